@@ -1,0 +1,200 @@
+"""A concept: what to teach, with which word, on which model, and how. One folder each."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from . import places
+from .errors import UserError
+from .templates import templates_for
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+
+class TrainingSettings(_Settings):
+    """The hyperparameters. Names are those of diffusers' `textual_inversion.py` where it has them."""
+
+    # pictures
+    resolution: Annotated[int, Field(ge=32, le=2048, multiple_of=8)] | None = None  # None: the model's own
+    interpolation: Literal["linear", "bilinear", "bicubic", "lanczos"] = "bicubic"
+    center_crop: bool = True
+    random_crop: bool = False
+    flip_probability: Annotated[float, Field(ge=0, le=1)] = 0.5
+    # the length of a run
+    max_train_steps: Positive = 600
+    stop_when_learned: bool = True
+    evaluate_every: Positive = 20
+    sample_every: Annotated[int, Field(ge=0)] = 100  # 0: never
+    checkpoint_every: Positive = 50
+    seed: int = 42
+    # the optimizer
+    train_batch_size: Positive = 4
+    gradient_accumulation_steps: Positive = 1
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 5e-3
+    scale_lr: bool = False
+    lr_scheduler: Literal[
+        "constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"
+    ] = "constant_with_warmup"
+    lr_warmup_steps: Annotated[int, Field(ge=0)] = 10
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    use_8bit_adam: bool = False
+    # the loss
+    snr_gamma: Annotated[float, Field(gt=0)] | None = None
+    norm: Literal["free", "hold", "decay"] = "free"
+    first_timestep: Annotated[int, Field(ge=0, le=999)] = 0
+    last_timestep: Annotated[int, Field(ge=0, le=999)] = 999
+    timesteps_per_picture: Positive = 1
+    # the machine
+    num_processes: Positive = 1
+    mixed_precision: Literal["auto", "no", "fp16", "bf16"] = "auto"
+    gradient_checkpointing: bool = False
+    compile: bool = False
+    quantize: Literal["no", "8bit", "4bit"] = "no"
+    save_pipeline: bool = False
+
+    @model_validator(mode="after")
+    def _timesteps_in_order(self):
+        if self.first_timestep > self.last_timestep:
+            raise ValueError("first_timestep must not be larger than last_timestep")
+        return self
+
+
+class Concept(_Settings):
+    """The settings of one concept, checked when made, kept in `<root>/<name>/concept.json`.
+
+    Everything else about the concept lies beside that file: see the properties that end in
+    `_folder`. Change a setting by assignment, then `save()`.
+    """
+
+    name: str
+    what_to_teach: Literal["object", "style"] = "object"
+    placeholder_token: str
+    initializer_token: str = "toy"
+    vectors: Annotated[int, Field(ge=1, le=32)] = 1
+    base_model: str = "miniature"
+    own_templates: list[str] = []
+    training: TrainingSettings = TrainingSettings()
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_a_folder(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
+            raise ValueError("use letters, digits, - and _ only, for example grooty")
+        return name
+
+    @field_validator("placeholder_token")
+    @classmethod
+    def _placeholder_is_one_word(cls, word: str) -> str:
+        if not word or word != "".join(word.split()):
+            raise ValueError("use one word without spaces, for example <grooty>")
+        return word
+
+    @field_validator("initializer_token")
+    @classmethod
+    def _initializer_is_given(cls, words: str) -> str:
+        if not words.strip():
+            raise ValueError("name a word that is near to what you teach, for example toy")
+        return words.strip()
+
+    @field_validator("own_templates")
+    @classmethod
+    def _templates_hold_the_word(cls, sentences: list[str]) -> list[str]:
+        templates_for("object", sentences)
+        return sentences
+
+    @classmethod
+    def make(cls, name: str, **settings) -> "Concept":
+        """Make a concept; the placeholder is `<name>` unless given.
+
+        Raises:
+            UserError: a setting can't be used; the sentence names it and says what would do.
+        """
+        settings.setdefault("placeholder_token", f"<{name}>")
+        return _checked(cls, {"name": name, **settings})
+
+    @classmethod
+    def load(cls, name: str) -> "Concept":
+        """Read `<root>/<name>/concept.json`.
+
+        Raises:
+            UserError: there is no such concept, or its file was damaged.
+        """
+        path = places.concepts_root() / name / "concept.json"
+        if not path.is_file():
+            raise UserError(
+                f"There is no concept “{name}” in {path.parent.parent.name}/ yet: run notebook 2 first, "
+                f"or choose one of these: {', '.join(saved_concepts()) or '(none yet)'}."
+            )
+        return _checked(cls, path.read_text(encoding="utf-8"))
+
+    def save(self) -> Path:
+        """Write `concept.json` in one go (a temporary file, then a rename) and return its path."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / "concept.json"
+        partial = path.with_suffix(".partial")
+        partial.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        return partial.replace(path)
+
+    @property
+    def folder(self) -> Path:
+        return places.concepts_root() / self.name
+
+    @property
+    def images_folder(self) -> Path:
+        return self.folder / "images"
+
+    @property
+    def training_folder(self) -> Path:
+        return self.folder / "training"
+
+    @property
+    def grids_folder(self) -> Path:
+        return self.folder / "grids"
+
+    @property
+    def export_folder(self) -> Path:
+        return self.folder / "export"
+
+    @property
+    def embeds_path(self) -> Path:
+        """The result of training, in the form that diffusers reads."""
+        return self.folder / "learned_embeds.safetensors"
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        return templates_for(self.what_to_teach, self.own_templates)
+
+    @property
+    def placeholder_tokens(self) -> list[str]:
+        """One token a vector, named as diffusers' `load_textual_inversion` names them: `<g>`, `<g>_1`, ..."""
+        more = [f"{self.placeholder_token}_{number}" for number in range(1, self.vectors)]
+        return [self.placeholder_token, *more]
+
+
+def saved_concepts() -> list[str]:
+    """Names of the concepts under the root, in alphabetical order."""
+    return sorted(path.parent.name for path in places.concepts_root().glob("*/concept.json"))
+
+
+def _checked(cls, settings):
+    try:
+        return (
+            cls.model_validate_json(settings) if isinstance(settings, str) else cls.model_validate(settings)
+        )
+    except ValidationError as error:
+        raise UserError(_sentence(error)) from None
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "The settings"
+    what = first["msg"].removeprefix("Value error, ")
+    given = "" if isinstance(first["input"], dict) else f" (you gave {first['input']!r})"
+    return f"{where}: {what[:1].lower()}{what[1:]}{given}."

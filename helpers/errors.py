@@ -1,0 +1,14 @@
+"""What a person sees when something they typed can't be used."""
+
+
+class UserError(ValueError):
+    """One clear sentence that says what to do.
+
+    Raised for everything a person can mistype: an address, a word, a folder, a number.
+    In a notebook IPython shows the sentence alone, without a traceback; in a script the
+    message is the same. Nothing on disk has changed when it is raised.
+    """
+
+    def _render_traceback_(self) -> list[str]:
+        """IPython's hook for an exception that draws itself (IPython.core.interactiveshell)."""
+        return [f"\N{HEAVY EXCLAMATION MARK SYMBOL} {self}"]

@@ -1,0 +1,55 @@
+"""Where things lie: the repository, the shipped data, the root of all concepts."""
+
+import os
+from pathlib import Path
+
+# The one place that knows the repository's public address. It has none yet: until it does,
+# badges are left out and a cloud notebook works from a clone or a zip (README, "On a cloud").
+REPOSITORY_ADDRESS: str | None = None
+
+ROOT_VARIABLE = "CONCEPTS_ROOT"
+
+
+def repository_folder() -> Path:
+    """The folder that holds `helpers/`, `notebooks/` and `data/`."""
+    return Path(__file__).resolve().parent.parent
+
+
+def data_folder() -> Path:
+    """What ships with the series: the miniature Stable Diffusion and the grooty pictures."""
+    return repository_folder() / "data"
+
+
+def miniature_folder() -> Path:
+    """The embedded default model, in the folder layout of Stable Diffusion 1.5."""
+    return data_folder() / "miniature"
+
+
+def cloud() -> str:
+    """Name the machine's kind: `colab`, `kaggle`, `gradient`, `runpod` or `workstation`."""
+    if "COLAB_RELEASE_TAG" in os.environ:
+        return "colab"
+    if "KAGGLE_KERNEL_RUN_TYPE" in os.environ:
+        return "kaggle"
+    if "PAPERSPACE_NOTEBOOK_REPO_ID" in os.environ or "PAPERSPACE_FQDN" in os.environ:
+        return "gradient"
+    return "runpod" if "RUNPOD_POD_ID" in os.environ else "workstation"
+
+
+def concepts_root() -> Path:
+    """The folder of all concepts: the variable `CONCEPTS_ROOT`, or the place a cloud keeps.
+
+    On Colab that is Drive where it is mounted, on Kaggle `/kaggle/working`, on Gradient
+    `/storage`, on RunPod `/workspace`; anywhere else, `concepts/` in the repository.
+    """
+    if os.environ.get(ROOT_VARIABLE):
+        return Path(os.environ[ROOT_VARIABLE]).expanduser()
+    kept = {
+        "colab": Path("/content/drive/MyDrive"),
+        "kaggle": Path("/kaggle/working"),
+        "gradient": Path("/storage"),
+        "runpod": Path("/workspace"),
+    }.get(cloud())
+    if kept is not None and kept.is_dir():
+        return kept / "concepts"
+    return repository_folder() / "concepts"
