@@ -1,0 +1,56 @@
+"""Fixtures that every test may use. No test writes into the repository or asks a hub."""
+
+import os
+import shutil
+
+# Before torch, the hub's client and matplotlib are imported: they read these once.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1)))
+
+import pytest
+from PIL import Image, ImageDraw
+
+from helpers import places
+from helpers.concept import Concept, TrainingSettings
+
+
+@pytest.fixture
+def concepts(tmp_path, monkeypatch):
+    """An empty root of concepts, in a temporary folder."""
+    root = tmp_path / "concepts"
+    root.mkdir()
+    monkeypatch.setenv(places.ROOT_VARIABLE, str(root))
+    return root
+
+
+@pytest.fixture
+def short():
+    """Settings for a training of seconds: every part of it happens, nothing is learned."""
+    return TrainingSettings(
+        max_train_steps=4, evaluate_every=2, sample_every=2, checkpoint_every=2, lr_warmup_steps=1
+    )
+
+
+@pytest.fixture
+def grooty(concepts, short):
+    """The concept of the series with its five pictures, saved under `concepts`, not trained."""
+    concept = Concept.make("grooty", initializer_token="toy", training=short)
+    concept.save()
+    shipped = places.data_folder() / "grooty"
+    if shipped.is_dir():
+        shutil.copytree(shipped, concept.images_folder)
+    else:
+        _draw_five(concept.images_folder)
+    return concept
+
+
+def _draw_five(folder):
+    folder.mkdir()
+    for number, sky in enumerate(["skyblue", "khaki", "plum", "white", "salmon"]):
+        picture = Image.new("RGB", (256, 256), sky)
+        pen = ImageDraw.Draw(picture)
+        pen.ellipse((60 + 20 * number, 40, 150 + 20 * number, 230), fill="saddlebrown")
+        pen.ellipse((90 + 20 * number, 20 + 5 * number, 130 + 20 * number, 60), fill="green")
+        picture.save(folder / f"{number}.png")
