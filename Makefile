@@ -1,0 +1,76 @@
+# The commands of the project. `make` alone lists them.
+
+CONCEPT ?= grooty
+BASE_MODEL ?=
+BASE_PYTHON ?= python3
+OLDEST := build/oldest
+
+# `make run PYTHON=python` uses an environment of your own, as it is, and installs nothing.
+ifneq ($(origin PYTHON),command line)
+PYTHON := .venv/bin/python
+RUNS := .venv/.installed
+TESTS := .venv/.installed-dev
+endif
+
+.PHONY: help run lab test test-oldest lint miniature miniature-report bench outputs all-in-one constraints
+
+help: ## list the commands
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
+
+run: $(RUNS) ## all six notebooks in order: make run CONCEPT=grooty BASE_MODEL=miniature
+	$(PYTHON) -m helpers.run --concept '$(CONCEPT)' --base-model '$(BASE_MODEL)'
+
+lab: $(RUNS) ## open JupyterLab on the first notebook
+	$(PYTHON) -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/1_download_images.ipynb
+
+test: $(TESTS) ## every notebook in a fresh kernel, and the unit tests
+	$(PYTHON) -m pytest
+
+test-oldest: $(OLDEST)/.installed ## the same tests on the lower bounds of requirements.txt
+	$(OLDEST)/bin/python -m pytest
+
+lint: $(TESTS) ## ruff over the code and the notebooks
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+
+miniature: $(RUNS) ## build the miniature Stable Diffusion from nothing
+	$(PYTHON) -m helpers.miniature build
+
+miniature-report: $(RUNS) ## measure the miniature
+	$(PYTHON) -m helpers.miniature report
+
+bench: $(RUNS) ## the trainer against the well-known ones
+	$(PYTHON) -m tests.bench
+
+outputs: $(RUNS) ## put what `make run` made into the notebooks, and the README's picture
+	$(PYTHON) -m helpers.publish --concept '$(CONCEPT)'
+
+all-in-one: $(RUNS) ## write notebooks/all_in_one.ipynb from the six
+	$(PYTHON) -m helpers.all_in_one
+
+constraints: $(TESTS) ## write down the versions that are installed now
+	(sed -n '/^#/p' constraints.txt; $(PYTHON) -m pip freeze | sed 's/+cpu$$//') > build/constraints.txt
+	mv build/constraints.txt constraints.txt
+
+.venv/bin/python:
+	@$(BASE_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo 'This needs Python 3.11 or newer: say which with BASE_PYTHON=python3.11'; exit 1; }
+	$(BASE_PYTHON) -m venv .venv
+
+.venv/.installed: requirements.txt constraints.txt | .venv/bin/python
+	.venv/bin/python -m pip install -r requirements.txt -c constraints.txt
+	touch $@
+
+.venv/.installed-dev: requirements-dev.txt .venv/.installed
+	.venv/bin/python -m pip install -r requirements-dev.txt -c constraints.txt
+	touch $@
+
+# `>=` becomes `==`. Only torch stays the tested one: its old builds for the CPU are not in the package index.
+$(OLDEST)/requirements.txt: requirements.txt constraints.txt
+	mkdir -p $(OLDEST)
+	(sed -e '/^torch>=/d' -e 's/>=/==/' requirements.txt; grep '^torch==' constraints.txt) > $@
+
+$(OLDEST)/.installed: $(OLDEST)/requirements.txt requirements-dev.txt
+	$(BASE_PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install -r $(OLDEST)/requirements.txt -r requirements-dev.txt
+	touch $@
