@@ -49,7 +49,7 @@ all-in-one: $(RUNS) ## write notebooks/all_in_one.ipynb from the six
 	$(PYTHON) -m helpers.all_in_one
 
 constraints: $(TESTS) ## write down the versions that are installed now
-	(sed -n '/^#/p' constraints.txt; $(PYTHON) -m pip freeze | sed 's/+cpu$$//') > build/constraints.txt
+	(sed -n '/^#/p' constraints.txt; $(PYTHON) -m pip freeze --all | sed '/^pip==/d; s/+cpu$$//') > build/constraints.txt
 	mv build/constraints.txt constraints.txt
 
 .venv/bin/python:
