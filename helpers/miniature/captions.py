@@ -1,0 +1,119 @@
+"""Sentences for drawings: what is said, and what is left unsaid.
+
+Every template of the series occurs, so that a word can later be taught with sentences of which the
+model knows each word. No sentence ever names the feet.
+"""
+
+import numpy as np
+
+from ..templates import OBJECT_TEMPLATES, STYLE_TEMPLATES
+from .world import BACKGROUNDS, Drawing, Toy
+
+_PLACES = {
+    "beach": "on a beach",
+    "forest": "in a forest",
+    "night": "at night",
+    "snow": "in the snow",
+    "city": "in a city",
+    "desert": "in a desert",
+    "sea": "under the sea",
+    "room": "in a room",
+}
+_ACCESSORIES = {
+    "scarf": "wearing a scarf",
+    "bow tie": "wearing a bow tie",
+    "balloon": "holding a balloon",
+    "flag": "holding a flag",
+}
+_STYLES = {
+    "pencil sketch": "a pencil sketch",
+    "neon": "neon",
+    "pixel art": "pixel art",
+    "blueprint": "a blueprint",
+    "watercolor": "a watercolor",
+}
+# Words of the templates that a picture can show.
+_SIZE_WORDS = {"small": "small", "large": "large", "close-up": "close-up", "cropped": "close-up"}
+_LIGHT_WORDS = ("dark", "bright")
+
+
+def _shows(template: str) -> tuple[str, str]:
+    """The size and the light that a template speaks of."""
+    words = template.split()
+    size = next((_SIZE_WORDS[word] for word in words if word in _SIZE_WORDS), "usual")
+    return size, next((word for word in words if word in _LIGHT_WORDS), "usual")
+
+
+_OBJECTS_BY_LOOK: dict[tuple[str, str], list[str]] = {}
+_STYLES_BY_LOOK: dict[tuple[str, str], list[str]] = {}
+for _templates, _by_look in ((OBJECT_TEMPLATES, _OBJECTS_BY_LOOK), (STYLE_TEMPLATES, _STYLES_BY_LOOK)):
+    for _template in _templates:
+        _by_look.setdefault(_shows(_template), []).append(_template)
+
+
+def place_phrase(scene: str) -> str:
+    """How a scene is said: `on a beach`, `on a yellow background`."""
+    return f"on a {scene} background" if scene in BACKGROUNDS else _PLACES[scene]
+
+
+def style_phrase(style: str) -> str:
+    """How a style is said after a comma, the empty string for a photo."""
+    return "" if style == "photo" else f", in the style of {_STYLES.get(style, style)}"
+
+
+def accessory_phrase(accessory: str) -> str:
+    """How an accessory is said, the empty string for none."""
+    return _ACCESSORIES.get(accessory, "")
+
+
+def describe(toy: Toy, said: frozenset[str] = frozenset({"color", "body", "ears", "eyes", "pattern"})) -> str:
+    """The toy's traits in words, those in `said` only: `green striped brown tall toy with leaves and big eyes`."""
+    words, features = [], []
+    if "pattern" in said and toy.pattern == "belly":
+        features.append(f"{toy.second_color} belly")
+    elif "pattern" in said:
+        words.append("plain" if toy.pattern == "plain" else f"{toy.second_color} {toy.pattern}")
+    words += [getattr(toy, trait) for trait in ("color", "body") if trait in said]
+    features = [getattr(toy, trait) for trait in ("ears", "eyes") if trait in said] + features
+    noun = " ".join([*words, "toy"])
+    return f"{noun} with {' and '.join(features)}" if features else noun
+
+
+def prompt(subject: str, drawing: Drawing, template: str = "a photo of a {}", scene: bool = True) -> str:
+    """A sentence about `subject` (a name, a word, a description) in a drawing's surroundings."""
+    rest = [accessory_phrase(drawing.accessory), place_phrase(drawing.scene) if scene else ""]
+    sentence = " ".join([template.format(subject), *filter(None, rest)])
+    return sentence + style_phrase(drawing.style)
+
+
+def caption(
+    drawing: Drawing, rng: np.random.Generator, name: str | None = None
+) -> tuple[str, frozenset[str]]:
+    """A sentence for a drawing.
+
+    Args:
+        drawing: what is to be described.
+        rng: decides which template is used and what is left out.
+        name: the toy's name, said in place of its traits.
+
+    Returns:
+        The sentence, and the attributes that it names (`color`, `body`, `ears`, `eyes`, `pattern`,
+        `accessory`, `scene`, `style`).
+    """
+    look = (drawing.size, drawing.light)
+    if drawing.style != "photo" and look in _STYLES_BY_LOOK and rng.random() < 0.08:
+        template = str(rng.choice(_STYLES_BY_LOOK[look]))
+        return template.format(_STYLES[drawing.style]), frozenset({"style"})
+    said = frozenset() if name else _said(rng)
+    template = str(rng.choice(_OBJECTS_BY_LOOK.get(look) or _OBJECTS_BY_LOOK[(drawing.size, "usual")]))
+    scene = rng.random() < 0.92
+    sentence = prompt(name or describe(drawing.toy, said), drawing, template, scene)
+    named = said | {"style"} | ({"scene"} if scene else set()) | {"accessory"}
+    return sentence, frozenset(named)
+
+
+def _said(rng: np.random.Generator) -> frozenset[str]:
+    if rng.random() < 0.06:
+        return frozenset()
+    chances = {"color": 0.95, "body": 0.95, "ears": 0.9, "eyes": 0.9, "pattern": 0.85}
+    return frozenset(trait for trait, chance in chances.items() if rng.random() < chance)
