@@ -49,8 +49,8 @@ all-in-one: $(RUNS) ## write notebooks/all_in_one.ipynb from the six
 	$(PYTHON) -m helpers.all_in_one
 
 constraints: $(TESTS) ## write down the versions that are installed now
-	(sed -n '/^#/p' constraints.txt; $(PYTHON) -m pip freeze --all | sed '/^pip==/d; s/+cpu$$//') > build/constraints.txt
-	mv build/constraints.txt constraints.txt
+	(sed -n '/^#/p' constraints.txt; $(PYTHON) -m pip freeze --all | sed '/^pip==/d; s/+cpu$$//') > constraints.partial
+	mv constraints.partial constraints.txt
 
 .venv/bin/python:
 	@$(BASE_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

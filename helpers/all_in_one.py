@@ -1,0 +1,100 @@
+"""`make all-in-one`: one notebook out of the six, for a cloud where each would open on a machine of its own.
+
+The six are joined as they are: the first cell that finds `helpers` once, the parameters of all in
+one cell, then their cells in order, without outputs. `notebooks/all_in_one.ipynb` is never edited
+by hand: a test holds it in step with the six.
+"""
+
+import ast
+from pathlib import Path
+
+import nbformat
+
+from . import places
+from .run import notebooks
+
+_INTRODUCTION = """\
+# All in one
+
+This notebook is the six notebooks of the series, one after the other. Use it on a cloud where every notebook
+opens on a machine of its own. It is generated: change the six, then `make all-in-one`."""
+
+
+def all_in_one_path() -> Path:
+    return places.repository_folder() / "notebooks" / "all_in_one.ipynb"
+
+
+def joined() -> nbformat.NotebookNode:
+    """The six notebooks as one, without outputs."""
+    parts = [nbformat.read(path, as_version=4) for path in notebooks()]
+    bootstrap = next(cell for cell in parts[0].cells if cell.cell_type == "code")
+    shared = [
+        nbformat.v4.new_markdown_cell(_INTRODUCTION, id="introduction"),
+        *_clone_cell(places.REPOSITORY_ADDRESS),
+        _plain(bootstrap, "bootstrap"),
+        _all_parameters(parts),
+    ]
+    own = [
+        _plain(cell, f"{number}-{cell.id}")
+        for number, part in enumerate(parts, start=1)
+        for cell in part.cells
+        if cell.source != bootstrap.source and not is_parameters(cell)
+    ]
+    kernel = parts[0].metadata.kernelspec
+    return nbformat.v4.new_notebook(cells=shared + own, metadata={"kernelspec": kernel})
+
+
+def is_parameters(cell: nbformat.NotebookNode) -> bool:
+    """Whether papermill puts its values after this cell."""
+    return "parameters" in cell.metadata.get("tags", [])
+
+
+def write_all_in_one() -> Path:
+    """Write `notebooks/all_in_one.ipynb` and return its path."""
+    nbformat.write(joined(), all_in_one_path())
+    return all_in_one_path()
+
+
+def _clone_cell(address: str | None) -> list[nbformat.NotebookNode]:
+    """The cell that brings `helpers` to a cloud, once the repository has a public address."""
+    if address is None:
+        return []
+    folder = address.rstrip("/").rsplit("/", 1)[-1].removesuffix(".git")
+    lines = [
+        "import os",
+        "",
+        'if not os.path.isdir("helpers"):',
+        f"    !git clone --depth 1 {address}",
+        f"    %cd {folder}",
+        "    %pip install -q -r requirements.txt",
+    ]
+    return [nbformat.v4.new_code_cell("\n".join(lines), id="clone")]
+
+
+def _all_parameters(parts: list[nbformat.NotebookNode]) -> nbformat.NotebookNode:
+    """Every notebook's parameters in one cell; of two with the same name the first stays."""
+    lines = {}
+    for cell in (cell for part in parts for cell in part.cells if is_parameters(cell)):
+        for name, line in _assignments(cell.source):
+            lines.setdefault(name, line)
+    source = "\n".join(lines.values())
+    return nbformat.v4.new_code_cell(source, id="parameters", metadata={"tags": ["parameters"]})
+
+
+def _assignments(source: str) -> list[tuple[str, str]]:
+    """Each assignment as (name, its lines, with the comment at their end)."""
+    lines = source.splitlines()
+    return [
+        (ast.unparse(node.targets[0]), "\n".join(lines[node.lineno - 1 : node.end_lineno]))
+        for node in ast.parse(source).body
+        if isinstance(node, ast.Assign)
+    ]
+
+
+def _plain(cell: nbformat.NotebookNode, cell_id: str) -> nbformat.NotebookNode:
+    make = nbformat.v4.new_code_cell if cell.cell_type == "code" else nbformat.v4.new_markdown_cell
+    return make(cell.source, id=cell_id[:64], metadata=cell.metadata)
+
+
+if __name__ == "__main__":
+    print(write_all_in_one())

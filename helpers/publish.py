@@ -1,0 +1,131 @@
+"""`make outputs`: what `make run` made goes into the notebooks, so that a reader on the web sees it.
+
+Only what a page can show is kept, and nothing that names this machine: small pictures, text and
+tables, cells counted from 1. A hash of the code stands beside the outputs: a test sees by it
+whether both are still in step.
+"""
+
+import argparse
+import base64
+import hashlib
+import io
+import platform
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+from PIL import Image
+
+from . import places
+from .concept import Concept
+from .errors import UserError
+from .run import notebooks
+
+CODE_HASH = "outputs_are_of_code"
+_LONGEST_SIDE = 1000  # pixels
+_PICTURES = ("image/png", "image/jpeg")
+_SHOWN = ("text/html", "text/markdown", "text/latex", "image/svg+xml", "text/plain")
+
+
+def publish(concept: Concept) -> list[Path]:
+    """Put the outputs of the concept's last `make run` into `notebooks/`.
+
+    Raises:
+        UserError: a notebook did not run, stopped with an error, or was changed since. Nothing is written.
+    """
+    ready = {path: with_outputs(path, concept.folder / "notebooks" / path.name) for path in notebooks()}
+    for path, notebook in ready.items():
+        nbformat.write(notebook, path)
+    return list(ready)
+
+
+def with_outputs(notebook: Path, ran: Path) -> nbformat.NotebookNode:
+    """The notebook as it is in the repository, with the cleaned outputs of its run."""
+    if not ran.is_file():
+        raise UserError(f"{notebook.name} did not run yet: `make run` first.")
+    source, executed = nbformat.read(notebook, as_version=4), nbformat.read(ran, as_version=4)
+    cells = [cell for cell in executed.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    if [cell.source for cell in cells] != [cell.source for cell in source.cells]:
+        raise UserError(f"{notebook.name} was changed since it ran: `make run` again.")
+    code = [pair for pair in zip(source.cells, cells, strict=True) if pair[0].cell_type == "code"]
+    for count, (cell, ran_cell) in enumerate(code, start=1):
+        cell.execution_count = count
+        cell.outputs = [clean for output in ran_cell.outputs if (clean := _clean(output, count, notebook))]
+    source.metadata = {"kernelspec": source.metadata.kernelspec, CODE_HASH: code_hash(source)}
+    return source
+
+
+def code_hash(notebook: nbformat.NotebookNode) -> str:
+    """SHA-256 of all code cells, in hexadecimal: the same as long as no line of code changes."""
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    return hashlib.sha256("\0".join(code).encode()).hexdigest()
+
+
+def _clean(output: nbformat.NotebookNode, count: int, notebook: Path) -> nbformat.NotebookNode | None:
+    if output.output_type == "error":
+        raise UserError(
+            f"{notebook.name} stopped with {output.ename} in its last run: mend it, then `make run`."
+        )
+    if output.output_type == "stream":
+        return _clean_stream(output)
+    data = _clean_data(output.data)
+    if not data:
+        return None
+    if output.output_type == "execute_result":
+        return nbformat.v4.new_output("execute_result", data=data, execution_count=count)
+    return nbformat.v4.new_output("display_data", data=data)
+
+
+def _clean_stream(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
+    """Standard output as a terminal would leave it; warnings and progress bars go."""
+    if output.name != "stdout":
+        return None
+    text = re.sub(r"[^\n]*\r(?!\n)", "", output.text)
+    return nbformat.v4.new_output("stream", name="stdout", text=without_machine(text))
+
+
+def _clean_data(data: dict) -> dict:
+    """What a page shows of a display: pictures made small, text without paths, no live widgets."""
+    pictures = [small_picture(base64.b64decode(data[mime])) for mime in _PICTURES if mime in data]
+    if pictures:
+        mime, content = min(pictures, key=lambda picture: len(picture[1]))
+        return {mime: base64.b64encode(content).decode(), "text/plain": "<a picture>"}
+    if "application/vnd.jupyter.widget-view+json" in data:
+        return {}
+    return {mime: without_machine(data[mime]) for mime in _SHOWN if mime in data}
+
+
+def small_picture(content: bytes) -> tuple[str, bytes]:
+    """A picture of at most 1000 px a side, as PNG or JPEG, whichever is smaller: (mime type, bytes)."""
+    picture = Image.open(io.BytesIO(content)).convert("RGB")
+    picture.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE), Image.Resampling.LANCZOS)
+    png, jpeg = io.BytesIO(), io.BytesIO()
+    picture.save(png, "PNG", optimize=True)
+    picture.save(jpeg, "JPEG", quality=85, optimize=True)
+    if png.tell() < jpeg.tell():
+        return "image/png", png.getvalue()
+    return "image/jpeg", jpeg.getvalue()
+
+
+def without_machine(text: str) -> str:
+    """Paths relative to the repository, `~` for the home folder, and no host name."""
+    text = text.replace(f"{places.repository_folder()}/", "").replace(str(places.repository_folder()), ".")
+    text = text.replace(f"{Path.home()}/", "~/")
+    return re.sub(rf"\b{re.escape(platform.node())}\b", "this-machine", text) if platform.node() else text
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m helpers.publish", description=__doc__.split("\n")[0])
+    parser.add_argument("--concept", default="grooty")
+    try:
+        for path in publish(Concept.load(parser.parse_args().concept)):
+            print(f"{path.name}: {path.stat().st_size / 1024:.0f} KiB")
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

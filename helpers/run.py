@@ -1,0 +1,110 @@
+"""`make run`: the six notebooks in order, each in a fresh kernel, on one concept; then the report.
+
+    python -m helpers.run --concept grooty --base-model miniature
+
+What came out lies in `concepts/<name>/notebooks/`, and is linked to from `concepts/<name>/report.html`.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from . import places
+from .concept import Concept
+from .errors import UserError
+
+
+def notebooks() -> list[Path]:
+    """The six notebooks of the series, in order."""
+    return sorted((places.repository_folder() / "notebooks").glob("[1-9]_*.ipynb"))
+
+
+def run_notebook(notebook: Path, output_folder: Path, parameters: dict) -> float:
+    """Run one notebook in a fresh kernel, with papermill, and keep what came out.
+
+    Args:
+        notebook: the file; its cell tagged `parameters` says which parameters it has.
+        output_folder: gets the notebook with its outputs, under the same name, cell by cell.
+        parameters: values for the notebook's parameters; those that it does not have are left out.
+
+    Returns:
+        How long it took, in seconds.
+
+    Raises:
+        UserError: a cell failed; the sentence names the notebook, the cell and the reason.
+    """
+    import papermill
+
+    output = output_folder / notebook.name
+    output_folder.mkdir(parents=True, exist_ok=True)
+    known = papermill.inspect_notebook(str(notebook))
+    try:
+        ran = papermill.execute_notebook(
+            notebook,
+            output,
+            {name: value for name, value in parameters.items() if name in known},
+            kernel_name="python3",
+            cwd=notebook.parent,
+            progress_bar={"desc": notebook.stem},
+            stderr_file=sys.stderr,  # the training's own progress bar comes this way
+        )
+    except papermill.PapermillExecutionError as error:
+        raise UserError(
+            f"{notebook.name} stopped in cell [{error.exec_count}] with {error.ename}: {error.evalue} "
+            f"Open {output} to see where."
+        ) from None
+    return ran.metadata.papermill.duration
+
+
+def run_series(name: str, base_model: str | None = None, **parameters) -> Path:
+    """Run the six notebooks on the concept `name`, score its word and write the report.
+
+    Args:
+        name: the concept's name; its folder is made where there is none.
+        base_model: for the notebooks 1 and 2; None: they look for it themselves.
+        parameters: more of the notebooks' parameters, such as shorter settings.
+
+    Returns:
+        The report, `concepts/<name>/report.html`.
+    """
+    from . import report_page
+
+    concept_folder = Concept.make(name).folder
+    given = {"CONCEPT": name, **({"BASE_MODEL": base_model} if base_model else {}), **parameters}
+    seconds = {
+        notebook.stem: run_notebook(notebook, concept_folder / "notebooks", given) for notebook in notebooks()
+    }
+    concept = Concept.load(name)
+    _score(concept)
+    report = report_page.write_report(concept)
+    for stem, duration in seconds.items():
+        print(f"{stem:<24}{duration:7.1f} s")
+    return report
+
+
+def _score(concept: Concept) -> None:
+    """Write scores.json where there is a judge: it reads the miniature's world only."""
+    if concept.base_model != "miniature":
+        print("No scores: the judge reads the miniature's pictures only.")
+        return
+    from .scores import score_word
+
+    score_word(concept)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m helpers.run", description="Run the six notebooks.")
+    parser.add_argument("--concept", default="grooty", help="its name; its folder under concepts/")
+    parser.add_argument("--base-model", help="miniature, a hub id, a folder or a file; found by looking")
+    given = parser.parse_args()
+    try:
+        report = run_series(given.concept, given.base_model)
+    except UserError as error:
+        print(f"{error}", file=sys.stderr)
+        return 1
+    print(f"The report: {report}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

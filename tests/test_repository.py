@@ -1,0 +1,91 @@
+"""What holds for the repository as a whole."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from helpers import places
+
+# Written in pieces, since this file is searched as well.
+REGISTRIES = [
+    ".".join(parts)
+    for parts in (
+        ("huggingface", "co"),
+        ("hf", "co"),
+        ("pypi", "org"),
+        ("pythonhosted", "org"),
+        ("pytorch", "org"),
+        ("npmjs", "org"),
+        ("debian", "org"),
+    )
+]
+TOP_LEVEL = {
+    ".ci",
+    ".gitignore",
+    "LICENSE",
+    "Makefile",
+    "README.md",
+    "concepts",
+    "constraints.txt",
+    "data",
+    "helpers",
+    "notebooks",
+    "pyproject.toml",
+    "requirements-dev.txt",
+    "requirements.txt",
+    "tests",
+}
+TWO_MB = 2 * 1024 * 1024
+
+
+@pytest.fixture(scope="module")
+def tracked():
+    """The committed files, relative to the repository."""
+    root = places.repository_folder()
+    if not (root / ".git").exists():
+        pytest.skip("this is a zip, not a clone: there is no list of committed files")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True, check=True)
+    return [name for name in listed.stdout.split("\0") if (root / name).is_file()]
+
+
+def test_the_top_level_stays_small(tracked):
+    assert {name.split("/")[0] for name in tracked} <= TOP_LEVEL
+
+
+def test_no_file_names_a_registry(tracked):
+    hosts = re.compile("|".join(rf"\b{re.escape(host)}\b" for host in REGISTRIES).encode())
+    assert not [name for name in tracked if hosts.search((places.repository_folder() / name).read_bytes())]
+
+
+def test_only_the_miniature_is_heavy(tracked):
+    heavy = [name for name in tracked if (places.repository_folder() / name).stat().st_size > TWO_MB]
+    assert all(name.startswith("data/miniature/") for name in heavy), heavy
+
+
+def test_the_miniature_is_forty_megabytes_at_most(tracked):
+    weights = [places.repository_folder() / name for name in tracked if name.endswith(".safetensors")]
+    assert sum(path.stat().st_size for path in weights) <= 40_000_000
+
+
+@pytest.mark.parametrize("check", [("check",), ("format", "--check")], ids=["lint", "format"])
+def test_ruff_finds_nothing(check):
+    ran = subprocess.run(
+        [sys.executable, "-m", "ruff", *check, "."],
+        cwd=places.repository_folder(),
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_constraints_pin_every_requirement():
+    root = places.repository_folder()
+    pinned = {line.split("==")[0].lower().replace("_", "-") for line in _lines(root / "constraints.txt")}
+    for line in _lines(root / "requirements.txt") + _lines(root / "requirements-dev.txt"):
+        assert line.split(">=")[0].lower().replace("_", "-") in pinned
+
+
+def _lines(path):
+    return [line for line in path.read_text().splitlines() if line and not line.startswith(("#", "-r"))]
