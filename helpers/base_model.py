@@ -1,0 +1,165 @@
+"""From the name of a base model to its parts.
+
+A base model is the word `miniature`, a hub's id (`owner/name`), a folder in diffusers' layout, or a
+single `.safetensors` or `.ckpt` file. Nothing here moves a model to a device or starts CUDA.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate.utils import is_cuda_available
+
+from . import places
+from .errors import UserError
+from .model_folder import ModelFolder
+from .precision import pick_dtype
+
+__all__ = [
+    "MINIATURE",
+    "STABLE_DIFFUSION",
+    "Components",
+    "Source",
+    "default_base_model",
+    "load_components",
+    "load_pipeline",
+    "load_scheduler",
+    "load_tokenizers",
+    "pick_dtype",
+    "resolve",
+]
+
+MINIATURE = "miniature"
+STABLE_DIFFUSION = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+_FILE_TYPES = (".safetensors", ".ckpt")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a base model lies: a folder, a hub's repository or one file."""
+
+    kind: Literal["folder", "hub", "file"]
+    location: str
+
+
+@dataclass(frozen=True)
+class Components:
+    """The frozen parts of a base model, in eval mode, on the CPU.
+
+    `tokenizers` and `text_encoders` have one entry each, two for XL. `resolution` is the side, in
+    pixels, of the pictures that the UNet was made for.
+    """
+
+    tokenizers: list[Any]
+    text_encoders: list[Any]
+    vae: Any
+    unet: Any
+    scheduler: Any
+    family: Literal["sd1", "sd2", "sdxl"]
+    resolution: int
+
+
+def default_base_model() -> str:
+    """Stable Diffusion 1.5 where there is a GPU, the miniature where there is none.
+
+    Looks through NVML, so that CUDA stays untouched in the notebook's process.
+    """
+    return STABLE_DIFFUSION if is_cuda_available() else MINIATURE
+
+
+def resolve(base_model: str) -> Source:
+    """Find out what a name stands for. Reads no weights and asks no hub.
+
+    A relative path counts from the working folder, then from `notebooks/`.
+
+    Raises:
+        UserError: it is no folder or file that is there, and does not look like a hub's id.
+    """
+    if base_model == MINIATURE:
+        return Source("folder", str(places.miniature_folder()))
+    for start in (Path.cwd(), places.repository_folder() / "notebooks"):
+        path = (start / Path(base_model).expanduser()).resolve()
+        if path.is_dir():
+            return Source("folder", str(path))
+        if path.is_file() and path.suffix in _FILE_TYPES:
+            return Source("file", str(path))
+    if _HUB_ID.fullmatch(base_model) and not base_model.endswith(_FILE_TYPES):
+        return Source("hub", base_model)
+    raise UserError(
+        f"There is no base model at “{base_model}”: give “{MINIATURE}”, a hub's id such as "
+        f"{STABLE_DIFFUSION}, a folder, or a .safetensors or .ckpt file that is there."
+    )
+
+
+def load_tokenizers(base_model: str) -> list[Any]:
+    """The tokenizers of a base model: one, for XL two. Reads no weights.
+
+    Raises:
+        UserError: the model can't be found, fetched or read.
+    """
+    return _settings(resolve(base_model)).tokenizers()
+
+
+def load_scheduler(base_model: str) -> Any:
+    """The noise schedule that the model was trained with, as diffusers' `DDPMScheduler`.
+
+    Model folders name a scheduler for drawing pictures (PNDM, Euler); its betas and its
+    `prediction_type` are kept, as in diffusers' training scripts.
+
+    Raises:
+        UserError: the model can't be found, fetched or read.
+    """
+    return _settings(resolve(base_model)).scheduler()
+
+
+def load_components(base_model: str, dtype: torch.dtype = torch.float32) -> Components:
+    """Everything that training needs, frozen and in eval mode, on the CPU.
+
+    Args:
+        base_model: see `resolve`.
+        dtype: format of the weights; for float16 a hub's own half-precision files are fetched.
+
+    Raises:
+        UserError: the model can't be found, fetched or read, or is of another family.
+    """
+    folder = _weights(resolve(base_model), dtype)
+    models = folder.models(dtype)
+    for model in models.values():
+        model.requires_grad_(False).eval()
+    return Components(
+        tokenizers=folder.tokenizers(),
+        text_encoders=[model for name, model in models.items() if name.startswith("text_encoder")],
+        vae=models["vae"],
+        unet=models["unet"],
+        scheduler=folder.scheduler(),
+        family=folder.family,
+        resolution=_resolution(models["vae"], models["unet"]),
+    )
+
+
+def load_pipeline(
+    base_model: str, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+) -> Any:
+    """The diffusers pipeline of a base model: `StableDiffusionPipeline` or `StableDiffusionXLPipeline`.
+
+    Raises:
+        UserError: the model can't be found, fetched or read, or is of another family.
+    """
+    return _weights(resolve(base_model), dtype).pipeline(dtype).to(device)
+
+
+def _settings(source: Source) -> ModelFolder:
+    return ModelFolder(source.location)
+
+
+def _weights(source: Source, dtype: torch.dtype) -> ModelFolder:
+    return ModelFolder(source.location)
+
+
+def _resolution(vae: Any, unet: Any) -> int:
+    pixels_a_latent = 2 ** (len(vae.config.block_out_channels) - 1)
+    return pixels_a_latent * unet.config.sample_size

@@ -1,0 +1,179 @@
+"""A new word: its tokens in the tokenizer, its rows in the text encoder, and nothing else changed."""
+
+import difflib
+import html
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from IPython.display import HTML
+from torch import nn
+
+from .errors import UserError
+
+_WORD_END = "</w>"
+_COLOURS = ("#cfe8ff", "#ffe2c6", "#d5f2d0", "#f6d3ea", "#fff3b0")
+
+
+class LearnedRows(nn.Module):
+    """A text encoder's embedding look-up with a few rows of its own.
+
+    It stands in the place of the token embedding (`nn.Embedding`, or another `LearnedRows`), and asks
+    it for every token but the new ones. The table keeps its size and its values; only `rows` is
+    trained. That is textual inversion's own formulation (Gal et al. 2022, arXiv 2208.01618, section
+    4.1: the embedding v* is all that is optimized), without the whole table in the optimizer.
+
+    Attributes:
+        rows: float32 parameter of shape (vectors, width). Convert the encoder to another format
+            before installing: `.to(dtype)` would take the rows along.
+        ids: the token of each row, one run of consecutive numbers.
+    """
+
+    def __init__(self, table: nn.Module, ids: Sequence[int], initializer_ids: Sequence[int]):
+        super().__init__()
+        self.table = table
+        self.ids = list(ids)
+        self.rows = nn.Parameter(self._copies(initializer_ids))
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The untouched table, (entries, width)."""
+        return self.table.weight
+
+    @torch.no_grad()
+    def start_from(self, initializer_ids: Sequence[int]) -> None:
+        """Set each row to the table's row of the token given for it."""
+        self.rows.copy_(self._copies(initializer_ids))
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Token ids (...) to embeddings (..., width) in the table's format."""
+        row = input_ids - self.ids[0]
+        is_new = (row >= 0) & (row < len(self.ids))
+        old = self.table(input_ids.masked_fill(is_new, 0))
+        new = nn.functional.embedding(row.clamp(0, len(self.ids) - 1), self.rows)
+        return torch.where(is_new.unsqueeze(-1), new.to(old.dtype), old)
+
+    def _copies(self, initializer_ids: Sequence[int]) -> torch.Tensor:
+        ids = torch.tensor(initializer_ids, device=self.weight.device)
+        return self.weight.detach()[ids].float()
+
+
+def install_rows(
+    tokenizer: Any, text_encoder: nn.Module, tokens: Sequence[str], initializer_ids: Sequence[int]
+) -> LearnedRows:
+    """Give a tokenizer new tokens and its text encoder a row for each.
+
+    For several words in one run pass all their tokens at once (one look-up), or call it again for
+    each word (each has its own `rows`).
+
+    Args:
+        tokens: one a vector, as `Concept.placeholder_tokens` names them.
+        initializer_ids: one a token: the token whose row it starts from.
+
+    Returns:
+        The module now in the encoder's look-up; its `rows` are the only thing with a gradient.
+
+    Raises:
+        UserError: the tokenizer has one of the tokens already; then nothing was changed.
+    """
+    for token in tokens:
+        check_placeholder(tokenizer, token)
+    tokenizer.add_tokens(list(tokens))
+    ids = tokenizer.convert_tokens_to_ids(list(tokens))
+    learned = LearnedRows(text_encoder.get_input_embeddings(), ids, initializer_ids)
+    text_encoder.set_input_embeddings(learned)
+    return learned
+
+
+def expand_prompt(prompt: str, tokens: Sequence[str]) -> str:
+    """Write out a word of several vectors: `<g>` becomes `<g> <g>_1 <g>_2`.
+
+    The same as `maybe_convert_prompt` of diffusers' `TextualInversionLoaderMixin`, so that a prompt
+    means in training what it means in a pipeline.
+    """
+    return prompt.replace(tokens[0], " ".join(tokens))
+
+
+def check_placeholder(tokenizer: Any, word: str) -> None:
+    """Make sure that a word is new to the tokenizer.
+
+    Raises:
+        UserError: the tokenizer has it, so that teaching it would need another name.
+    """
+    vocabulary = tokenizer.get_vocab()
+    if not {word, word.lower(), word.lower() + _WORD_END}.isdisjoint(vocabulary):
+        raise UserError(
+            f"The base model knows “{word}” already: choose another placeholder token, "
+            f"for example <my-{word.strip('<>')}>."
+        )
+
+
+def initializer_ids(tokenizer: Any, words: str, vectors: int) -> list[int]:
+    """The token that each vector starts from.
+
+    A phrase of k tokens is spread in order over more vectors: vector i starts from token
+    floor(i * k / vectors), so that with 4 vectors `red toy` gives red, red, toy, toy.
+
+    Args:
+        words: the initializer: a word, or a phrase where there are several vectors.
+
+    Returns:
+        `vectors` ids.
+
+    Raises:
+        UserError: the tokenizer cuts `words` into more tokens than there are vectors; the sentence
+            names words that would do.
+    """
+    ids = _ids(tokenizer, words)
+    if not ids:
+        raise UserError("Name a word that is near to what you teach as initializer token, for example toy.")
+    if len(ids) > vectors:
+        parts = ", ".join(piece for piece, _ in pieces(tokenizer, words))
+        raise UserError(
+            f"“{words}” is {len(ids)} tokens ({parts}): set "
+            f"vectors to {len(ids)}, or start from one of these: {', '.join(_would_do(tokenizer, words))}."
+        )
+    return [ids[index * len(ids) // vectors] for index in range(vectors)]
+
+
+def pieces(tokenizer: Any, text: str) -> list[tuple[str, int]]:
+    """What the tokenizer makes of a text: its tokens, as a reader would write them, with their ids."""
+    tokens = tokenizer.tokenize(text)
+    shown = [tokenizer.convert_tokens_to_string([token]).replace(_WORD_END, "").strip() for token in tokens]
+    return list(zip(shown, tokenizer.convert_tokens_to_ids(tokens), strict=True))
+
+
+def show_tokens(tokenizer: Any, words: Sequence[str]) -> HTML:
+    """A table of words, each with its tokens as coloured pieces over their ids."""
+    rows = (
+        f"<tr><td>{html.escape(word)}</td>"
+        f"<td style='text-align:left'>{_coloured(pieces(tokenizer, word))}</td></tr>"
+        for word in words
+    )
+    return HTML(f"<table><tr><th>text</th><th>tokens and their ids</th></tr>{''.join(rows)}</table>")
+
+
+def _coloured(parts: list[tuple[str, int]]) -> str:
+    return " ".join(
+        f"<span style='background:{_COLOURS[index % len(_COLOURS)]};color:#222;padding:2px 5px'>"
+        f"{html.escape(piece)} <small>{token_id}</small></span>"
+        for index, (piece, token_id) in enumerate(parts)
+    )
+
+
+def _ids(tokenizer: Any, words: str) -> list[int]:
+    return tokenizer(words, add_special_tokens=False).input_ids
+
+
+def _would_do(tokenizer: Any, words: str, count: int = 5) -> list[str]:
+    """One-token words: those of the phrase itself, then those of the vocabulary with a similar spelling."""
+    own = [word for word in words.split() if len(_ids(tokenizer, word)) == 1]
+    known = [token.removesuffix(_WORD_END) for token in tokenizer.get_vocab() if token.endswith(_WORD_END)]
+    known = [word for word in known if re.fullmatch("[a-z]{3,}", word)]
+    near = [
+        similar
+        for word in words.lower().split()
+        for similar in difflib.get_close_matches(word, known, n=3, cutoff=0.5)
+    ]
+    return list(dict.fromkeys([*own, *near, *(word for word in ("toy",) if word in known)]))[:count]
