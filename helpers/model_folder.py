@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 
 from .errors import UserError
 from .lean_diffusers import diffusers
+from .quiet import quiet_loading
 
 INDEX = "model_index.json"
 
@@ -67,10 +68,11 @@ class ModelFolder:
         return {name: self._model(name, dtype) for name in self._present(_MODELS)}
 
     def pipeline(self, dtype: torch.dtype) -> Any:
-        pipeline_class = getattr(diffusers(), self.pipeline_name)
-        variant = self._variant("unet", dtype)
-        with self._readable(INDEX):
-            return pipeline_class.from_pretrained(self.path, torch_dtype=dtype, variant=variant)
+        """The folder's pipeline with all that belongs to it, such as a safety checker."""
+        models = self.models(dtype)
+        with self._readable(INDEX), quiet_loading():
+            pipeline_class = getattr(diffusers(), self.pipeline_name)
+            return pipeline_class.from_pretrained(self.path, **models).to(dtype=dtype)
 
     def _present(self, names: tuple[str, ...]) -> list[str]:
         return [name for name in names if self._index.get(name, [None])[0]]
@@ -90,7 +92,7 @@ class ModelFolder:
         return "fp16" if half and (dtype == torch.float16 or len(half) == len(files)) else None
 
     def _load(self, kind: type, name: str, **settings) -> Any:
-        with self._readable(name):
+        with self._readable(name), quiet_loading():
             return kind.from_pretrained(self.path, subfolder=name, **settings)
 
     @contextlib.contextmanager
