@@ -1,0 +1,151 @@
+"""`concepts/<name>/report.html`: everything that came out for a concept, on one page.
+
+The page holds its pictures in itself, so that it may be sent as one file. A part of which there is
+nothing yet is left out.
+"""
+
+import base64
+import io
+import json
+from collections.abc import Iterable
+from html import escape
+from pathlib import Path
+
+import nbformat
+from PIL import Image
+
+from .concept import Concept
+from .grid import image_grid
+
+_WIDEST = 1200  # pixels
+_PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 76rem; margin: 2rem auto }}
+h2 {{ margin-top: 2.5rem; border-top: 1px solid #ddd; padding-top: 1rem }}
+th, td {{ padding-right: 1rem; text-align: left; vertical-align: top }}
+img {{ max-width: 100% }}
+figure {{ margin: 1rem 0 }}
+figcaption {{ color: #666 }}
+</style>
+<h1>{title}</h1>
+{sections}
+</html>
+"""
+
+
+def write_report(concept: Concept) -> Path:
+    """Write `report.html` into the concept's folder and return its path."""
+    sections = {
+        "The pictures": _images(concept),
+        "The settings": _settings(concept),
+        "The training": _training(concept),
+        "The grids": _grids(concept),
+        "The scores": _scores(concept),
+        "The files for other programs": _exports(concept),
+        "The notebooks": _times(concept),
+    }
+    page = _PAGE.format(
+        title=escape(f"{concept.placeholder_token}, on {concept.base_model}"),
+        sections="\n".join(f"<h2>{title}</h2>\n{body}" for title, body in sections.items() if body),
+    )
+    path = concept.folder / "report.html"
+    partial = path.with_suffix(".partial")
+    partial.write_text(page, encoding="utf-8")
+    return partial.replace(path)
+
+
+def _images(concept: Concept) -> str:
+    paths = _pictures_in(concept.images_folder)
+    if not paths:
+        return ""
+    images = [Image.open(path) for path in paths]
+    return _figure(image_grid(images, columns=len(images), cell=200), "What the word was learned from.")
+
+
+def _settings(concept: Concept) -> str:
+    settings = concept.model_dump(exclude={"training"}) | concept.training.model_dump()
+    return _table((name, _shown(value)) for name, value in settings.items())
+
+
+def _training(concept: Concept) -> str:
+    log = concept.training_folder / "log.jsonl"
+    if not log.is_file():
+        return ""
+    records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    return _loss_curve(records)
+
+
+def _loss_curve(records: list[dict]) -> str:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    axes = figure.subplots()
+    for name in ("loss", "fixed_loss"):
+        points = [(record["step"], record[name]) for record in records if record.get(name) is not None]
+        if points:
+            axes.plot(*zip(*points, strict=True), label=name.replace("_", " "))
+    axes.set(xlabel="step", ylabel="mean squared error")
+    axes.legend()
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=120)
+    return _figure(
+        Image.open(drawn), "The fixed loss is on the same pictures, noise and timesteps each time."
+    )
+
+
+def _grids(concept: Concept) -> str:
+    return "\n".join(_figure(Image.open(path), path.stem) for path in _pictures_in(concept.grids_folder))
+
+
+def _scores(concept: Concept) -> str:
+    path = concept.folder / "scores.json"
+    if not path.is_file():
+        return ""
+    return _table((name, _shown(value)) for name, value in json.loads(path.read_text()).items())
+
+
+def _exports(concept: Concept) -> str:
+    files = sorted(path for path in concept.export_folder.rglob("*") if path.is_file())
+    return _table(
+        (path.relative_to(concept.folder).as_posix(), f"{path.stat().st_size:,} bytes") for path in files
+    )
+
+
+def _times(concept: Concept) -> str:
+    ran = sorted((concept.folder / "notebooks").glob("*.ipynb"))
+    return _table((path.stem, f"{_seconds(path):.1f} s") for path in ran)
+
+
+def _seconds(ran: Path) -> float:
+    return nbformat.read(ran, as_version=4).metadata.papermill.duration
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in _PICTURES)
+
+
+def _figure(image: Image.Image, caption: str) -> str:
+    image = image.convert("RGB")
+    image.thumbnail((_WIDEST, 4 * _WIDEST), Image.Resampling.LANCZOS)
+    packed = io.BytesIO()
+    image.save(packed, "JPEG", quality=88)
+    data = base64.b64encode(packed.getvalue()).decode()
+    shown = f'<img alt="{escape(caption)}" src="data:image/jpeg;base64,{data}">'
+    return f"<figure>{shown}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def _table(rows: Iterable[tuple[str, str]]) -> str:
+    cells = "\n".join(f"<tr><th>{escape(name)}<td>{escape(value)}" for name, value in rows)
+    return f"<table>\n{cells}\n</table>" if cells else ""
+
+
+def _shown(value) -> str:
+    return "–" if value in (None, [], "") else str(value)

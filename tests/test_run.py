@@ -1,0 +1,126 @@
+"""`make run`, `make outputs` and `make all-in-one`, on notebooks of a few lines."""
+
+import base64
+import io
+import re
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from PIL import Image
+
+from helpers import all_in_one, places, publish, run
+from helpers.concept import Concept
+from helpers.errors import UserError
+
+KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+BOOTSTRAP = f"import sys\nsys.path.insert(0, {str(places.repository_folder())!r})"
+FIRST = """
+from PIL import Image
+from helpers.concept import Concept
+concept = Concept.make(CONCEPT, base_model=BASE_MODEL)
+concept.save()
+concept.images_folder.mkdir()
+Image.new("RGB", (64, 64), "brown").save(concept.images_folder / "0.png")
+"""
+SECOND = """
+import sys
+from pathlib import Path
+from PIL import Image
+print("10%\\r100%\\nlooked in", Path.home() / "pictures")
+print("a warning", file=sys.stderr)
+Image.new("RGB", (2000, 1000), "brown")
+"""
+
+
+@pytest.fixture
+def two_notebooks(concepts, tmp_path, monkeypatch):
+    """Instead of the six: one that saves a concept, one that shows what a notebook may show."""
+    parameters = {"metadata": {"tags": ["parameters"]}}
+    cells = {
+        "1_first.ipynb": [new_code_cell('CONCEPT = "other"\nBASE_MODEL = None', **parameters), FIRST],
+        "2_second.ipynb": [new_code_cell('CONCEPT = "other"  # yours', **parameters), SECOND],
+    }
+    paths = []
+    for name, (parameters, source) in cells.items():
+        code = [new_code_cell(BOOTSTRAP), parameters, new_code_cell(source.strip())]
+        paths.append(tmp_path / name)
+        nbformat.write(new_notebook(cells=[new_markdown_cell("# Title"), *code], metadata=KERNEL), paths[-1])
+    for module in (run, publish, all_in_one):
+        monkeypatch.setattr(module, "notebooks", lambda: paths)
+    return paths
+
+
+def test_a_run_goes_in_order_and_ends_with_a_page(two_notebooks, concepts, capsys):
+    report = run.run_series("brown", "some/model")
+    assert report == concepts / "brown" / "report.html"
+    assert Concept.load("brown").base_model == "some/model"
+    page = report.read_text()
+    assert "some/model" in page and "2_second" in page
+    pictures = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
+    assert Image.open(io.BytesIO(base64.b64decode(pictures[0]))).getpixel((5, 5))[0] > 100
+    assert not re.search(r'(src|href)="(?!data:)', page), "the page must hold everything in itself"
+    assert re.search(r"1_first +\d+\.\d s\n2_second +\d+\.\d s", capsys.readouterr().out)
+
+
+def test_a_failing_cell_is_one_sentence(two_notebooks, concepts):
+    broken = nbformat.read(two_notebooks[1], as_version=4)
+    broken.cells[-1].source = 'raise ValueError("no such picture")'
+    nbformat.write(broken, two_notebooks[1])
+    with pytest.raises(UserError, match=r"2_second.ipynb stopped .*ValueError: no such picture") as caught:
+        run.run_series("brown", "some/model")
+    assert "\n" not in str(caught.value)
+    assert (concepts / "brown" / "notebooks" / "2_second.ipynb").is_file()
+
+
+def test_a_name_that_is_no_folder_runs_nothing(two_notebooks, concepts):
+    with pytest.raises(UserError, match="letters"):
+        run.run_series("../elsewhere")
+    assert not list(concepts.iterdir())
+
+
+@pytest.fixture
+def published(two_notebooks):
+    run.run_series("brown", "some/model")
+    publish.publish(Concept.load("brown"))
+    return [nbformat.read(path, as_version=4) for path in two_notebooks]
+
+
+def test_published_outputs_are_small_and_name_no_machine(published):
+    stream, picture = published[1].cells[-1].outputs
+    assert stream.text == "100%\nlooked in ~/pictures\n"
+    (mime,) = [mime for mime in picture.data if mime.startswith("image/")]
+    assert max(Image.open(io.BytesIO(base64.b64decode(picture.data[mime]))).size) == 1000
+
+
+def test_published_notebooks_keep_their_source(published):
+    for notebook in published:
+        assert [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"] == [1, 2, 3]
+        assert "injected" not in str(notebook) and "papermill" not in str(notebook.metadata)
+        assert "other" in notebook.cells[2].source
+        nbformat.validate(notebook)
+
+
+def test_outputs_of_other_code_are_not_published(published, two_notebooks):
+    published[1].cells[-1].source += "\n1 + 1"
+    nbformat.write(published[1], two_notebooks[1])
+    before = two_notebooks[0].read_bytes()
+    with pytest.raises(UserError, match=r"2_second\.ipynb was changed"):
+        publish.publish(Concept.load("brown"))
+    assert two_notebooks[0].read_bytes() == before
+
+
+def test_the_joined_notebook_has_everything_once(two_notebooks):
+    joined = all_in_one.joined()
+    nbformat.validate(joined)
+    sources = [cell.source for cell in joined.cells]
+    assert sources.count(BOOTSTRAP) == 1
+    assert sources.index(FIRST.strip()) < sources.index(SECOND.strip())
+    (parameters,) = [cell.source for cell in joined.cells if all_in_one.is_parameters(cell)]
+    assert parameters == 'CONCEPT = "other"\nBASE_MODEL = None'
+
+
+def test_the_joined_notebook_clones_an_address_that_is_there(two_notebooks, monkeypatch):
+    monkeypatch.setattr(places, "REPOSITORY_ADDRESS", "https://example.org/someone/series")
+    clone = all_in_one.joined().cells[1].source
+    assert "git clone --depth 1 https://example.org/someone/series" in clone and "%cd series" in clone
