@@ -5,6 +5,7 @@ single `.safetensors` or `.ckpt` file. Nothing here moves a model to a device or
 """
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,10 +13,11 @@ from typing import Any, Literal
 import torch
 from accelerate.utils import is_cuda_available
 
-from . import places
+from . import hub, places
 from .errors import UserError
-from .model_folder import ModelFolder
+from .model_folder import MODELS, ModelFolder
 from .precision import pick_dtype
+from .single_file import SingleFile
 
 __all__ = [
     "MINIATURE",
@@ -23,8 +25,10 @@ __all__ = [
     "Components",
     "Source",
     "default_base_model",
+    "hub_login",
     "load_components",
     "load_pipeline",
+    "load_resolution",
     "load_scheduler",
     "load_tokenizers",
     "pick_dtype",
@@ -101,7 +105,7 @@ def load_tokenizers(base_model: str) -> list[Any]:
     Raises:
         UserError: the model can't be found, fetched or read.
     """
-    return _settings(resolve(base_model)).tokenizers()
+    return _open(base_model).tokenizers()
 
 
 def load_scheduler(base_model: str) -> Any:
@@ -113,7 +117,16 @@ def load_scheduler(base_model: str) -> Any:
     Raises:
         UserError: the model can't be found, fetched or read.
     """
-    return _settings(resolve(base_model)).scheduler()
+    return _open(base_model).scheduler()
+
+
+def load_resolution(base_model: str) -> int:
+    """Side, in pixels, of the pictures that the model was made for. Reads no weights.
+
+    Raises:
+        UserError: the model can't be found, fetched or read.
+    """
+    return _open(base_model).resolution
 
 
 def load_components(base_model: str, dtype: torch.dtype = torch.float32) -> Components:
@@ -121,23 +134,23 @@ def load_components(base_model: str, dtype: torch.dtype = torch.float32) -> Comp
 
     Args:
         base_model: see `resolve`.
-        dtype: format of the weights; for float16 a hub's own half-precision files are fetched.
+        dtype: format of the weights; in a short one a hub's own half-precision files are fetched.
 
     Raises:
         UserError: the model can't be found, fetched or read, or is of another family.
     """
-    folder = _weights(resolve(base_model), dtype)
-    models = folder.models(dtype)
-    for model in models.values():
-        model.requires_grad_(False).eval()
+    model = _open(base_model, MODELS, dtype)
+    models = model.models(dtype)
+    for part in models.values():
+        part.requires_grad_(False).eval()
     return Components(
-        tokenizers=folder.tokenizers(),
-        text_encoders=[model for name, model in models.items() if name.startswith("text_encoder")],
+        tokenizers=model.tokenizers(),
+        text_encoders=[part for name, part in models.items() if name.startswith("text_encoder")],
         vae=models["vae"],
         unet=models["unet"],
-        scheduler=folder.scheduler(),
-        family=folder.family,
-        resolution=_resolution(models["vae"], models["unet"]),
+        scheduler=model.scheduler(),
+        family=model.family,
+        resolution=model.resolution,
     )
 
 
@@ -149,17 +162,29 @@ def load_pipeline(
     Raises:
         UserError: the model can't be found, fetched or read, or is of another family.
     """
-    return _weights(resolve(base_model), dtype).pipeline(dtype).to(device)
+    return _open(base_model, (*MODELS, "safety_checker"), dtype).pipeline(dtype).to(device)
 
 
-def _settings(source: Source) -> ModelFolder:
+def hub_login(base_model: str) -> str:
+    """Log in to the hub where the base model asks for it; elsewhere, do nothing.
+
+    Returns:
+        One sentence on what was done and why.
+
+    Raises:
+        UserError: the hub can't be reached, or has no such model.
+    """
+    source = resolve(base_model)
+    return (
+        hub.login(source.location) if source.kind == "hub" else "This base model is on disk: no login needed."
+    )
+
+
+def _open(base_model: str, parts: Collection[str] = (), dtype: torch.dtype = torch.float32) -> ModelFolder:
+    """The model as a folder; of a hub's repository only the settings and the weights of `parts`."""
+    source = resolve(base_model)
+    if source.kind == "file":
+        return SingleFile(source.location)
+    if source.kind == "hub":
+        return ModelFolder(hub.fetch(source.location, parts, half=dtype != torch.float32))
     return ModelFolder(source.location)
-
-
-def _weights(source: Source, dtype: torch.dtype) -> ModelFolder:
-    return ModelFolder(source.location)
-
-
-def _resolution(vae: Any, unet: Any) -> int:
-    pixels_a_latent = 2 ** (len(vae.config.block_out_channels) - 1)
-    return pixels_a_latent * unet.config.sample_size

@@ -17,7 +17,7 @@ from .quiet import quiet_loading
 INDEX = "model_index.json"
 
 _PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
-_MODELS = ("text_encoder", "text_encoder_2", "vae", "unet")
+MODELS = ("text_encoder", "text_encoder_2", "vae", "unet")
 _TOKENIZERS = ("tokenizer", "tokenizer_2")
 
 
@@ -31,8 +31,7 @@ class ModelFolder:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        with self._readable(INDEX):
-            self._index = json.loads((self.path / INDEX).read_text(encoding="utf-8"))
+        self._index = self._json(INDEX)
         if self.pipeline_name not in _PIPELINES:
             raise UserError(
                 f"{self.path.name} is made for {self.pipeline_name}: choose a model of Stable Diffusion "
@@ -52,9 +51,18 @@ class ModelFolder:
         """
         if "XL" in self.pipeline_name:
             return "sdxl"
-        with self._readable("text_encoder"):
-            config = json.loads((self.path / "text_encoder" / "config.json").read_text(encoding="utf-8"))
-        return "sd1" if config.get("hidden_act", "quick_gelu") == "quick_gelu" else "sd2"
+        activation = self._config("text_encoder").get("hidden_act", "quick_gelu")
+        return "sd1" if activation == "quick_gelu" else "sd2"
+
+    @property
+    def resolution(self) -> int:
+        """Side, in pixels, of the pictures that the UNet was made for: its latents times the VAE's factor."""
+        halvings = len(self._config("vae")["block_out_channels"]) - 1
+        return self._config("unet")["sample_size"] * 2**halvings
+
+    @property
+    def model_names(self) -> list[str]:
+        return self._present(MODELS)
 
     def tokenizers(self) -> list[Any]:
         return [self._load(transformers.CLIPTokenizer, name) for name in self._present(_TOKENIZERS)]
@@ -65,7 +73,20 @@ class ModelFolder:
 
     def models(self, dtype: torch.dtype) -> dict[str, Any]:
         """Text encoder(s), VAE and UNet by the folder's names for them."""
-        return {name: self._model(name, dtype) for name in self._present(_MODELS)}
+        models = {name: self._model(name, dtype) for name in self.model_names}
+        self.pool_at_end(models)
+        return models
+
+    def pool_at_end(self, models: dict[str, Any]) -> None:
+        """Let text encoders pool where the sentence ends, also when it holds new tokens.
+
+        The shipped settings give a wrong `eos_token_id`, 2, for which transformers' CLIP takes the
+        largest id of a sentence as its end. A new token has a larger id than the end, so that XL's
+        pooled output would be read at the new word.
+        """
+        encoders = [model for name, model in models.items() if name.startswith("text_encoder")]
+        for encoder, tokenizer in zip(encoders, self.tokenizers(), strict=True):
+            getattr(encoder, "text_model", encoder).eos_token_id = tokenizer.eos_token_id
 
     def pipeline(self, dtype: torch.dtype) -> Any:
         """The folder's pipeline with all that belongs to it, such as a safety checker."""
@@ -86,10 +107,17 @@ class ModelFolder:
         return self._load(kind, name, variant=self._variant(name, dtype), **format_argument)
 
     def _variant(self, name: str, dtype: torch.dtype) -> str | None:
-        """`fp16` where float16 is asked for and there, or where there is nothing else."""
+        """`fp16` where a short format is asked for and there, or where there is nothing else."""
         files = [path.name for path in (self.path / name).glob("*model*.*") if path.suffix != ".json"]
-        half = [file for file in files if ".fp16." in file]
-        return "fp16" if half and (dtype == torch.float16 or len(half) == len(files)) else None
+        half = [file for file in files if ".fp16" in file]
+        return "fp16" if half and (dtype != torch.float32 or len(half) == len(files)) else None
+
+    def _config(self, name: str) -> dict[str, Any]:
+        return self._json(f"{name}/config.json")
+
+    def _json(self, file: str) -> dict[str, Any]:
+        with self._readable(file):
+            return json.loads((self.path / file).read_text(encoding="utf-8"))
 
     def _load(self, kind: type, name: str, **settings) -> Any:
         with self._readable(name), quiet_loading():
