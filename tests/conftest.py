@@ -54,3 +54,12 @@ def _draw_five(folder):
         pen.ellipse((60 + 20 * number, 40, 150 + 20 * number, 230), fill="saddlebrown")
         pen.ellipse((90 + 20 * number, 20 + 5 * number, 130 + 20 * number, 60), fill="green")
         picture.save(folder / f"{number}.png")
+
+
+@pytest.fixture(scope="session")
+def families(tmp_path_factory):
+    """Folders of tiny random models in the layout of Stable Diffusion 1.5, 2.1 and XL, by family."""
+    from families import FAMILIES, make_family
+
+    root = tmp_path_factory.mktemp("families")
+    return {family: make_family(family, root / family) for family in FAMILIES}
