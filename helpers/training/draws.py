@@ -1,0 +1,123 @@
+"""Everything random in a training step, drawn from one generator whose state can be saved."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from ..concept import TrainingSettings
+from .latents import LatentSource
+from .processes import Processes
+
+
+class Deck:
+    """Cards dealt without putting back; shuffled anew when all are gone. The place in the data."""
+
+    def __init__(self, cards: int):
+        self.cards, self.left = cards, []
+
+    def deal(self, count: int, generator: torch.Generator) -> list[int]:
+        while len(self.left) < count:
+            self.left += torch.randperm(self.cards, generator=generator).tolist()
+        dealt, self.left = self.left[:count], self.left[count:]
+        return dealt
+
+
+class Draws:
+    """One concept's draws. Each method draws for the whole batch and returns this process' share.
+
+    With N processes the batch is N times `train_batch_size`. All processes draw the same numbers, so
+    that two processes see what one would see with a batch twice as large.
+
+    Args:
+        latents: where the pictures come from.
+        sentences: token ids to choose from, one (sentences, length) a tokenizer, on the device.
+        weights: from timesteps (batch,) to the loss's weights (batch,).
+    """
+
+    def __init__(
+        self,
+        latents: LatentSource,
+        sentences: list[torch.Tensor],
+        settings: TrainingSettings,
+        processes: Processes,
+        weights: Callable[[torch.Tensor], torch.Tensor],
+    ):
+        self.source, self.all_sentences, self.settings, self.weights = latents, sentences, settings, weights
+        self.device = sentences[0].device
+        self.pictures, self.deck = Deck(latents.pictures), Deck(len(sentences[0]))
+        self.generator = torch.Generator().manual_seed(settings.seed)
+        self.whole = settings.train_batch_size * processes.count
+        first = settings.train_batch_size * processes.index
+        self.share = slice(first, first + settings.train_batch_size)
+
+    def latents(self) -> torch.Tensor:
+        """Latents of the next pictures, some mirrored: (batch, channels, height, width), float32."""
+        indices = self.pictures.deal(self.whole, self.generator)
+        mirrored = torch.rand(self.whole, generator=self.generator) < self.settings.flip_probability
+        posterior = self.source.posterior(indices, mirrored.tolist(), self.share, self.generator)
+        return self._repeated(posterior.draw(self._normal(self.whole, self.share)))
+
+    def noise(self) -> torch.Tensor:
+        """Standard normal noise in the latents' shape."""
+        return self._normal(self.whole * self._times, self._samples)
+
+    def timesteps(self) -> torch.Tensor:
+        """Uniform over `first_timestep` to `last_timestep`, (batch,)."""
+        first, last = self.settings.first_timestep, self.settings.last_timestep
+        drawn = torch.randint(first, last + 1, (self.whole * self._times,), generator=self.generator)
+        return drawn[self._samples].to(self.device)
+
+    def sentences(self) -> list[torch.Tensor]:
+        """Token ids of a sentence for each sample, one (batch, length) a tokenizer."""
+        picked = self.deck.deal(self.whole, self.generator)[self.share]
+        return [self._repeated(ids[picked]) for ids in self.all_sentences]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "generator": self.generator.get_state(),
+            "pictures": list(self.pictures.left),
+            "sentences": list(self.deck.left),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.generator.set_state(state["generator"])
+        self.pictures.left, self.deck.left = list(state["pictures"]), list(state["sentences"])
+
+    @property
+    def _times(self) -> int:
+        return self.settings.timesteps_per_picture
+
+    @property
+    def _samples(self) -> slice:
+        """The process' share, counted in samples: each picture has several timesteps."""
+        return slice(self.share.start * self._times, self.share.stop * self._times)
+
+    def _repeated(self, values: torch.Tensor) -> torch.Tensor:
+        return values.repeat_interleave(self._times, dim=0) if self._times > 1 else values
+
+    def _normal(self, count: int, share: slice) -> torch.Tensor:
+        return torch.randn(count, *self.source.shape, generator=self.generator)[share].to(self.device)
+
+
+class DrawsTogether:
+    """The draws of several concepts as one batch, concept after concept."""
+
+    def __init__(self, draws: list[Draws]):
+        self.each = draws
+
+    def latents(self) -> torch.Tensor:
+        return torch.cat([draws.latents() for draws in self.each])
+
+    def noise(self) -> torch.Tensor:
+        return torch.cat([draws.noise() for draws in self.each])
+
+    def timesteps(self) -> torch.Tensor:
+        return torch.cat([draws.timesteps() for draws in self.each])
+
+    def sentences(self) -> list[torch.Tensor]:
+        return [torch.cat(ids) for ids in zip(*(draws.sentences() for draws in self.each), strict=True)]
+
+    def weights(self, timesteps: torch.Tensor) -> torch.Tensor:
+        shares = timesteps.chunk(len(self.each))
+        return torch.cat([draws.weights(share) for draws, share in zip(self.each, shares, strict=True)])

@@ -1,0 +1,71 @@
+"""What a concept's training folder holds from before: to be gone on with, returned, or put aside."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+from ..concept import Concept
+from ..images import image_paths
+from .outcome import NAME as OUTCOME
+from .outcome import Outcome
+
+MADE_WITH = "made_with.json"
+
+# Settings that may change between two sittings of the same run: its length, what is shown, the machine.
+_MAY_CHANGE = {
+    "max_train_steps",
+    "stop_when_learned",
+    "sample_every",
+    "checkpoint_every",
+    "num_processes",
+    "gradient_checkpointing",
+    "compile",
+    "save_pipeline",
+}
+
+
+def finished(concept: Concept) -> Outcome | None:
+    """The outcome of a run with these settings and pictures that has nothing left to do, or None."""
+    if not (concept.training_folder / OUTCOME).is_file() or is_another(concept):
+        return None
+    outcome, settings = Outcome.load(concept), concept.training
+    learned = outcome.ended == "learned" and settings.stop_when_learned
+    full = outcome.ended in ("learned", "ceiling") and outcome.steps >= settings.max_train_steps
+    return outcome if (learned or full) and concept.embeds_path.is_file() else None
+
+
+def is_another(concept: Concept) -> bool:
+    """Whether the training folder was made with other settings or pictures than the concept has now."""
+    path = concept.training_folder / MADE_WITH
+    return path.is_file() and json.loads(path.read_text(encoding="utf-8")) != made_with(concept)
+
+
+def made_with(concept: Concept) -> dict:
+    """All that decides how a run goes: the settings, and a fingerprint of each picture."""
+    settings = concept.model_dump(mode="json")
+    settings["training"] = {
+        name: value for name, value in settings["training"].items() if name not in _MAY_CHANGE
+    }
+    pictures = [hashlib.sha256(path.read_bytes()).hexdigest() for path in image_paths(concept)]
+    return {"concept": settings, "pictures": pictures}
+
+
+def write_made_with(concept: Concept) -> None:
+    concept.training_folder.mkdir(parents=True, exist_ok=True)
+    partial = concept.training_folder / f"{MADE_WITH}.partial"
+    partial.write_text(json.dumps(made_with(concept), indent=2) + "\n", encoding="utf-8")
+    partial.replace(concept.training_folder / MADE_WITH)
+
+
+def put_aside(concept: Concept) -> Path | None:
+    """Rename `training/` to `training-1/`, `-2/`, ... with the result in it, so that nothing is lost."""
+    folder = concept.training_folder
+    if not folder.is_dir():
+        return None
+    for result in concept.folder.glob("learned_embeds.*"):
+        shutil.copy2(result, folder)
+    number = 1
+    while (aside := folder.with_name(f"{folder.name}-{number}")).exists():
+        number += 1
+    return folder.rename(aside)

@@ -1,0 +1,137 @@
+"""Many words in one run: one frozen model, each batch mixed over the words."""
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from ..concept import Concept
+from ..errors import UserError
+from .checkpoint import load_checkpoint
+from .evaluation import FixedLoss
+from .former import finished, is_another, put_aside, write_made_with
+from .held_out import HeldOutScore, Scorer
+from .learner import Learner
+from .loop import run_loop
+from .model import Model, load_model
+from .outcome import Outcome
+from .processes import Processes
+from .sentences import token_ids, training_templates, with_word
+from .watch import Watch
+
+# Settings of the shared batch and the shared model.
+_SHARED = (
+    "train_batch_size",
+    "gradient_accumulation_steps",
+    "timesteps_per_picture",
+    "resolution",
+    "mixed_precision",
+    "gradient_checkpointing",
+    "compile",
+    "quantize",
+)
+
+ConceptScorer = Callable[[Concept, Model], float]
+
+
+def train_many(
+    concepts: Sequence[Concept | str], *, fresh: bool = False, scorer: ConceptScorer | None = None
+) -> list[Outcome]:
+    """Teach several words at once, each with its own rows, draws, log, stopping and result.
+
+    A concept draws the same pictures, noise and sentences beside others as alone, so its result is
+    the same but for rounding.
+
+    Args:
+        concepts: concepts, their names, or their folders.
+        fresh: start over; what was there is renamed, not deleted.
+        scorer: judges the rows as they are in the model, more is better; `HeldOutScore` if None.
+
+    Raises:
+        UserError: the concepts don't fit together, or one can't be trained; or, when the others have
+            ended, one went astray (its last good rows were kept).
+        KeyboardInterrupt: the kernel was interrupted; everything was saved first.
+    """
+    started = time.monotonic()
+    concepts = [as_concept(concept) for concept in concepts]
+    _check_fit(concepts)
+    processes = Processes()
+    try:
+        todo = processes.agree(
+            [_prepare(concept, fresh) for concept in concepts] if processes.is_main else None
+        )
+        _train(
+            [concept for concept, wanted in zip(concepts, todo, strict=True) if wanted],
+            processes,
+            scorer,
+            started,
+        )
+        processes.wait()
+    finally:
+        processes.close()
+    outcomes = [Outcome.load(concept) for concept in concepts]
+    for outcome in outcomes:
+        if outcome.ended == "failed":
+            raise UserError(f"{outcome.concept}: {outcome.reason}")
+    return outcomes
+
+
+def as_concept(concept: Concept | str | Path) -> Concept:
+    """A concept by its name or the path of its folder; a Concept is saved as it is."""
+    if isinstance(concept, Concept):
+        concept.save()
+        return concept
+    return Concept.load(Path(concept).name)
+
+
+def _prepare(concept: Concept, fresh: bool) -> bool:
+    """Put aside what can't be gone on with; whether there is something to do."""
+    another = is_another(concept)
+    if not fresh and finished(concept):
+        return False
+    if fresh or another:
+        aside = put_aside(concept)
+        if aside and another and not fresh:
+            print(f"The settings or pictures have changed: the former run is now in {aside.name}/.")
+    write_made_with(concept)
+    return True
+
+
+def _train(
+    concepts: list[Concept], processes: Processes, scorer: ConceptScorer | None, started: float
+) -> None:
+    if not concepts:
+        return
+    model = load_model(concepts[0], processes.device)
+    watches = [_watch(concept, model, processes, scorer, started) for concept in concepts]
+    run_loop(model, watches, processes)
+
+
+def _watch(
+    concept: Concept, model: Model, processes: Processes, scorer: ConceptScorer | None, started: float
+) -> Watch:
+    """A learner and all that looks after it, where its last checkpoint left it."""
+    learner = Learner(concept, model, processes)
+    judge: Scorer = partial(scorer, concept) if scorer else HeldOutScore(concept, model)
+    state = load_checkpoint(concept.training_folder)
+    if state:
+        learner.load_state_dict(state)
+    return Watch(learner, model, processes, _fixed_loss(learner, model), judge, started)
+
+
+def _fixed_loss(learner: Learner, model: Model) -> FixedLoss:
+    concept = learner.concept
+    ids = token_ids(
+        model.components.tokenizers, with_word(concept, training_templates(concept)), model.device
+    )
+    return FixedLoss(learner.latents.means(), ids, concept.training, seed=concept.training.seed + 1)
+
+
+def _check_fit(concepts: list[Concept]) -> None:
+    first = concepts[0]
+    for concept in concepts[1:]:
+        if concept.base_model != first.base_model:
+            raise UserError(f"{first.name} and {concept.name} have different base models: train them apart.")
+        for name in _SHARED:
+            if getattr(concept.training, name) != getattr(first.training, name):
+                raise UserError(f"Give {first.name} and {concept.name} the same {name}, or train them apart.")

@@ -1,0 +1,101 @@
+"""The frozen base model on its device, and what one asks of it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..base_model import Components, load_components, pick_dtype
+from ..concept import Concept
+
+
+@dataclass
+class Model:
+    """A base model as a training step sees it: sentences in, predictions out.
+
+    Attributes:
+        components: the parts, UNet and text encoder(s) on `device` in `dtype`; the VAE stays on the
+            CPU in float32 (XL's overflows in float16) but for the moments it is used.
+        dtype: the format that the frozen weights are held in. Weights held in bfloat16 spare
+            autocast's conversion at each call. The rows are float32 whatever this is.
+        resolution: side of the pictures trained on, in pixels.
+    """
+
+    components: Components
+    device: torch.device
+    dtype: torch.dtype
+    resolution: int
+
+    @property
+    def scheduler(self) -> Any:
+        return self.components.scheduler
+
+    @property
+    def unet(self) -> Any:
+        return self.components.unet
+
+    @property
+    def vae(self) -> Any:
+        return self.components.vae
+
+    def embed(self, input_ids: list[torch.Tensor]) -> dict[str, Any]:
+        """Token ids, one (batch, length) a text encoder, to the UNet's arguments for them."""
+        embed = _embed_two if self.components.family == "sdxl" else _embed_one
+        return embed(self, input_ids)
+
+    def predict(self, noisy: torch.Tensor, timesteps: torch.Tensor, conditioning: dict) -> torch.Tensor:
+        """What the UNet says about noisy latents (batch, channels, height, width), in float32."""
+        noisy = noisy.to(self.dtype, memory_format=torch.channels_last)
+        return self.unet(noisy, timesteps, **conditioning).sample.float()
+
+
+def load_model(concept: Concept, device: torch.device) -> Model:
+    """Load the concept's base model, frozen, and move UNet and text encoder(s) to the device."""
+    settings = concept.training
+    dtype = pick_dtype(settings.mixed_precision, device)
+    components = load_components(concept.base_model, dtype)
+    if dtype != torch.float32:
+        components.vae.float()
+    components.unet.to(device, memory_format=torch.channels_last)
+    for text_encoder in components.text_encoders:
+        text_encoder.to(device)
+    if settings.gradient_checkpointing:
+        _checkpoint_gradients(components)
+    return Model(components, device, dtype, settings.resolution or components.resolution)
+
+
+def _embed_one(model: Model, input_ids: list[torch.Tensor]) -> dict[str, Any]:
+    """Stable Diffusion 1.x and 2.x: the text encoder's last layer."""
+    return {"encoder_hidden_states": model.components.text_encoders[0](input_ids[0])[0]}
+
+
+def _embed_two(model: Model, input_ids: list[torch.Tensor]) -> dict[str, Any]:
+    """Stable Diffusion XL, as `StableDiffusionXLPipeline.encode_prompt` does it.
+
+    The last layer but one of both encoders side by side, and the second one's pooled output. The
+    size conditioning says “a whole picture of this resolution”, which is what the pipeline says when
+    it draws one.
+    """
+    outputs = [
+        text_encoder(ids, output_hidden_states=True)
+        for text_encoder, ids in zip(model.components.text_encoders, input_ids, strict=True)
+    ]
+    pooled = outputs[-1].text_embeds
+    side = model.resolution
+    time_ids = torch.tensor([side, side, 0, 0, side, side], device=pooled.device, dtype=pooled.dtype)
+    return {
+        "encoder_hidden_states": torch.cat([output.hidden_states[-2] for output in outputs], dim=-1),
+        "added_cond_kwargs": {"text_embeds": pooled, "time_ids": time_ids.expand(len(pooled), 6)},
+    }
+
+
+def _checkpoint_gradients(components: Components) -> None:
+    """Keep few activations and compute the others again: less memory, a third more time.
+
+    transformers checkpoints only in training mode; CLIP has no dropout and no batch statistics, so
+    that mode changes nothing else.
+    """
+    components.unet.enable_gradient_checkpointing()
+    for text_encoder in components.text_encoders:
+        text_encoder.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        text_encoder.train()

@@ -1,0 +1,52 @@
+"""The processes of a run: one, or several that share each batch."""
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, parse_flag_from_env, reduce
+
+
+class Processes:
+    """What a run needs to know of accelerate's state. Nothing is left of it after `close`.
+
+    Attributes:
+        count: how many there are.
+        index: which one this is.
+        device: where its model goes.
+    """
+
+    def __init__(self):
+        # Without a GPU, processes find one another only if accelerate is told to use the CPU.
+        cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not (
+            torch.cuda.is_available() or torch.backends.mps.is_available()
+        )
+        self._state = PartialState(cpu=cpu)
+        self.count, self.index = self._state.num_processes, self._state.process_index
+        self.device = self._state.device
+
+    @property
+    def is_main(self) -> bool:
+        """Only the main process writes and prints."""
+        return self.index == 0
+
+    def average(self, gradient: torch.Tensor) -> torch.Tensor:
+        """The mean over all processes: the gradient of the whole batch's mean loss."""
+        return reduce(gradient, "mean") if self.count > 1 else gradient
+
+    def agree(self, value):
+        """The main process' value, in every process, so that all decide alike."""
+        return broadcast_object_list([value])[0] if self.count > 1 else value
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is up in at least one process."""
+        if self.count == 1:
+            return flag
+        total = reduce(torch.tensor(float(flag), device=self.device), "sum")
+        return bool(total > 0)
+
+    def wait(self) -> None:
+        self._state.wait_for_everyone()
+
+    def close(self) -> None:
+        """Forget the state: a later launch from this process, with another number, starts clean."""
+        self._state.destroy_process_group()
+        PartialState._reset_state()

@@ -1,0 +1,168 @@
+"""What is looked at and kept between the steps of one learner."""
+
+import time
+
+import torch
+
+from ..concept import Concept
+from .checkpoint import save_checkpoint
+from .evaluation import FixedLoss
+from .held_out import Scorer
+from .interrupts import clear_request, stop_requested
+from .learner import Best, Learner
+from .log import Log
+from .model import Model
+from .outcome import Outcome
+from .processes import Processes
+from .result import save_result, save_rows, step_path
+from .samples import sample_noise, save_sample
+from .stopping import is_learned
+
+TOO_LARGE = (
+    "The loss or the learned row was no finite number at step {step}: set learning_rate to a third of what "
+    "it is, or mixed_precision to “bf16” or “no”, and train again. The rows of step {kept} were kept."
+)
+LEARNED = "It was learned: the fixed loss has come to rest."
+CEILING = "It reached max_train_steps."
+STOPPED = "It was stopped: run it again to go on."
+
+
+class Watch:
+    """Looks after one learner: log, fixed loss, score, samples, checkpoints, and its end.
+
+    Args:
+        fixed: the fixed loss, which only says when to stop.
+        scorer: the judge, which says which checkpoint is the result; more is better.
+        seconds: what the run had taken before its first step.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        model: Model,
+        processes: Processes,
+        fixed: FixedLoss,
+        scorer: Scorer,
+        started: float,
+    ):
+        self.learner, self.model, self.processes = learner, model, processes
+        self.fixed, self.scorer = fixed, scorer
+        self.noise = sample_noise(learner.concept, learner.latents.shape)
+        self.sitting = started - learner.progress.seconds
+        self.log = Log(self.concept.training_folder, learner.progress.step) if processes.is_main else None
+
+    @property
+    def concept(self) -> Concept:
+        return self.learner.concept
+
+    @property
+    def step(self) -> int:
+        return self.learner.progress.step
+
+    def begin(self) -> None:
+        """Look at the initializer before the first step; a run that goes on only says so."""
+        if self.processes.is_main:
+            clear_request(self.concept.training_folder)
+        if self.step:
+            self._write(event=f"Goes on from step {self.step}.")
+            return
+        self._write(event=f"Starts from “{self.concept.initializer_token}”.")
+        self._evaluate()
+        self._keep_if_best()
+        self._sample()
+
+    def after_step(self, loss: float, interrupted: bool) -> None:
+        """Log the step, look where it is time to look, and end the learner where it is time to end."""
+        self.learner.progress.step += 1
+        self.learner.progress.seconds = time.monotonic() - self.sitting
+        if not (torch.tensor(loss).isfinite() and self.learner.is_finite()):
+            self._end("failed", TOO_LARGE.format(step=self.step, kept=self.learner.progress.best.step))
+            return
+        self._log_step(loss)
+        self._look()
+        if not self.learner.ended and (interrupted or self._asked_to_stop()):
+            self._stop()
+
+    def _look(self) -> None:
+        settings, step = self.learner.settings, self.step
+        last = step >= settings.max_train_steps
+        if step % settings.evaluate_every == 0 or last:
+            self._evaluate()
+        learned = settings.stop_when_learned and is_learned(list(self.learner.progress.fixed_losses.values()))
+        if step % settings.checkpoint_every == 0 or last or learned:
+            self._keep_if_best()
+            self._checkpoint()
+        if settings.sample_every and step % settings.sample_every == 0:
+            self._sample()
+        if last or learned:
+            self._end(*(("learned", LEARNED) if learned else ("ceiling", CEILING)))
+
+    def _evaluate(self) -> None:
+        loss = self.processes.agree(self.fixed(self.model))
+        self.learner.progress.fixed_losses[self.step] = loss
+        self._write(fixed_loss=loss)
+
+    def _keep_if_best(self) -> None:
+        """Score the rows; keep them among the steps, and as the result if nothing was better."""
+        rows, best = self.learner.copy_rows(), self.learner.progress.best
+        score = self.processes.agree(self.scorer(self.model))
+        self._write(score=score)
+        if best is None or score > best.score:
+            self.learner.progress.best = Best(self.step, score, rows)
+        if self.processes.is_main:
+            save_rows(step_path(self.concept, self.step), self.concept, rows)
+
+    def _sample(self) -> None:
+        if self.processes.is_main and self.learner.settings.sample_every:
+            save_sample(self.concept, self.model, self.noise, self.step)
+
+    def _checkpoint(self) -> None:
+        if self.processes.is_main:
+            save_checkpoint(self.concept.training_folder, self.learner.state_dict())
+
+    def _asked_to_stop(self) -> bool:
+        return self.processes.any(stop_requested(self.concept.training_folder))
+
+    def _stop(self) -> None:
+        """Save the state as it is, then judge the rows: what comes later must not know of this look."""
+        self._checkpoint()
+        self._keep_if_best()
+        self._end("stopped", STOPPED)
+
+    def _end(self, how: str, reason: str) -> None:
+        progress = self.learner.progress
+        self.learner.end(how, reason)
+        self._write(event=reason)
+        if not self.processes.is_main:
+            return
+        save_result(self.concept, progress.best.rows)
+        self.outcome().save(self.concept.training_folder)
+        clear_request(self.concept.training_folder)
+        self.log.close()
+
+    def outcome(self) -> Outcome:
+        learner, progress = self.learner, self.learner.progress
+        losses = list(progress.fixed_losses.items())
+        nearest = min(losses, key=lambda item: abs(item[0] - progress.best.step))
+        return Outcome(
+            concept=self.concept.name,
+            ended=learner.ended,
+            reason=learner.reason,
+            steps=progress.step,
+            best_step=progress.best.step,
+            seconds=round(progress.seconds, 1),
+            first_fixed_loss=losses[0][1],
+            best_fixed_loss=nearest[1],
+        )
+
+    def _log_step(self, loss: float) -> None:
+        self._write(
+            loss=loss,
+            learning_rate=self.learner.schedule.get_last_lr()[0],
+            norm=self.learner.mean_norm(),
+            seconds=round(self.learner.progress.seconds, 3),
+        )
+
+    def _write(self, **values) -> None:
+        if self.log:
+            self.log.write(self.step, **values)
