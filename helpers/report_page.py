@@ -74,23 +74,33 @@ def _settings(concept: Concept) -> str:
 
 
 def _training(concept: Concept) -> str:
-    log = concept.training_folder / "log.jsonl"
-    if not log.is_file():
+    from .training.log import read_log
+    from .training.outcome import Outcome
+    from .training.samples import saved_samples
+
+    lines = read_log(concept.training_folder)
+    if not lines:
         return ""
-    records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    return _loss_curve(records)
+    strips = saved_samples(concept)
+    return "\n".join(
+        [
+            f"<p>{escape(str(Outcome.load(concept)))}</p>",
+            _loss_curve(lines),
+            *(_figure(Image.open(path), f"After {step} steps.") for step, path in strips.items()),
+        ]
+    )
 
 
-def _loss_curve(records: list[dict]) -> str:
+def _loss_curve(lines: list[dict]) -> str:
     from matplotlib.figure import Figure
+
+    from .training.log import series
 
     figure = Figure(figsize=(8, 3), layout="constrained")
     axes = figure.subplots()
-    for name in ("loss", "fixed_loss"):
-        points = [(record["step"], record[name]) for record in records if record.get(name) is not None]
-        if points:
-            axes.plot(*zip(*points, strict=True), label=name.replace("_", " "))
-    axes.set(xlabel="step", ylabel="mean squared error")
+    axes.plot(*series(lines, "loss"), ".", color="lightgray", label="loss of a step")
+    axes.plot(*series(lines, "fixed_loss"), label="fixed loss")
+    axes.set(xlabel="step", ylabel="mean squared error", yscale="log")
     axes.legend()
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=120)
