@@ -59,10 +59,17 @@ class VerdictTable:
 
 
 def default_sources(base_model: str) -> list[str]:
-    """The pictures to begin with: the five of grooty for the miniature, else the well-known cat toy."""
+    """The pictures to begin with: the five of grooty for the miniature, else the well-known cat toy.
+
+    Raises:
+        UserError: the shipped pictures are missing.
+    """
     if base_model != "miniature":
         return [_CAT_TOY]
-    return [str(path) for path in sorted((places.data_folder() / "grooty").glob("*.png"))]
+    shipped = sorted((places.data_folder() / "grooty").glob("*.png"))
+    if not shipped:
+        raise UserError("The pictures in data/grooty are missing: get the repository again.")
+    return [str(path) for path in shipped]
 
 
 def add_images(

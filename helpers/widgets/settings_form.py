@@ -1,0 +1,146 @@
+"""A concept's settings as a form. It checks and changes a `Concept`, and owns nothing."""
+
+import functools
+import html
+from collections.abc import Callable
+from typing import Any, Literal, get_args, get_origin
+
+import ipywidgets
+from pydantic import BaseModel
+
+from ..base_model import load_tokenizers
+from ..concept import Concept
+from ..errors import UserError
+from ..tokens import check_words, show_tokens
+
+FIRST = (
+    "what_to_teach",
+    "placeholder_token",
+    "initializer_token",
+    "vectors",
+    "base_model",
+    "own_templates",
+)
+GROUPS = {
+    "Pictures": ("resolution", "interpolation", "center_crop", "random_crop", "flip_probability"),
+    "Length of the run": (
+        "max_train_steps",
+        "stop_when_learned",
+        "evaluate_every",
+        "sample_every",
+        "checkpoint_every",
+        "seed",
+    ),
+    "Optimizer": (
+        "train_batch_size",
+        "gradient_accumulation_steps",
+        "learning_rate",
+        "scale_lr",
+        "lr_scheduler",
+        "lr_warmup_steps",
+        "weight_decay",
+        "max_grad_norm",
+        "use_8bit_adam",
+    ),
+    "Loss": ("snr_gamma", "norm", "first_timestep", "last_timestep", "timesteps_per_picture"),
+    "Machine": (
+        "num_processes",
+        "mixed_precision",
+        "gradient_checkpointing",
+        "compile",
+        "quantize",
+        "save_pipeline",
+    ),
+}
+_WORDS = ("placeholder_token", "initializer_token", "vectors", "base_model")
+_LAYOUT = {"style": {"description_width": "200px"}, "layout": {"width": "500px"}}
+
+
+class SettingsForm(ipywidgets.VBox):
+    """The few settings that matter first, the hyperparameters folded away below.
+
+    Each change is checked and goes into `concept` at once; one that can't be used gets its sentence
+    below, and the concept keeps what it had. `Save` writes `concept.json`. On a page without a
+    kernel the form is a table of the settings.
+    """
+
+    def __init__(self, concept: Concept):
+        self._concept = concept
+        self._message = ipywidgets.HTML()
+        save = ipywidgets.Button(description="Save", button_style="primary")
+        save.on_click(lambda _: self._do(self._save))
+        first = [self._field(concept, name) for name in FIRST]
+        groups = [
+            ipywidgets.VBox([self._field(concept.training, name) for name in names])
+            for names in GROUPS.values()
+        ]
+        more = ipywidgets.Accordion(groups, titles=tuple(GROUPS))
+        super().__init__([*first, more, save, self._message])
+        self._do(self._words)
+
+    def _field(self, part: BaseModel, name: str) -> ipywidgets.Widget:
+        field = _widget(type(part).model_fields[name].annotation, getattr(part, name))
+        field.description = name
+        field.observe(functools.partial(self._changed, part, name), "value")
+        return field
+
+    def _changed(self, part: BaseModel, name: str, change: dict[str, Any]) -> None:
+        value = _value(type(part).model_fields[name].annotation, change["new"])
+        self._do(lambda: self._set(part, name, value))
+
+    def _set(self, part: BaseModel, name: str, value: Any) -> str:
+        in_training = part is self._concept.training
+        checked = self._concept.changed(**({"training": {name: value}} if in_training else {name: value}))
+        if name in _WORDS:
+            check_words(checked, load_tokenizers(checked.base_model))
+        setattr(part, name, getattr(checked.training if in_training else checked, name))
+        return self._words() if name in _WORDS else f"{name} is set."
+
+    def _words(self) -> str:
+        """What the tokenizers make of the concept's words."""
+        tokenizer = load_tokenizers(self._concept.base_model)[0]
+        return show_tokens(
+            tokenizer, [*self._concept.placeholder_tokens, self._concept.initializer_token]
+        ).data
+
+    def _save(self) -> str:
+        path = self._concept.save()
+        return f"Saved: {path.parent.name}/{path.name}"
+
+    def _do(self, action: Callable[[], str]) -> None:
+        """A callback has nowhere to show an error but the widget itself."""
+        try:
+            self._message.value = action()
+        except UserError as error:
+            self._message.value = f"<p style='color:#b00020'>{html.escape(str(error))}</p>"
+
+    def _repr_mimebundle_(self, **kwargs):
+        """The widget, and beside it a plain table for pages that have no kernel."""
+        bundle = super()._repr_mimebundle_(**kwargs)
+        settings = self._concept.model_dump()
+        shown = {name: settings[name] for name in ("name", *FIRST)} | settings["training"]
+        rows = "".join(
+            f"<tr><td>{name}</td><td>{html.escape(str(value))}</td></tr>" for name, value in shown.items()
+        )
+        bundle["text/html"] = f"<table>{rows}</table>"
+        return bundle
+
+
+def _widget(kind: Any, value: Any) -> ipywidgets.Widget:
+    """A field for a setting of that type. Numbers are typed as text, so that `5e-3` and nothing both go."""
+    if kind is bool:
+        return ipywidgets.Checkbox(value=value, indent=False, **_LAYOUT)
+    if get_origin(kind) is Literal:
+        return ipywidgets.Dropdown(options=get_args(kind), value=value, **_LAYOUT)
+    if kind == list[str]:
+        return ipywidgets.Textarea(
+            "\n".join(value), placeholder="one sentence a line, {} is your word", **_LAYOUT
+        )
+    return ipywidgets.Text("" if value is None else str(value), continuous_update=False, **_LAYOUT)
+
+
+def _value(kind: Any, given: Any) -> Any:
+    """What a field holds, as the setting takes it; pydantic turns text into numbers."""
+    if kind == list[str]:
+        return [line for line in given.splitlines() if line.strip()]
+    return None if given == "" and type(None) in get_args(kind) else given

@@ -1,0 +1,348 @@
+"""Checking and keeping pictures: what ends in `images/`, what is refused, and with which sentence."""
+
+import datetime
+import io
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms, ImageDraw
+
+from helpers import pictures, places
+from helpers.concept import Concept
+from helpers.download import Fetched
+from helpers.errors import UserError
+from helpers.images import (
+    add_fetched,
+    add_images,
+    advice,
+    default_sources,
+    image_paths,
+    load_images,
+    remove_image,
+    verdict_table,
+)
+from helpers.widgets.gallery import Gallery
+
+
+@pytest.fixture(autouse=True)
+def model(tmp_path, monkeypatch):
+    """A miniature that draws 64 px; nothing but its settings is needed."""
+    folder = tmp_path / "data" / "miniature"
+    for part, settings in {"unet": {"sample_size": 8}, "vae": {"block_out_channels": [8, 8, 8, 8]}}.items():
+        (folder / part).mkdir(parents=True)
+        (folder / part / "config.json").write_text(json.dumps(settings))
+    (folder / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
+    monkeypatch.setattr(places, "data_folder", lambda: tmp_path / "data")
+
+
+def drawing(number=0, size=(256, 200), mode="RGB"):
+    """A toy at another place before another background, for each number."""
+    width, height = size
+    image = Image.new("RGB", (256, 200), ("skyblue", "khaki", "plum", "tan", "salmon")[number % 5])
+    pen = ImageDraw.Draw(image)
+    pen.ellipse((30 + 25 * number, 40, 100 + 25 * number, 180 - 20 * number), fill="saddlebrown")
+    pen.rectangle((10, 10 + 30 * number, 50, 30 + 30 * number), fill="darkgreen")
+    return image.resize((width, height)).convert(mode)
+
+
+def encoded(image, form="PNG", **how):
+    content = io.BytesIO()
+    image.save(content, form, **how)
+    return content.getvalue()
+
+
+def add(*contents, concept="toy"):
+    return add_fetched(concept, [Fetched(f"{n}.jpg", data) for n, data in enumerate(contents)], "miniature")
+
+
+def refusal(content):
+    (verdict,) = add(content)
+    assert verdict.outcome == "refused" and not verdict.kept
+    assert not [*places.concepts_root().rglob("*.png")], "a refused picture must leave nothing behind"
+    return verdict.why
+
+
+def test_good_pictures_are_kept_under_names_that_sort(concepts):
+    verdicts = add(*(encoded(drawing(number)) for number in range(5)))
+    assert [verdict.outcome for verdict in verdicts] == ["kept"] * 5
+    assert [path.name for path in image_paths("toy")] == [f"{n:03d}.png" for n in range(1, 6)]
+    assert [image.tobytes() for image in load_images("toy")] == [drawing(n).tobytes() for n in range(5)]
+
+
+def test_running_it_again_changes_nothing(concepts, tmp_path):
+    for number in range(3):
+        drawing(number).save(tmp_path / f"{number}.jpg")
+    sources = [tmp_path / "gone.jpg", *sorted(tmp_path.glob("*.jpg"))]
+    first = add_images("toy", sources, "miniature")
+    before = {path: path.stat().st_mtime_ns for path in (concepts / "toy").rglob("*")}
+    second = add_images("toy", sources, "miniature")
+    assert [verdict.outcome for verdict in first] == ["refused"] + ["kept"] * 3
+    assert [verdict.outcome for verdict in second] == ["refused"] + ["already kept"] * 3
+    assert [verdict.path for verdict in second] == [verdict.path for verdict in first]
+    assert {path: path.stat().st_mtime_ns for path in (concepts / "toy").rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        encoded(drawing(), "JPEG", quality=40),
+        encoded(drawing(size=(512, 400))),
+        encoded(drawing(size=(128, 100)), "WEBP", quality=50),
+        encoded(drawing(size=(300, 234)).quantize(64), "GIF"),
+    ],
+    ids=["poor jpeg", "larger", "small webp", "gif"],
+)
+def test_the_same_picture_in_another_form_is_refused(concepts, again):
+    first, second = add(encoded(drawing()), again)
+    assert first.outcome == "kept"
+    assert second.outcome == "refused" and "same picture as 001.png" in second.why
+    (later,) = add(again)
+    assert later.outcome == "refused", "also against pictures that were kept earlier"
+    assert len(image_paths("toy")) == 1
+
+
+def test_the_same_toy_before_another_colour_is_another_picture(concepts):
+    """Grey values alone do not tell these two apart: luma of both backgrounds is the same."""
+    red, purple = (drawing() for _ in range(2))
+    red.paste((200, 50, 40), (0, 100, 256, 200))
+    purple.paste((110, 80, 120), (0, 100, 256, 200))
+    assert abs(int(red.convert("L").getpixel((5, 150))) - purple.convert("L").getpixel((5, 150))) < 10
+    assert [verdict.outcome for verdict in add(encoded(red), encoded(purple))] == ["kept", "kept"]
+
+
+def test_a_photo_is_turned_upright_by_its_exif(concepts):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright = drawing()
+    add(encoded(upright.rotate(90, expand=True), "PNG", exif=exif))
+    assert load_images("toy")[0].tobytes() == upright.tobytes()
+
+
+def test_transparency_becomes_white(concepts):
+    image = drawing(mode="RGBA")
+    image.paste((0, 0, 0, 0), (0, 0, 256, 100))
+    add(encoded(image))
+    kept = load_images("toy")[0]
+    assert kept.getpixel((5, 5)) == (255, 255, 255)
+    assert kept.getpixel((5, 190)) == drawing().getpixel((5, 190))
+
+
+def test_a_palette_with_a_transparent_colour_becomes_white(concepts):
+    image = drawing().quantize(8)
+    hidden = image.getpixel((250, 5))
+    add(encoded(image, "PNG", transparency=hidden))
+    assert load_images("toy")[0].getpixel((250, 5)) == (255, 255, 255)
+
+
+def test_sixteen_bit_grey_keeps_its_shades(concepts):
+    ramp = np.linspace(0, 65535, 128, dtype=np.uint16)[None].repeat(100, 0)
+    add(encoded(Image.fromarray(ramp)))
+    shades = np.asarray(load_images("toy")[0])[0, :, 0]
+    assert shades[0] == 0 and shades[-1] == 255 and abs(int(shades[64]) - 128) <= 2
+
+
+def test_cmyk_keeps_its_colours(concepts):
+    add(encoded(drawing(mode="CMYK"), "JPEG", quality=95))
+    difference = np.abs(np.asarray(load_images("toy")[0], int) - np.asarray(drawing(), int))
+    assert difference.mean() < 5
+
+
+def test_of_an_animation_the_first_frame_is_kept(concepts):
+    frames = [drawing(number).quantize(64) for number in range(3)]
+    (verdict,) = add(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]))
+    assert verdict.outcome == "kept"
+    assert np.abs(np.asarray(load_images("toy")[0], int) - np.asarray(drawing(), int)).mean() < 8
+
+
+def test_a_colour_profile_is_applied_before_it_goes(concepts):
+    """A profile in which the first number is how blue a pixel is, and the last how red."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    swapped = profile.replace(b"rXYZ", b"tmp!").replace(b"bXYZ", b"rXYZ").replace(b"tmp!", b"bXYZ")
+    red = Image.new("RGB", (64, 64), (250, 0, 0))
+    add(encoded(red, icc_profile=swapped))
+    r, g, b = load_images("toy")[0].getpixel((0, 0))
+    assert r < 20 and g < 20 and b > 230
+
+
+def test_a_broken_colour_profile_is_left_out(concepts):
+    add(encoded(drawing(), icc_profile=b"no profile"))
+    assert load_images("toy")[0].tobytes() == drawing().tobytes()
+
+
+def test_nothing_but_pixels_is_saved(concepts):
+    exif = Image.Exif()
+    exif[0x010E] = "taken at home"
+    add(encoded(drawing(), "JPEG", exif=exif, comment=b"taken at home"))
+    (path,) = image_paths("toy")
+    assert b"taken at home" not in path.read_bytes()
+    with Image.open(path) as kept:
+        assert kept.format == "PNG" and kept.mode == "RGB" and not kept.info and not kept.getexif()
+
+
+def test_a_cut_off_picture_is_refused(concepts):
+    assert "cut off" in refusal(encoded(drawing(), "JPEG")[:-800])
+    assert "cut off" in refusal(encoded(drawing())[:-200])
+
+
+def test_a_web_page_named_like_a_picture_is_refused(concepts):
+    assert "web page" in refusal(b"\n <!DOCTYPE html><html>")
+
+
+def test_what_is_no_picture_is_refused(concepts):
+    assert "no picture" in refusal(b"%PDF-1.7 ...")
+    assert "no picture" in refusal(encoded(drawing(), "EPS"))
+    assert "empty" in refusal(b"")
+    assert "HEIC" in refusal(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked(concepts, monkeypatch, recwarn):
+    assert "megapixels" in refusal(encoded(Image.new("1", (12_000, 9_000))))
+    assert "megapixels" in refusal(encoded(Image.new("1", (20_000, 10_000))))
+    monkeypatch.setattr(pictures, "_MOST_PIXELS", 100)
+    assert "megapixels" in refusal(encoded(drawing()))
+    assert not recwarn.list
+
+
+def test_too_small_is_refused_and_small_is_said(concepts):
+    assert "31 x 200" in refusal(encoded(drawing(size=(31, 200))))
+    (verdict,) = add(encoded(drawing(size=(40, 40))))
+    assert verdict.outcome == "kept" and "enlarged" in verdict.why
+
+
+def test_how_large_is_asked_of_the_model(concepts):
+    content = Fetched("a.png", encoded(drawing()))
+    (verdict,) = add_fetched("toy", [content], "stable-diffusion-v1-5/stable-diffusion-v1-5")
+    assert "256 at least" in verdict.why
+    with pytest.raises(UserError, match="no base model"):
+        add_fetched("toy", [content], "no such model")
+
+
+def test_the_concepts_own_model_counts(concepts):
+    concept = Concept.make("toy", base_model="owner/model")
+    (verdict,) = add_fetched(concept, [Fetched("a.png", encoded(drawing()))])
+    assert "256 at least" in verdict.why
+
+
+def test_a_kill_while_saving_leaves_no_half_picture(concepts, monkeypatch):
+    def die(self, path, **_):
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    content = encoded(drawing())
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Image.Image, "save", die)
+        add(content)
+    assert [path.read_bytes() for path in (concepts / "toy" / "images").iterdir()] == [b"half"]
+    with pytest.raises(UserError, match="no pictures yet"):
+        image_paths("toy")
+
+
+def test_own_files_put_into_the_folder_count(concepts):
+    folder = concepts / "toy" / "images"
+    folder.mkdir(parents=True)
+    drawing(1).save(folder / "by_hand.jpg")
+    drawing(2).save(folder / "007.png")
+    (folder / "notes.txt").write_text("no picture")
+    (first, second) = add(encoded(drawing(1), "WEBP"), encoded(drawing(3)))
+    assert first.outcome == "refused" and "by_hand.jpg" in first.why
+    assert second.path.name == "008.png"
+    assert len(load_images(concepts / "toy")) == 3
+
+
+def test_a_damaged_picture_in_the_folder_is_named(concepts):
+    add(encoded(drawing()))
+    image_paths("toy")[0].write_bytes(b"broken")
+    with pytest.raises(UserError, match=r"images/001\.png"):
+        load_images("toy")
+
+
+def test_a_name_that_leads_elsewhere_is_refused(concepts):
+    with pytest.raises(UserError, match="letters, digits"):
+        add(encoded(drawing()), concept="../elsewhere")
+    assert not list(concepts.iterdir())
+
+
+def test_remove_takes_one_and_no_other(concepts):
+    add(*(encoded(drawing(number)) for number in range(3)))
+    remove_image("toy", "002.png")
+    assert [path.name for path in image_paths("toy")] == ["001.png", "003.png"]
+    (concepts / "toy" / "concept.json").write_text("{}")
+    with pytest.raises(UserError, match=r"001\.png, 003\.png"):
+        remove_image("toy", "../concept.json")
+    (verdict,) = add(encoded(drawing(4)))
+    assert verdict.path.name == "004.png"
+
+
+@pytest.mark.parametrize(
+    ("count", "words"), [(0, "add more"), (2, "add more"), (3, "good"), (10, "good"), (11, "remove")]
+)
+def test_advice_on_the_number(concepts, count, words):
+    folder = concepts / "toy" / "images"
+    folder.mkdir(parents=True)
+    for number in range(count):
+        drawing().save(folder / f"{number:03d}.png")
+    assert words in advice("toy")
+
+
+def test_the_table_shows_each_verdict_and_no_path_of_the_machine(concepts, tmp_path):
+    drawing().save(tmp_path / "<b>.png")
+    (tmp_path / "notes.txt").write_text("")
+    table = verdict_table(add_images("toy", [tmp_path, "no/such.png"], "miniature"))
+    page = table._repr_html_()
+    assert "&lt;b&gt;.png" in page and "<b>" not in page
+    assert page.count("<tr>") == 4
+    for text in (page, repr(table)):
+        assert "001.png" in text and "left alone" in text and "No file or folder" in text
+        assert str(tmp_path) not in text
+
+
+def test_default_sources(tmp_path):
+    folder = tmp_path / "data" / "grooty"
+    folder.mkdir()
+    for number in range(5):
+        drawing(number).save(folder / f"{number}.png")
+    assert default_sources("miniature") == [str(folder / f"{number}.png") for number in range(5)]
+    assert default_sources("owner/model") == ["dataset:diffusers/cat_toy_example"]
+    shutil.rmtree(folder)
+    with pytest.raises(UserError, match="data/grooty"):
+        default_sources("miniature")
+
+
+def upload(gallery, *files):
+    now = datetime.datetime.now()
+    gallery.children[0].value = [
+        {"name": name, "type": "", "size": len(data), "content": memoryview(data), "last_modified": now}
+        for name, data in files
+    ]
+
+
+def test_the_gallery_adds_and_removes(concepts):
+    gallery = Gallery("toy", "miniature")
+    button, message, cards = gallery.children
+    assert not cards.children and "add more" in message.value
+    upload(gallery, ("a.png", encoded(drawing(0))), ("b.png", encoded(drawing(1))), ("c.png", b"<html>"))
+    assert [path.name for path in image_paths("toy")] == ["001.png", "002.png"]
+    assert len(cards.children) == 2 and "web page" in message.value
+    assert button.value == (), "the same file may be chosen again"
+    cards.children[0].children[-1].click()
+    assert [path.name for path in image_paths("toy")] == ["002.png"]
+    assert [card.children[1].value for card in cards.children] == ["002.png"]
+
+
+def test_the_gallery_owns_nothing(concepts):
+    add(*(encoded(drawing(number)) for number in range(2)))
+    gallery = Gallery("toy", "miniature")
+    stale = gallery.children[2].children[0].children[-1]
+    remove_image("toy", "001.png")
+    stale.click()
+    assert "no picture “001.png”" in gallery.children[1].value
+    assert len(gallery.children[2].children) == 1
+
+
+def test_where_no_widget_lives_the_gallery_is_a_picture(concepts):
+    assert "image/png" not in Gallery("toy", "miniature")._repr_mimebundle_()
+    add(encoded(drawing()))
+    still = Gallery("toy", "miniature")._repr_mimebundle_()["image/png"]
+    assert isinstance(still, str)
