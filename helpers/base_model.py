@@ -31,6 +31,7 @@ __all__ = [
     "load_resolution",
     "load_scheduler",
     "load_tokenizers",
+    "load_vae",
     "pick_dtype",
     "resolve",
 ]
@@ -129,6 +130,15 @@ def load_resolution(base_model: str) -> int:
     return _open(base_model).resolution
 
 
+def load_vae(base_model: str) -> Any:
+    """The autoencoder alone, in float32, frozen and in eval mode, on the CPU.
+
+    Raises:
+        UserError: the model can't be found, fetched or read.
+    """
+    return _open(base_model, ["vae"]).vae(torch.float32).requires_grad_(False).eval()
+
+
 def load_components(base_model: str, dtype: torch.dtype = torch.float32) -> Components:
     """Everything that training needs, frozen and in eval mode, on the CPU.
 
@@ -172,7 +182,7 @@ def hub_login(base_model: str) -> str:
         One sentence on what was done and why.
 
     Raises:
-        UserError: the hub can't be reached, or has no such model.
+        UserError: there is no such base model.
     """
     source = resolve(base_model)
     return (

@@ -134,6 +134,30 @@ class Concept(_Settings):
             )
         return _checked(cls, path.read_text(encoding="utf-8"))
 
+    @classmethod
+    def open(cls, name: str, default_base_model: str = "miniature", **settings) -> "Concept":
+        """The saved concept of that name, or a new one, with some settings replaced.
+
+        Args:
+            default_base_model: for a new concept, where `settings` has none.
+            settings: as for `changed`; those that are None stay as they are.
+
+        Raises:
+            UserError: a setting can't be used.
+        """
+        is_saved = name in saved_concepts()
+        concept = cls.load(name) if is_saved else cls.make(name, base_model=default_base_model)
+        return concept.changed(**{key: value for key, value in settings.items() if value is not None})
+
+    def changed(self, training: dict | None = None, **settings) -> "Concept":
+        """A checked copy with some settings replaced, and some of `training`'s; this one stays as it is.
+
+        Raises:
+            UserError: a setting can't be used; the sentence names it and says what would do.
+        """
+        old = self.model_dump()
+        return _checked(Concept, {**old, **settings, "training": {**old["training"], **(training or {})}})
+
     def save(self) -> Path:
         """Write `concept.json` in one go (a temporary file, then a rename) and return its path."""
         self.folder.mkdir(parents=True, exist_ok=True)

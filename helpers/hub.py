@@ -80,12 +80,15 @@ def login(repository: str) -> str:
     """
     if huggingface_hub.get_token():
         return "A token for the hub is here already: nothing to do."
-    with _clear_sentences(repository):
-        try:
-            huggingface_hub.auth_check(repository)
-        except GatedRepoError:
-            huggingface_hub.notebook_login()
-            return f"{repository} asks for a login: accept its licence on its page, then log in above."
+    try:
+        huggingface_hub.auth_check(repository)
+    except RepositoryNotFoundError:  # also one that is gated
+        huggingface_hub.notebook_login()
+        return (
+            f"{repository} is gated, private or misspelt: accept its licence on its page, and log in above."
+        )
+    except (OfflineModeIsEnabled, *_connection_errors()):
+        return "The hub can't be asked now: what was fetched before can still be used."
     return f"{repository} is open to everyone: no login is needed."
 
 

@@ -77,6 +77,9 @@ class ModelFolder:
         self.pool_at_end(models)
         return models
 
+    def vae(self, dtype: torch.dtype) -> Any:
+        return self._model("vae", dtype)
+
     def pool_at_end(self, models: dict[str, Any]) -> None:
         """Let text encoders pool where the sentence ends, also when it holds new tokens.
 

@@ -43,13 +43,18 @@ class SingleFile(ModelFolder):
         components = self.pipeline(dtype).components
         return {name: components[name] for name in self.model_names}
 
+    def vae(self, dtype: torch.dtype) -> Any:
+        return self._read(diffusers().AutoencoderKL, dtype, subfolder="vae")
+
     def pipeline(self, dtype: torch.dtype) -> Any:
-        with _readable(self.file), quiet_loading():
-            pipeline = getattr(diffusers(), self.pipeline_name).from_single_file(
-                str(self.file), config=str(self.path), local_files_only=True, torch_dtype=dtype
-            )
+        pipeline = self._read(getattr(diffusers(), self.pipeline_name), dtype)
         self.pool_at_end({name: pipeline.components[name] for name in self.model_names})
         return pipeline
+
+    def _read(self, kind: type, dtype: torch.dtype, **place) -> Any:
+        settings = {"config": str(self.path), "local_files_only": True, "torch_dtype": dtype, **place}
+        with _readable(self.file), quiet_loading():
+            return kind.from_single_file(str(self.file), **settings)
 
 
 def _settings_beside(file: Path) -> Path | None:

@@ -10,6 +10,7 @@ import torch
 from IPython.display import HTML
 from torch import nn
 
+from .concept import Concept
 from .errors import UserError
 
 _WORD_END = "</w>"
@@ -135,6 +136,18 @@ def initializer_ids(tokenizer: Any, words: str, vectors: int) -> list[int]:
             f"vectors to {len(ids)}, or start from one of these: {', '.join(_would_do(tokenizer, words))}."
         )
     return [ids[index * len(ids) // vectors] for index in range(vectors)]
+
+
+def check_words(concept: Concept, tokenizers: Sequence[Any]) -> None:
+    """Make sure that a concept's placeholder and initializer can be used with a model's tokenizers.
+
+    Raises:
+        UserError: see `check_placeholder` and `initializer_ids`.
+    """
+    for tokenizer in tokenizers:
+        for token in concept.placeholder_tokens:
+            check_placeholder(tokenizer, token)
+        initializer_ids(tokenizer, concept.initializer_token, concept.vectors)
 
 
 def pieces(tokenizer: Any, text: str) -> list[tuple[str, int]]:

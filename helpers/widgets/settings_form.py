@@ -133,9 +133,8 @@ def _widget(kind: Any, value: Any) -> ipywidgets.Widget:
     if get_origin(kind) is Literal:
         return ipywidgets.Dropdown(options=get_args(kind), value=value, **_LAYOUT)
     if kind == list[str]:
-        return ipywidgets.Textarea(
-            "\n".join(value), placeholder="one sentence a line, {} is your word", **_LAYOUT
-        )
+        hint = "one sentence a line, {} is your word"
+        return ipywidgets.Textarea("\n".join(value), placeholder=hint, continuous_update=False, **_LAYOUT)
     return ipywidgets.Text("" if value is None else str(value), continuous_update=False, **_LAYOUT)
 
 
