@@ -1,0 +1,276 @@
+"""Pictures of a learned word: the pipeline with the word in it, and a call that draws."""
+
+import contextlib
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from .base_model import load_pipeline, pick_dtype
+from .concept import Concept
+from .embeddings import read_rows
+from .errors import UserError
+from .lean_diffusers import diffusers
+from .png_settings import Picture, PictureSettings, read_settings
+from .quiet import quiet_loading
+
+DEFAULT_SCHEDULER = "DPM++ 2M"
+
+# The names are AUTOMATIC1111's, so that settings can be carried over; the values make each class
+# take the steps that Stable Diffusion's own configuration takes.
+SCHEDULERS = {
+    DEFAULT_SCHEDULER: ("DPMSolverMultistepScheduler", {}),
+    "DDIM": ("DDIMScheduler", {"clip_sample": False, "set_alpha_to_one": False}),
+    "PLMS": ("PNDMScheduler", {"skip_prk_steps": True, "set_alpha_to_one": False}),
+    "Euler a": ("EulerAncestralDiscreteScheduler", {}),
+}
+
+_PIXELS_AT_ONCE = 4 * 512 * 512
+_MOST_AT_ONCE = 8
+_SECONDS_WITHOUT_A_BAR = 20
+
+
+@dataclass(frozen=True)
+class LearnedWord:
+    """Which rows a pipeline has been given: kept on it as `pipeline.learned_word`."""
+
+    concept: str
+    placeholder_token: str
+    base_model: str
+    step: int | None
+    rows: str  # a hash
+
+
+def pipeline_with_word(concept: Concept | str, step: int | None = None) -> Any:
+    """The base model's pipeline with a concept's word in it, on the GPU where there is one.
+
+    No safety checker is loaded: pictures come out as the model draws them.
+
+    Args:
+        concept: a concept or its name.
+        step: a training step whose rows are used instead of the result.
+
+    Returns:
+        A `StableDiffusionPipeline`; for XL a `StableDiffusionXLPipeline`.
+
+    Raises:
+        UserError: nothing was learned yet, that step was not kept, or the word belongs to
+            another base model.
+    """
+    concept = Concept.load(concept) if isinstance(concept, str) else concept
+    rows = read_rows(concept, step)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = torch.float32 if device == "cpu" else pick_dtype("auto", device)
+    pipeline = load_pipeline(concept.base_model, dtype=dtype, device=device)
+    pipeline.unet.to(memory_format=torch.channels_last)
+    pipeline.vae.enable_slicing()
+    pipeline.set_progress_bar_config(disable=True)
+    _check_fit(concept, pipeline, rows)
+    for (tokenizer, encoder), own in zip(_encoders(pipeline), rows, strict=True):
+        _load_word(pipeline, concept.placeholder_token, tokenizer, encoder, own)
+    pipeline.learned_word = _learned_word(concept, step, rows)
+    return pipeline
+
+
+def switch_step(pipeline: Any, concept: Concept, step: int | None) -> None:
+    """Give a pipeline the word as it was at another training step; None: the result.
+
+    Raises:
+        UserError: that step was not kept.
+    """
+    rows = read_rows(concept, step)
+    for (tokenizer, encoder), own in zip(_encoders(pipeline), rows, strict=True):
+        ids = tokenizer.convert_tokens_to_ids(_tokens(concept.placeholder_token, own))
+        table = encoder.get_input_embeddings().weight.data
+        table[ids] = own.to(table)
+    pipeline.learned_word = _learned_word(concept, step, rows)
+
+
+@torch.no_grad()
+def generate(
+    pipeline: Any,
+    prompts: str | Sequence[str],
+    seeds: int | Sequence[int] = 0,
+    steps: int = 25,
+    guidance: float = 7.5,
+    scheduler: str = DEFAULT_SCHEDULER,
+    negative_prompt: str = "",
+    size: int | None = None,
+    batch_size: int | None = None,
+) -> list[Picture]:
+    """Draw one picture for each pair of prompt and seed.
+
+    Each picture has a random generator of its own, so that it is the same alone and in a grid.
+
+    Args:
+        prompts: one a picture; a single one is used for all seeds.
+        seeds: one a picture; a single one is used for all prompts.
+        steps: how many times the network is asked.
+        guidance: how much the prompt counts (classifier-free guidance); 1: no more than it does by itself.
+        scheduler: one of `SCHEDULERS`.
+        size: side of the pictures in pixels, a multiple of 8; None: the model's own.
+        batch_size: pictures at once; None: as many as suit their size.
+
+    Raises:
+        UserError: a prompt holds a word in angle brackets that the pipeline does not have, the
+            scheduler is not one of ours, or there are not as many prompts as seeds.
+    """
+    prompts, seeds = _pairs(prompts, seeds)
+    for prompt in (*prompts, negative_prompt):
+        _check_words(pipeline, prompt)
+    pipeline.scheduler = _make_scheduler(pipeline, scheduler)
+    size = size or pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+    batch_size = batch_size or max(1, min(_MOST_AT_ONCE, _PIXELS_AT_ONCE // size**2))
+    shared = {
+        "negative_prompt": negative_prompt,
+        "steps": steps,
+        "guidance": guidance,
+        "scheduler": scheduler,
+    }
+    starts = range(0, len(prompts), batch_size)
+    pictures = []
+    for start in tqdm(starts, desc="batches", delay=_SECONDS_WITHOUT_A_BAR, leave=False):
+        batch = slice(start, start + batch_size)
+        pictures += _draw(pipeline, prompts[batch], seeds[batch], size, shared)
+    return pictures
+
+
+def remake(path: Path | str, pipeline: Any = None) -> Picture:
+    """Make a saved picture again from the settings in its PNG file; on the same CPU, bit for bit.
+
+    Args:
+        pipeline: one with the word in it, where there is one already.
+
+    Raises:
+        UserError: the file holds no settings, or the word has been learned anew since.
+    """
+    settings = read_settings(path)
+    if settings.concept is None:
+        raise UserError(f"{Path(path).name} was made without a concept: there is no word to load.")
+    pipeline = pipeline or pipeline_with_word(settings.concept, settings.training_step)
+    if pipeline.learned_word.rows != settings.rows:
+        raise UserError(
+            f"{pipeline.learned_word.placeholder_token} is not what it was when {Path(path).name} was "
+            "made: it has been learned again since, or another step is in use."
+        )
+    copies = generate(
+        pipeline,
+        [settings.prompt] * settings.batch_size,
+        settings.seed,
+        settings.steps,
+        settings.guidance,
+        settings.scheduler,
+        settings.negative_prompt,
+        settings.size,
+        settings.batch_size,
+    )
+    return copies[settings.position]
+
+
+def _draw(pipeline: Any, prompts: list[str], seeds: list[int], size: int, shared: dict) -> list[Picture]:
+    with _fast_numbers(pipeline):
+        images = pipeline(
+            prompts,
+            negative_prompt=[shared["negative_prompt"]] * len(prompts),
+            num_inference_steps=shared["steps"],
+            guidance_scale=shared["guidance"],
+            width=size,
+            height=size,
+            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+        ).images
+    word = getattr(pipeline, "learned_word", None)
+    return [
+        Picture(
+            image,
+            PictureSettings(
+                prompt=prompt,
+                seed=seed,
+                size=size,
+                base_model=Path(word.base_model).name if word else "unknown",
+                concept=word and word.concept,
+                training_step=word and word.step,
+                rows=word and word.rows,
+                batch_size=len(prompts),
+                position=position,
+                **shared,
+            ),
+        )
+        for position, (image, prompt, seed) in enumerate(zip(images, prompts, seeds, strict=True))
+    ]
+
+
+@contextlib.contextmanager
+def _fast_numbers(pipeline: Any) -> Iterator[None]:
+    """bfloat16 arithmetic on a CPU that has it; a GPU's pipeline was loaded in its fast format."""
+    device = pipeline.device
+    wanted = device.type == "cpu" and pick_dtype("auto", device) == torch.bfloat16
+    with torch.autocast("cpu", torch.bfloat16, enabled=wanted):
+        yield
+
+
+def _make_scheduler(pipeline: Any, name: str) -> Any:
+    if name not in SCHEDULERS:
+        raise UserError(f"There is no scheduler “{name}” here: choose one of these: {', '.join(SCHEDULERS)}.")
+    kind, settings = SCHEDULERS[name]
+    return getattr(diffusers(), kind).from_config(pipeline.scheduler.config, **settings)
+
+
+def _pairs(prompts: str | Sequence[str], seeds: int | Sequence[int]) -> tuple[list[str], list[int]]:
+    prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+    seeds = [seeds] if isinstance(seeds, int) else list(seeds)
+    if 1 not in (len(prompts), len(seeds)) and len(prompts) != len(seeds):
+        raise UserError(f"There are {len(prompts)} prompts and {len(seeds)} seeds: give as many, or one.")
+    count = max(len(prompts), len(seeds))
+    return prompts * (count // len(prompts)), seeds * (count // len(seeds))
+
+
+def _check_words(pipeline: Any, prompt: str) -> None:
+    learned = pipeline.tokenizer.added_tokens_encoder
+    for word in re.findall(r"<[^<>\s]+>", prompt):
+        if word not in learned:
+            word_here = getattr(pipeline, "learned_word", None)
+            known = f"the word here is {word_here.placeholder_token}" if word_here else "no word is loaded"
+            raise UserError(f"The prompt speaks of {word}, which was not learned: {known}.")
+
+
+def _check_fit(concept: Concept, pipeline: Any, rows: list[torch.Tensor]) -> None:
+    widths = [encoder.get_input_embeddings().weight.shape[1] for _, encoder in _encoders(pipeline)]
+    learned = [own.shape[1] for own in rows]
+    if widths != learned:
+        raise UserError(
+            f"{concept.placeholder_token} was learned on another base model (its rows are {_sum(learned)} "
+            f"wide, those of {concept.base_model} {_sum(widths)}): choose that model in notebook 2, or "
+            "run notebook 4 again."
+        )
+
+
+def _sum(widths: list[int]) -> str:
+    return " and ".join(map(str, widths))
+
+
+def _encoders(pipeline: Any) -> list[tuple[Any, Any]]:
+    """Tokenizer and text encoder, for XL two of each."""
+    pairs = [(pipeline.tokenizer, pipeline.text_encoder)]
+    if hasattr(pipeline, "text_encoder_2"):
+        pairs.append((pipeline.tokenizer_2, pipeline.text_encoder_2))
+    return pairs
+
+
+def _load_word(pipeline: Any, word: str, tokenizer: Any, encoder: Any, rows: torch.Tensor) -> None:
+    with quiet_loading():
+        pipeline.load_textual_inversion({word: rows}, tokenizer=tokenizer, text_encoder=encoder)
+
+
+def _tokens(word: str, rows: torch.Tensor) -> list[str]:
+    return [word, *(f"{word}_{number}" for number in range(1, len(rows)))]
+
+
+def _learned_word(concept: Concept, step: int | None, rows: list[torch.Tensor]) -> LearnedWord:
+    content = b"".join(own.numpy().tobytes() for own in rows)
+    mark = hashlib.sha256(content).hexdigest()[:16]
+    return LearnedWord(concept.name, concept.placeholder_token, concept.base_model, step, mark)
