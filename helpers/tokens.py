@@ -179,14 +179,14 @@ def _ids(tokenizer: Any, words: str) -> list[int]:
     return tokenizer(words, add_special_tokens=False).input_ids
 
 
-def _would_do(tokenizer: Any, words: str, count: int = 5) -> list[str]:
-    """One-token words: those of the phrase itself, then those of the vocabulary with a similar spelling."""
+def _would_do(tokenizer: Any, words: str) -> list[str]:
+    """One-token words: those of the phrase, or else those of the vocabulary with a similar spelling."""
     own = [word for word in words.split() if len(_ids(tokenizer, word)) == 1]
+    if own:
+        return own
     known = [token.removesuffix(_WORD_END) for token in tokenizer.get_vocab() if token.endswith(_WORD_END)]
     known = [word for word in known if re.fullmatch("[a-z]{3,}", word)]
     near = [
-        similar
-        for word in words.lower().split()
-        for similar in difflib.get_close_matches(word, known, n=3, cutoff=0.5)
+        word for part in words.lower().split() for word in difflib.get_close_matches(part, known, cutoff=0.5)
     ]
-    return list(dict.fromkeys([*own, *near, *(word for word in ("toy",) if word in known)]))[:count]
+    return list(dict.fromkeys([*near, "toy"]))

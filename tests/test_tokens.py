@@ -118,7 +118,7 @@ def test_an_initializer_of_several_tokens_is_refused_with_words_that_would_do(to
 
 
 def test_the_parts_of_a_phrase_are_proposed_first(tokenizer):
-    with pytest.raises(UserError, match="one of these: brown, toy"):
+    with pytest.raises(UserError, match=r"one of these: brown, toy\.$"):
         tokens.initializer_ids(tokenizer, "brown toy", 1)
 
 
