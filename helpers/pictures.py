@@ -71,8 +71,6 @@ def _no_picture(data: bytes) -> str:
 
 def _rgb(image: Image.Image) -> Image.Image:
     profile = image.info.get("icc_profile")
-    if image.mode in ("F", "1"):
-        return image.convert("RGB")
     if image.mode.startswith("I"):
         image = _eight_bit(image)
     if image.has_transparency_data:

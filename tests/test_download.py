@@ -1,5 +1,6 @@
 """Fetching: what a person sees of good, slow, broken and wrong addresses. All on the loopback."""
 
+import gzip
 import io
 import threading
 import time
@@ -71,6 +72,21 @@ class Handler(BaseHTTPRequestHandler):
     def cut(self):
         self.answer(content=png()[:50], length=len(png()))
 
+    def zipped(self):
+        self.send_response(200)
+        self.send_header("Content-Encoding", "gzip")
+        self.end_headers()
+        self.wfile.write(gzip.compress(png()))
+
+    def chunked(self):
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for start in range(0, len(png()), 40):
+            piece = png()[start : start + 40]
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+        self.wfile.write(b"0\r\n\r\n")
+
     def huge(self):
         self.send_response(200)  # without a length: only counting helps
         self.end_headers()
@@ -124,6 +140,11 @@ def test_one_bad_address_never_loses_the_others_and_the_order_is_kept(web):
     assert [one.data == png() for one in fetched] == [True, False, True, False]
     assert "404" in fetched[1].problem and "check the address" in fetched[1].problem
     assert "403" in fetched[3].problem and "browser" in fetched[3].problem
+
+
+def test_each_way_of_sending_a_body_is_understood(web):
+    fetched = fetch_all([f"{web.address}/zipped.png", f"{web.address}/chunked.png"])
+    assert [one.data for one in fetched] == [png(), png()]
 
 
 def test_a_tired_server_is_asked_again(web):
