@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-_GAP = 4
+GAP = 4
 _LINE = 16
 
 
@@ -30,8 +30,8 @@ def image_grid(
     cell = cell or max(images[0].size)
     line = _LINE if captions else 0
     rows = -(-len(images) // columns)
-    step_x, step_y = cell + _GAP, cell + line + _GAP
-    sheet = Image.new("RGB", (columns * step_x - _GAP, rows * step_y - _GAP), "white")
+    step_x, step_y = cell + GAP, cell + line + GAP
+    sheet = Image.new("RGB", (columns * step_x - GAP, rows * step_y - GAP), "white")
     for index, image in enumerate(images):
         left, top = index % columns * step_x, index // columns * step_y
         fitted = _fit(image, cell)

@@ -7,7 +7,7 @@ from .outcome import Outcome
 __all__ = ["Outcome", "train", "train_many"]
 
 
-def train(concept: Concept | str, *, fresh: bool = False, scorer: ConceptScorer | None = None) -> Outcome:
+def train(concept: Concept | str, fresh: bool = False, scorer: ConceptScorer | None = None) -> Outcome:
     """Learn the word of a concept and write `learned_embeds.safetensors` into its folder.
 
     It loads the base model itself, in whatever process it is called, so that a notebook can pass it

@@ -15,12 +15,12 @@ def preflight(concept: Concept) -> str:
     batch = settings.train_batch_size * settings.gradient_accumulation_steps * settings.num_processes
     samples = batch * settings.max_train_steps
     looks = settings.max_train_steps // settings.evaluate_every
-    end = "or sooner, when the fixed loss rests" if settings.stop_when_learned else "exactly"
+    end = "or fewer, when the fixed loss rests" if settings.stop_when_learned else "exactly"
     return "\n".join(
         [
             f"{pictures} pictures, {len(training_templates(concept))} sentences to train with, "
             f"{len(held_out_templates(concept))} kept back to judge by",
-            f"{settings.max_train_steps} steps at most ({end}) x {batch} pictures a step = {samples} pictures",
+            f"{settings.max_train_steps} steps ({end}) x {batch} pictures a step = {samples} pictures",
             f"each picture {samples / pictures:.0f} times, each time with other noise",
             f"{looks} looks at the fixed loss, {settings.max_train_steps // settings.checkpoint_every} "
             "checkpoints to choose the best from",

@@ -1,17 +1,19 @@
 """Pictures of a run, made from its training folder alone."""
 
+import io
+
 from matplotlib.figure import Figure
 from PIL import Image
 
 from ..concept import Concept
 from ..errors import UserError
-from ..grid import image_grid
+from ..grid import GAP, image_grid
 from .log import read_log, series
 from .outcome import Outcome
 from .samples import saved_samples
 
 
-def plot_run(concept: Concept) -> Figure:
+def plot_run(concept: Concept) -> Image.Image:
     """The fixed loss, the score and the row's norm over the steps; a line marks the step that was kept.
 
     Raises:
@@ -25,7 +27,9 @@ def plot_run(concept: Concept) -> Figure:
         axes.plot(steps, values, marker="." if len(steps) < 60 else "")
         axes.axvline(best, color="tab:green", linestyle=":")
         axes.set(title=title, xlabel="step")
-    return figure
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=90)
+    return Image.open(drawn)
 
 
 def sample_sheet(concept: Concept, cell: int = 96) -> Image.Image:
@@ -40,8 +44,7 @@ def sample_sheet(concept: Concept, cell: int = 96) -> Image.Image:
     pictures, captions = [], []
     for step, path in samples.items():
         strip = Image.open(path)
-        side = strip.height
-        count = round(strip.width / side)
-        pictures += [strip.crop((n * strip.width // count, 0, n * strip.width // count + side, side)) for n in range(count)]
-        captions += [f"step {step}"] * count
-    return image_grid(pictures, columns=count, captions=captions, cell=cell)
+        lefts = range(0, strip.width, strip.height + GAP)
+        pictures += [strip.crop((left, 0, left + strip.height, strip.height)) for left in lefts]
+        captions += [f"step {step}"] * len(lefts)
+    return image_grid(pictures, columns=len(lefts), captions=captions, cell=cell)

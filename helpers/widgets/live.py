@@ -60,7 +60,7 @@ class LiveTraining(ipywidgets.VBox):
 
 
 def _sentence(lines: list[dict]) -> str:
-    steps, losses = series(lines, "fixed_loss")
+    losses = series(lines, "fixed_loss")[1]
     norms = series(lines, "norm")[1]
     parts = [f"step {lines[-1]['step']}"]
     parts += [f"fixed loss {losses[-1]:.4f} (at first {losses[0]:.4f})"] if losses else []
