@@ -17,7 +17,7 @@ from .training.result import saved_steps
 
 _CELL = 128
 _LARGEST_CELL = 160
-_LETTER = 6  # pixels, about
+_LETTER = 7  # pixels, about
 _LINE = 14
 
 
@@ -65,7 +65,7 @@ def before_and_after(
     subjects = (concept.initializer_token, concept.placeholder_token)
     filled = [prompt.replace("{}", subject) for subject in subjects for prompt in prompts]
     pictures = generate(pipeline, filled, seed, **settings)
-    return _sheet("before_and_after", pictures, subjects, prompts)
+    return _sheet("before_and_after", pictures, subjects, _labels(prompts))
 
 
 def prompts_by_seeds(
@@ -120,7 +120,7 @@ def steps_by_prompts(
         switch_step(pipeline, concept, step)
         pictures += generate(pipeline, filled, seed, **settings)
     rows = [*(f"step {step}" for step in steps_of_training), "the result"]
-    return _sheet("steps_by_prompts", pictures, rows, prompts)
+    return _sheet("steps_by_prompts", pictures, rows, _labels(prompts))
 
 
 def a_few_steps(concept: Concept, most: int = 5) -> list[int]:
@@ -137,6 +137,10 @@ def _sheet(
     cell = _cell(pictures[0])
     body = image_grid([picture.image for picture in pictures], len(column_labels), cell=cell)
     return Sheet(name, _with_labels(body, row_labels, column_labels), pictures)
+
+
+def _labels(prompts: Sequence[str]) -> list[str]:
+    return [prompt.replace("{}", "…") for prompt in prompts]
 
 
 def _cell(picture: Picture) -> int:
