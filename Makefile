@@ -43,10 +43,11 @@ bench: $(RUNS) ## the trainer against the well-known ones
 	$(PYTHON) -m tests.bench
 
 outputs: $(RUNS) ## put what `make run` made into the notebooks, and the README's picture
-	$(PYTHON) -m helpers.publish --concept '$(CONCEPT)'
+	$(PYTHON) -m helpers.publish
 
-all-in-one: $(RUNS) ## write notebooks/all_in_one.ipynb from the six
+all-in-one: $(RUNS) ## write notebooks/all_in_one.ipynb, and the links of the README
 	$(PYTHON) -m helpers.all_in_one
+	$(PYTHON) -m helpers.badges
 
 constraints: $(TESTS) ## write down the versions that are installed now
 	(sed -n '/^#/p' constraints.txt; $(PYTHON) -m pip freeze --all | sed '/^pip==/d; s/+cpu$$//') > constraints.partial

@@ -5,7 +5,6 @@ tables, cells counted from 1. A hash of the code stands beside the outputs: a te
 whether both are still in step.
 """
 
-import argparse
 import base64
 import hashlib
 import io
@@ -20,6 +19,8 @@ from PIL import Image
 from . import places
 from .concept import Concept
 from .errors import UserError
+from .grid import image_grid
+from .images import load_images
 from .run import notebooks
 
 CODE_HASH = "outputs_are_of_code"
@@ -38,6 +39,24 @@ def publish(concept: Concept) -> list[Path]:
     for path, notebook in ready.items():
         nbformat.write(notebook, path)
     return list(ready)
+
+
+def readme_picture(concept: Concept) -> Image.Image:
+    """What the word was learned from, above what is drawn for the initializer and for the word.
+
+    Raises:
+        UserError: notebook 5 did not run.
+    """
+    sheet = concept.grids_folder / "before_and_after.png"
+    if not sheet.is_file():
+        raise UserError(f"{sheet} is not there: `make run` first.")
+    below = Image.open(sheet)
+    images = load_images(concept)
+    above = image_grid(images, columns=len(images), cell=below.width // len(images) - 4)
+    picture = Image.new("RGB", (below.width, above.height + below.height + 16), "white")
+    picture.paste(above, (0, 0))
+    picture.paste(below, (0, above.height + 16))
+    return picture
 
 
 def with_outputs(notebook: Path, ran: Path) -> nbformat.NotebookNode:
@@ -91,9 +110,9 @@ def _clean_data(data: dict) -> dict:
     if pictures:
         mime, content = min(pictures, key=lambda picture: len(picture[1]))
         return {mime: base64.b64encode(content).decode(), "text/plain": "<a picture>"}
-    if "application/vnd.jupyter.widget-view+json" in data:
-        return {}
-    return {mime: without_machine(data[mime]) for mime in _SHOWN if mime in data}
+    live = "application/vnd.jupyter.widget-view+json" in data
+    shown = [mime for mime in _SHOWN if mime in data and not (live and mime == "text/plain")]
+    return {mime: without_machine(data[mime]) for mime in shown}
 
 
 def small_picture(content: bytes) -> tuple[str, bytes]:
@@ -116,14 +135,16 @@ def without_machine(text: str) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m helpers.publish", description=__doc__.split("\n")[0])
-    parser.add_argument("--concept", default="grooty")
+    """Publish the run of grooty: the concept that the notebooks' own parameters name."""
+    concept = Concept.make("grooty")
     try:
-        for path in publish(Concept.load(parser.parse_args().concept)):
+        picture = readme_picture(concept)
+        for path in publish(concept):
             print(f"{path.name}: {path.stat().st_size / 1024:.0f} KiB")
     except UserError as error:
         print(error, file=sys.stderr)
         return 1
+    picture.save(places.data_folder() / "readme.jpg", quality=85)
     return 0
 
 

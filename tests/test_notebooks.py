@@ -12,7 +12,11 @@ from helpers.concept import Concept
 
 NOTEBOOKS = run.notebooks()
 NAMES = [path.stem for path in NOTEBOOKS]
-SHORT = {"CONCEPT": "grooty", "BASE_MODEL": "miniature"}
+SHORT = {
+    "CONCEPT": "grooty",
+    "BASE_MODEL": "miniature",
+    "TRAINING": {"max_train_steps": 4, "evaluate_every": 2, "sample_every": 2, "checkpoint_every": 2},
+}
 MACHINE = [
     r"(?<![\w.])/(home|root|work|tmp|usr|opt|Users|content|kaggle|storage)/",
     rf"\b{re.escape(platform.node())}\b",

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from helpers import places
+from helpers import badges, places
 
 # Written in pieces, since this file is searched as well.
 REGISTRIES = [
@@ -85,6 +85,23 @@ def test_constraints_pin_every_requirement():
     pinned = {line.split("==")[0].lower().replace("_", "-") for line in _lines(root / "constraints.txt")}
     for line in _lines(root / "requirements.txt") + _lines(root / "requirements-dev.txt"):
         assert line.split(">=")[0].lower().replace("_", "-") in pinned
+
+
+def test_the_readme_links_to_clouds_only_from_an_address(monkeypatch):
+    readme = (places.repository_folder() / "README.md").read_text()
+    assert badges.with_badges(readme) == readme, "`python -m helpers.badges`"
+    monkeypatch.setattr(places, "REPOSITORY_ADDRESS", "https://github.com/someone/series")
+    later = badges.with_badges(readme)
+    for cloud in ("Colab", "Kaggle", "Paperspace Gradient"):
+        assert f"[Open in {cloud}](https://" in later
+    assert "github/someone/series/blob/main/notebooks/all_in_one.ipynb" in later
+
+
+def test_every_file_that_the_readme_names_is_there():
+    readme = (places.repository_folder() / "README.md").read_text()
+    named = re.findall(r"\]\((?!https?:)([^)]+)\)", readme)
+    assert "data/readme.jpg" in named
+    assert not [path for path in named if not (places.repository_folder() / path).exists()]
 
 
 def _lines(path):

@@ -1,0 +1,148 @@
+"""The notebooks in JupyterLab, as a person uses them: open, run, change a widget, look at the result."""
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+
+from helpers import places
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
+SECONDS = 120
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="there is no Chromium on this machine: `apt-get install chromium`, then again"
+)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A folder like the repository, so that JupyterLab saves into copies of the notebooks."""
+    folder = tmp_path_factory.mktemp("lab")
+    for name in ("helpers", "data"):
+        (folder / name).symlink_to(places.repository_folder() / name)
+    shutil.copytree(places.repository_folder() / "notebooks", folder / "notebooks")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def concepts(work):
+    folder = work / "concepts"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lab(work, concepts):
+    """JupyterLab on loopback, with settings of its own; yields its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    options = {
+        "ServerApp.port": port,
+        "ServerApp.root_dir": work,
+        "IdentityProvider.token": "",
+        "LabApp.news_url": "None",
+        "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
+    }
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
+    with (work / "lab.log").open("w") as log:
+        server = subprocess.Popen(
+            [*command, *(f"--{name}={value}" for name, value in options.items())],
+            env={**os.environ, **_own_settings(work), places.ROOT_VARIABLE: str(concepts)},
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            _wait(lambda: _answers(address), f"JupyterLab does not start: see {log.name}")
+            yield address
+        finally:
+            server.terminate()
+            server.wait(SECONDS)
+
+
+@pytest.fixture(scope="module")
+def page(lab):
+    """A tab of a headless Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        tab = browser.new_page(viewport={"width": 1400, "height": 1000})
+        tab.set_default_timeout(SECONDS * 1000)
+        yield tab
+        browser.close()
+
+
+def test_a_picture_is_removed_by_its_button(lab, page, concepts):
+    run_all(lab, page, "1_download_images")
+    images = concepts / "grooty" / "images"
+    kept = sorted(path.name for path in images.iterdir())
+    assert len(kept) == 5
+    page.get_by_role("button", name="Remove").first.click()
+    _wait(lambda: len(list(images.iterdir())) == 4, "the picture is still there")
+    assert page.get_by_role("button", name="Remove").count() == 4
+
+
+def test_a_changed_setting_is_in_the_concept_file(lab, page, concepts):
+    run_all(lab, page, "2_concept_settings")
+    settings = concepts / "grooty" / "concept.json"
+    assert json.loads(settings.read_text())["initializer_token"] == "toy"
+    field = page.get_by_label("initializer_token")
+    field.fill("robot")
+    field.press("Enter")
+    page.get_by_role("button", name="Save", exact=True).click()
+    _wait(
+        lambda: json.loads(settings.read_text())["initializer_token"] == "robot",
+        "concept.json keeps the old word",
+    )
+
+
+def run_all(lab, page, name):
+    """Open a notebook in a fresh kernel, run all its cells and wait for the last one."""
+    page.goto(f"{lab}/lab/tree/notebooks/{name}.ipynb?reset")
+    page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
+    page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").first.wait_for()
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    last = page.locator(".jp-Notebook .jp-CodeCell").last.locator(".jp-InputArea-prompt")
+    _wait(lambda: last.inner_text().strip("[]: ").isdigit(), f"{name} does not come to its end", page)
+    assert page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
+
+
+def _own_settings(work):
+    """JupyterLab's folders, away from the person's own; every cell is drawn, seen or not."""
+    tracker = work / "jupyter" / "settings" / "@jupyterlab" / "notebook-extension"
+    tracker.mkdir(parents=True)
+    (tracker / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')
+    folders = {
+        "JUPYTER_CONFIG_DIR": "config",
+        "JUPYTER_DATA_DIR": "data",
+        "JUPYTER_RUNTIME_DIR": "runtime",
+        "JUPYTERLAB_SETTINGS_DIR": "settings",
+        "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
+        "IPYTHONDIR": "ipython",
+    }
+    return {variable: str(work / "jupyter" / folder) for variable, folder in folders.items()}
+
+
+def _answers(address):
+    with contextlib.suppress(urllib.error.URLError, ConnectionError):
+        return urllib.request.urlopen(f"{address}/api", timeout=5).status == 200
+    return False
+
+
+def _wait(condition, sentence, page=None):
+    end = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < end, sentence
+        page.wait_for_timeout(200) if page else time.sleep(0.2)
