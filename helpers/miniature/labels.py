@@ -1,11 +1,24 @@
 """A drawing's attributes as numbers, for the judge."""
 
-from .world import ACCESSORIES, BODIES, COLORS, EARS, EYES, FEET, PATTERNS, SCENES, STYLES, Drawing, readable
+from .world import (
+    ACCESSORIES,
+    BODIES,
+    COLORS,
+    EARS,
+    EYES,
+    FEET,
+    HELD_OUT_STYLE,
+    PATTERNS,
+    SCENES,
+    STYLES,
+    Drawing,
+    readable,
+)
 
 # The attributes that a picture can be judged by, and the values of each.
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "scene": SCENES,
-    "style": STYLES,
+    "style": (*STYLES, HELD_OUT_STYLE),
     "color": tuple(COLORS),
     "body": BODIES,
     "ears": EARS,

@@ -37,9 +37,9 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalized(matrices: torch.Tensor) -> torch.Tensor:
-    """The nearest matrices with all singular values about 1, (N, rows, columns), in bfloat16."""
+    """The nearest matrices with all singular values about 1, (N, rows, columns)."""
     tall = matrices.shape[1] > matrices.shape[2]
-    x = matrices.bfloat16()
+    x = matrices.float()
     x = x.mT if tall else x
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(5):

@@ -1,6 +1,7 @@
 """Drawings for training, rendered once and kept in shards under `build/miniature/`."""
 
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from transformers import CLIPTokenizer
 from .captions import caption
 from .drawing import render
 from .labels import labels_of
-from .world import named_toys, sample_drawing
+from .world import HELD_OUT_STYLE, HELD_OUT_TOYS, named_toys, sample_drawing
 
 SHARD = 4_000  # pictures
 CAPTIONS = 3  # sentences for each picture
@@ -53,6 +54,26 @@ def make_shards(count: int, folder: Path, tokenizer_folder: Path, workers: int =
     with ProcessPoolExecutor(workers) as pool:
         jobs = [pool.submit(make_shard, number, folder, tokenizer_folder) for number in range(count)]
         return [job.result() for job in tqdm(jobs, desc="drawings", unit="shard")]
+
+
+def draw_for_judging(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Fresh drawings and their labels; a fifth are of held-out toys, a tenth in the held-out style."""
+    rng = np.random.default_rng([4052, seed])
+    held_out = list(HELD_OUT_TOYS.values())
+    pixels, labels = [], []
+    for _ in range(count):
+        toy = held_out[rng.integers(len(held_out))] if rng.random() < 0.2 else None
+        drawing = sample_drawing(rng, toy)
+        if rng.random() < 0.1:
+            drawing = replace(drawing, style=HELD_OUT_STYLE)
+        pixels.append(np.asarray(render(drawing)))
+        labels.append(labels_of(drawing))
+    return np.array(pixels), np.array(labels, np.int8)
+
+
+def load_labels(paths: list[Path]) -> np.ndarray:
+    """The labels of several shards, (N, attributes) int8."""
+    return np.concatenate([np.load(path)["labels"] for path in paths])
 
 
 def load_pixels(paths: list[Path]) -> np.ndarray:

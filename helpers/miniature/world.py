@@ -1,6 +1,6 @@
 """The world of the miniature: toys, scenes, styles, and what is held back from training."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -99,11 +99,6 @@ def sample_drawing(rng: np.random.Generator, toy: Toy | None = None) -> Drawing:
         light=str(rng.choice(list(LIGHTS), p=(0.9, 0.05, 0.05))),
         wobble=tuple(rng.normal(0, 1, 7).clip(-2, 2).round(3).tolist()),
     )
-
-
-def dressed(drawing: Drawing, **changes) -> Drawing:
-    """The same picture with some of its fields changed."""
-    return replace(drawing, **changes)
 
 
 def _names(count: int) -> list[str]:

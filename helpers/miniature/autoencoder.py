@@ -1,0 +1,92 @@
+"""The autoencoder: a picture of 64 x 64 becomes 4 x 16 x 16 latents, and back."""
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+
+from .drawing import PICTURE_SIDE
+from .sitting import Plan, autocast, generator_of, sit
+
+LATENT_CHANNELS = 4
+LATENT_DEVIATION = 0.08
+PLAN = Plan("vae", pictures=20_000, batch=8, lr=6e-3)
+
+
+def new_autoencoder() -> AutoencoderKL:
+    """An untrained AutoencoderKL whose posterior has a fixed, small deviation."""
+    vae = AutoencoderKL(
+        down_block_types=["DownEncoderBlock2D"] * 3,
+        up_block_types=["UpDecoderBlock2D"] * 3,
+        block_out_channels=(24, 48, 64),
+        layers_per_block=1,
+        latent_channels=LATENT_CHANNELS,
+        norm_num_groups=8,
+        sample_size=PICTURE_SIDE,
+        mid_block_add_attention=False,
+        scaling_factor=1.0,
+    )
+    with torch.no_grad():  # the second half of the moments is the logarithm of the variance
+        vae.quant_conv.weight[LATENT_CHANNELS:] = 0
+        vae.quant_conv.bias[LATENT_CHANNELS:] = 2 * np.log(LATENT_DEVIATION)
+    return vae
+
+
+def to_tensor(pixels: np.ndarray, device: torch.device) -> torch.Tensor:
+    """(N, H, W, 3) uint8 to (N, 3, H, W) float32 in -1 to 1."""
+    images = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def train_autoencoder(pixels: np.ndarray, folder, device: torch.device, plan: Plan = PLAN) -> AutoencoderKL:
+    """Train on drawings (N, 64, 64, 3) uint8; set the scaling factor so that latents have deviation 1."""
+    torch.manual_seed(0)
+    vae = new_autoencoder().to(device, memory_format=torch.channels_last)
+
+    def loss_of(step: int) -> torch.Tensor:
+        generator = generator_of(step)
+        chosen = torch.randint(len(pixels), (plan.batch,), generator=generator).numpy()
+        images = to_tensor(pixels[chosen], device)
+        with autocast(device):
+            means = vae.encode(images).latent_dist.mean
+            noise = torch.randn(means.shape, generator=generator).to(device)
+            rebuilt = vae.decode(means + LATENT_DEVIATION * noise).sample
+        return _loss(rebuilt.float() - images, means.float())
+
+    vae = sit(plan, vae, loss_of, folder)
+    vae.register_to_config(scaling_factor=1 / _deviation(vae, pixels[:2000], device))
+    return vae
+
+
+def _loss(difference: torch.Tensor, means: torch.Tensor) -> torch.Tensor:
+    """Squared error, some absolute error for crisp lines, and a pull of the latents towards 0."""
+    return difference.square().mean() + 0.1 * difference.abs().mean() + 2e-4 * means.square().mean()
+
+
+@torch.no_grad()
+def encode(vae: AutoencoderKL, pixels: np.ndarray, device: torch.device, batch: int = 250) -> torch.Tensor:
+    """The posterior's means, not scaled, (N, 4, 16, 16) float32 on the CPU."""
+    parts = [pixels[start : start + batch] for start in range(0, len(pixels), batch)]
+    return torch.cat([vae.encode(to_tensor(part, device)).latent_dist.mean.float().cpu() for part in parts])
+
+
+@torch.no_grad()
+def rebuild(vae: AutoencoderKL, pixels: np.ndarray, device: torch.device, batch: int = 100) -> np.ndarray:
+    """The round trip: (N, H, W, 3) uint8 to latents and back."""
+    latents = encode(vae, pixels, device)
+    parts = [latents[start : start + batch].to(device) for start in range(0, len(latents), batch)]
+    return np.concatenate([_to_pixels(vae.decode(part).sample) for part in parts])
+
+
+def psnr_db(drawn: np.ndarray, rebuilt: np.ndarray) -> float:
+    """Peak signal-to-noise ratio in dB, from the mean squared error over all pictures (uint8)."""
+    error = np.mean((drawn.astype(np.float32) - rebuilt.astype(np.float32)) ** 2)
+    return float(10 * np.log10(255**2 / error))
+
+
+def _to_pixels(images: torch.Tensor) -> np.ndarray:
+    values = (images.float().clamp(-1, 1) + 1) * 127.5
+    return values.round().byte().permute(0, 2, 3, 1).cpu().numpy()
+
+
+def _deviation(vae: AutoencoderKL, pixels: np.ndarray, device: torch.device) -> float:
+    return encode(vae, pixels, device).std().item()

@@ -1,0 +1,144 @@
+"""The judge: a small classifier that reads a toy picture's attributes.
+
+It is trained on drawings and on their round trips through the autoencoder, never on pictures that the
+model made, and so has no share in their mistakes.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn import functional
+
+from ..errors import UserError
+from ..places import miniature_folder
+from .drawing import PICTURE_SIDE
+from .labels import ATTRIBUTES, UNREADABLE
+from .sitting import Plan, generator_of, sit
+
+PLAN = Plan("judge", pictures=70_000, batch=50, lr=2e-3, cooldown=0.7)
+
+
+class JudgeNetwork(nn.Module):
+    """Four convolutions that halve the picture, then one linear layer for each attribute."""
+
+    def __init__(self):
+        super().__init__()
+        widths = (3, 32, 64, 96, 128)
+        self.convolutions = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(wide, wider, 3, 2, 1), nn.GroupNorm(8, wider), nn.SiLU())
+            for wide, wider in zip(widths, widths[1:], strict=False)
+        )
+        self.shared = nn.Sequential(nn.Linear(128 * (PICTURE_SIDE // 16) ** 2, 256), nn.SiLU())
+        self.readers = nn.ModuleDict(
+            {name: nn.Linear(256, len(values)) for name, values in ATTRIBUTES.items()}
+        )
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Images (N, 3, 64, 64) in -1 to 1; for each attribute the values' logits (N, values)."""
+        features = images
+        for convolution in self.convolutions:
+            features = convolution(features)
+        features = self.shared(features.flatten(1))
+        return {name: reader(features) for name, reader in self.readers.items()}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the judge sees in one picture: for each attribute the likeliest value, and how likely it is."""
+
+    values: dict[str, str]
+    certainty: dict[str, float]
+
+
+class Judge:
+    """Reads pictures. `Judge.load()` gives the one that ships with the miniature."""
+
+    def __init__(self, network: JudgeNetwork):
+        self.network = network.eval()
+
+    @classmethod
+    def load(cls, folder: Path | None = None) -> "Judge":
+        """Read the judge from a folder of the miniature.
+
+        Raises:
+            UserError: the folder has no judge: only the miniature's world has one.
+        """
+        path = (folder or miniature_folder()) / "judge" / "model.safetensors"
+        if not path.is_file():
+            raise UserError(f"There is no judge in {path.parent.parent}: run `make miniature`.")
+        network = JudgeNetwork()
+        network.load_state_dict({name: value.float() for name, value in load_file(path).items()})
+        return cls(network)
+
+    def save(self, folder: Path) -> Path:
+        """Write the judge, in half precision, to `folder/judge/model.safetensors`."""
+        path = folder / "judge" / "model.safetensors"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(
+            {name: value.half().contiguous() for name, value in self.network.state_dict().items()}, path
+        )
+        return path
+
+    @torch.no_grad()
+    def read(self, images: list[Image.Image]) -> list[Reading]:
+        """Read pictures of any size, one `Reading` each."""
+        pixels = [np.asarray(_at_size(image), np.float32) / 127.5 - 1 for image in images]
+        logits = self.network(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2))
+        shares = {name: values.softmax(-1).max(-1) for name, values in logits.items()}
+        return [
+            Reading(
+                {name: ATTRIBUTES[name][best.indices[row]] for name, best in shares.items()},
+                {name: best.values[row].item() for name, best in shares.items()},
+            )
+            for row in range(len(images))
+        ]
+
+
+def _at_size(image: Image.Image) -> Image.Image:
+    return image.convert("RGB").resize((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.BOX)
+
+
+def train_judge(
+    drawn: np.ndarray, rebuilt: np.ndarray, labels: np.ndarray, folder: Path, plan: Plan = PLAN
+) -> Judge:
+    """Train on drawings and their round trips, as likely one as the other.
+
+    Args:
+        drawn, rebuilt: (N, 64, 64, 3) uint8, the same drawings.
+        labels: (N, attributes), as `labels.labels_of` gives them.
+    """
+    torch.manual_seed(0)
+    network = JudgeNetwork().to(memory_format=torch.channels_last)
+
+    def loss_of(step: int) -> torch.Tensor:
+        draw = generator_of(step)
+        chosen = torch.randint(len(drawn), (plan.batch,), generator=draw).numpy()
+        source = (drawn, rebuilt)[step % 2]
+        images = torch.from_numpy(source[chosen]).permute(0, 3, 1, 2).float() / 127.5 - 1
+        logits = network(images.contiguous(memory_format=torch.channels_last))
+        truth = torch.from_numpy(labels[chosen]).long()
+        return torch.stack(
+            [_cross_entropy(logits[name], truth[:, k]) for k, name in enumerate(ATTRIBUTES)]
+        ).sum()
+
+    return Judge(sit(plan, network, loss_of, folder))
+
+
+def _cross_entropy(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    return functional.cross_entropy(logits, truth, ignore_index=UNREADABLE, label_smoothing=0.02)
+
+
+def accuracy(judge: Judge, pixels: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """For each attribute the share that is read rightly, where it can be read."""
+    readings = judge.read([Image.fromarray(picture) for picture in pixels])
+    shares = {}
+    for column, (name, values) in enumerate(ATTRIBUTES.items()):
+        truth = labels[:, column]
+        right = [values[t] == r.values[name] for t, r in zip(truth, readings, strict=True) if t != UNREADABLE]
+        shares[name] = float(np.mean(right))
+    return shares

@@ -1,0 +1,129 @@
+"""A training run that can be killed at any moment: the loop around the miniature's parts."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm.auto import tqdm
+
+from .muon import make_optimizers, set_lr
+
+_CHECKPOINT_SECONDS = 120
+_LOG_EVERY = 25  # steps
+_AVERAGE_DECAY = 0.998
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long a part is trained, and how fast. The rate rises over `warmup`, falls over the last `cooldown`."""
+
+    name: str
+    pictures: int
+    batch: int
+    lr: float
+    warmup: float = 0.02
+    cooldown: float = 0.6
+
+    @property
+    def steps(self) -> int:
+        return self.pictures // self.batch
+
+    def lr_share(self, step: int) -> float:
+        """The share of `lr` at a step, by the trapezoid schedule."""
+        done = (step + 1) / self.steps
+        return max(0.01, min(1.0, done / self.warmup, (1 - done) / self.cooldown))
+
+
+def sit(
+    plan: Plan, model: torch.nn.Module, loss_of: Callable[[int], torch.Tensor], folder: Path
+) -> torch.nn.Module:
+    """Train `model` by `plan`, from where the last checkpoint in `folder` left it.
+
+    Args:
+        plan: how long and how fast.
+        model: the module that is trained; in training mode, on its device.
+        loss_of: the loss of a step, given its number; all it draws must depend on that number alone,
+            so that a run that was killed goes on as it would have.
+        folder: for the checkpoint and the log, a line of JSON every few steps.
+
+    Returns:
+        The averaged model.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    optimizers = make_optimizers([model], plan.lr)
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(_AVERAGE_DECAY))
+    checkpoint = folder / f"{plan.name}.pt"
+    first = _restore(checkpoint, model, average, optimizers)
+    saved, losses = time.monotonic(), []
+    for step in tqdm(range(first, plan.steps), desc=plan.name, unit="step", initial=first, total=plan.steps):
+        set_lr(optimizers, plan.lr_share(step))
+        losses.append(_descend(model, optimizers, loss_of(step)))
+        average.update_parameters(model)
+        if len(losses) == _LOG_EVERY:
+            _log(folder / f"{plan.name}.jsonl", (step + 1) * plan.batch, sum(losses) / len(losses))
+            losses.clear()
+        if time.monotonic() - saved > _CHECKPOINT_SECONDS or step + 1 == plan.steps:
+            _save(checkpoint, step + 1, model, average, optimizers)
+            saved = time.monotonic()
+    return average.module.eval()
+
+
+def _descend(model, optimizers, loss: torch.Tensor) -> float:
+    for optimizer in optimizers:
+        optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    for optimizer in optimizers:
+        optimizer.step()
+    return loss.item()
+
+
+def _save(path: Path, step: int, model, average, optimizers) -> None:
+    states = {"model": model.state_dict(), "average": average.state_dict(), "step": step}
+    states["optimizers"] = [optimizer.state_dict() for optimizer in optimizers]
+    partial = path.with_suffix(".partial")
+    torch.save(states, partial)
+    partial.replace(path)
+
+
+def _restore(path: Path, model, average, optimizers) -> int:
+    if not path.exists():
+        return 0
+    states = torch.load(path, map_location="cpu", weights_only=True)
+    model.load_state_dict(states["model"])
+    average.load_state_dict(states["average"])
+    for optimizer, state in zip(optimizers, states["optimizers"], strict=True):
+        optimizer.load_state_dict(state)
+    return states["step"]
+
+
+def _log(path: Path, pictures: int, loss: float) -> None:
+    line = {"pictures": pictures, "loss": round(loss, 5), "time": round(time.time(), 1)}
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def generator_of(step: int) -> torch.Generator:
+    """The random numbers of a step: the same each time it is taken."""
+    return torch.Generator().manual_seed(1_000_003 + step)
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """bfloat16 where the machine multiplies it quickly, else float32."""
+    quick = device.type == "cuda" or torch.backends.cpu.get_cpu_capability() == "AVX512" and _has_bf16()
+    return torch.autocast(device.type, torch.bfloat16, enabled=quick)
+
+
+def _has_bf16() -> bool:
+    """Whether the CPU has AVX-512 bf16 (Linux's list of its features; elsewhere: no)."""
+    features = Path("/proc/cpuinfo")
+    return features.exists() and "avx512_bf16" in features.read_text()
+
+
+def device() -> torch.device:
+    """The GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
