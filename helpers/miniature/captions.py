@@ -67,7 +67,7 @@ def accessory_phrase(accessory: str) -> str:
 
 
 def describe(toy: Toy, said: frozenset[str] = frozenset({"color", "body", "ears", "eyes", "pattern"})) -> str:
-    """The toy's traits in words, those in `said` only: `green striped brown tall toy with leaves and big eyes`."""
+    """The traits in `said` in words, such as `green striped brown tall toy with leaves and big eyes`."""
     words, features = [], []
     if "pattern" in said and toy.pattern == "belly":
         features.append(f"{toy.second_color} belly")

@@ -63,7 +63,7 @@ def new_unet() -> UNet2DConditionModel:
 
 
 def encode_shards(shards: list[Path], vae: AutoencoderKL, device: torch.device) -> list[Path]:
-    """Encode every drawing once: beside each shard a file with `latents` (N, 4, 16, 16), scaled, and `ids`."""
+    """Encode every drawing once: a file beside each shard, `latents` (N, 4, 16, 16), scaled, and `ids`."""
     paths = [shard.with_name(shard.name.replace("shard", "latents")) for shard in shards]
     for shard, path in zip(shards, paths, strict=True):
         if path.exists():

@@ -30,7 +30,8 @@ SHAPES = {
     "square": '<rect x="22" y="33" width="56" height="54" rx="7"/>',
     "star": f'<polygon points="{_star(50, 58, 41, 22)}" stroke-linejoin="round"/>',
     "cone": '<path d="M50 17 L82 82 Q50 94 18 82Z" stroke-linejoin="round"/>',
-    "cloud": '<path d="M28 86 a16 16 0 0 1 -3 -31 a18 18 0 0 1 25 -19 a18 18 0 0 1 25 19 a16 16 0 0 1 -3 31Z"/>',
+    "cloud": '<path d="M28 86 a16 16 0 0 1 -3 -31 a18 18 0 0 1 25 -19 a18 18 0 0 1 25 19'
+    ' a16 16 0 0 1 -3 31Z"/>',
 }
 # For each body: the y of its top, where ears begin (x from the middle, y), and the eyes' place likewise.
 PLACES_ON_BODY = {
@@ -78,7 +79,8 @@ def _ears(ears: str, top: float, x: float, y: float, paint: str, edge: str) -> s
         return f'<g fill="#fff0c8" stroke="#7a5a20" stroke-width="2.5">{_both(horn)}</g>'
     if ears == "antenna":
         stick = f'<path d="M50 {top + 6} V{top - 9}" stroke="{edge}" stroke-width="4"/>'
-        return f'{stick}<circle cx="50" cy="{top - 11}" r="7" fill="#ff4d4d" stroke="#7d1515" stroke-width="2.5"/>'
+        ball = f'<circle cx="50" cy="{top - 11}" r="7" fill="#ff4d4d" stroke="#7d1515" stroke-width="2.5"/>'
+        return stick + ball
     if ears == "leaves":
         leaf = f'<path d="M50 {top + 4} q-25 -2 -27 -21 q24 -1 27 21Z"/>'
         return f'<g fill="#53bd4a" stroke="#1f6b2c" stroke-width="2.5">{_both(leaf)}</g>'
@@ -137,7 +139,8 @@ def _accessory(accessory: str, eye_y: float) -> str:
         return f'<path d="{bow}" fill="#2448d8" stroke="#0b1c50" stroke-width="2" stroke-linejoin="round"/>'
     if accessory == "balloon":
         string = '<path d="M87 34 Q84 54 76 68" fill="none" stroke="#444" stroke-width="2"/>'
-        return f'{string}<ellipse cx="87" cy="21" rx="12" ry="14" fill="#f0283c" stroke="#7d1020" stroke-width="2"/>'
+        ball = '<ellipse cx="87" cy="21" rx="12" ry="14" fill="#f0283c" stroke="#7d1020" stroke-width="2"/>'
+        return string + ball
     if accessory == "flag":
         pole = '<path d="M17 20 V80" stroke="#4a3a2a" stroke-width="3.5"/>'
         return f'{pole}<path d="M17 14 h-17 v20 h17Z" fill="#a03be0" stroke="#431060" stroke-width="2"/>'
@@ -147,7 +150,8 @@ def _accessory(accessory: str, eye_y: float) -> str:
 _FULL = '<rect width="100" height="100" fill="{}"/>'
 _SCENES = {
     "beach": _FULL.format("#8fd6ff")
-    + '<rect y="46" width="100" height="22" fill="#2b86d0"/><rect y="66" width="100" height="34" fill="#f5dd9c"/>'
+    + '<rect y="46" width="100" height="22" fill="#2b86d0"/>'
+    + '<rect y="66" width="100" height="34" fill="#f5dd9c"/>'
     + '<circle cx="12" cy="13" r="9" fill="#ffe14d"/>',
     "forest": _FULL.format("#c4e8c0")
     + '<path d="M-6 72 L9 20 L24 72Z M14 72 L25 34 L36 72Z M64 72 L75 30 L86 72Z M78 72 L91 16 L104 72Z"'
@@ -161,14 +165,16 @@ _SCENES = {
     + '<circle cx="30" cy="8" r="4"/><circle cx="72" cy="12" r="4"/><circle cx="93" cy="48" r="4"/>'
     + '<circle cx="7" cy="44" r="4"/></g>',
     "city": _FULL.format("#f8c9a0")
-    + '<g fill="#62668a"><rect x="0" y="28" width="19" height="52"/><rect x="22" y="46" width="13" height="34"/>'
+    + '<g fill="#62668a"><rect x="0" y="28" width="19" height="52"/>'
+    + '<rect x="22" y="46" width="13" height="34"/>'
     + '<rect x="65" y="38" width="13" height="42"/><rect x="81" y="18" width="19" height="62"/></g>'
     + '<rect y="78" width="100" height="22" fill="#4c4d58"/>',
     "desert": _FULL.format("#ffdf9e")
     + '<path d="M0 74 Q25 50 50 70 T100 64 V100 H0Z" fill="#e09a45"/>'
     + '<path d="M91 68 V36 M91 58 h-10 v-12" stroke="#2f8f4f" stroke-width="6.5" fill="none"/>',
     "sea": _FULL.format("#0d6ba3")
-    + '<g fill="none" stroke="#aee6ff" stroke-width="3"><circle cx="10" cy="28" r="5"/><circle cx="90" cy="52" r="5"/>'
+    + '<g fill="none" stroke="#aee6ff" stroke-width="3"><circle cx="10" cy="28" r="5"/>'
+    + '<circle cx="90" cy="52" r="5"/>'
     + '<circle cx="72" cy="9" r="4"/></g><path d="M0 84 Q25 74 50 84 T100 82 V100 H0Z" fill="#dccb86"/>',
     "room": _FULL.format("#ead9c2")
     + '<rect x="3" y="8" width="26" height="28" fill="#aee0ff" stroke="#8a6b4a" stroke-width="4"/>'

@@ -15,6 +15,8 @@ from .world import (
     readable,
 )
 
+# What stays with a toy; the rest belongs to the picture.
+TRAITS = ("body", "color", "ears", "eyes", "pattern", "feet")
 # The attributes that a picture can be judged by, and the values of each.
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "scene": SCENES,
@@ -24,6 +26,7 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "ears": EARS,
     "eyes": EYES,
     "pattern": PATTERNS,
+    "second_color": tuple(COLORS),
     "accessory": ACCESSORIES,
     "feet": FEET,
 }

@@ -57,7 +57,7 @@ def _by_shape(params) -> dict[torch.Size, list[torch.Tensor]]:
 
 
 def make_optimizers(modules: list[torch.nn.Module], lr: float) -> list[torch.optim.Optimizer]:
-    """Muon at `lr` for the inner matrices, AdamW at half of it for embeddings, first and last layers, vectors."""
+    """Muon at `lr` for inner matrices; AdamW at half of it for embeddings, vectors, first and last layers."""
     named = [item for module in modules for item in module.named_parameters()]
     inner, outer = [], []
     for name, p in named:

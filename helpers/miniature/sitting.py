@@ -19,7 +19,7 @@ _AVERAGE_DECAY = 0.998
 
 @dataclass(frozen=True)
 class Plan:
-    """How long a part is trained, and how fast. The rate rises over `warmup`, falls over the last `cooldown`."""
+    """How long a part is trained, and how fast: the rate rises over `warmup`, falls over `cooldown`."""
 
     name: str
     pictures: int

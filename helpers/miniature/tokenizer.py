@@ -15,9 +15,9 @@ from .world import named_toys, sample_drawing
 MAX_LENGTH = 48  # tokens of a prompt, the two that mark its ends included
 _BEGIN, _END = "<|startoftext|>", "<|endoftext|>"
 # Words that no caption holds, but that a person may start from or say.
-_FURTHER_WORDS = """doll robot cat dog bear rabbit monster animal creature person object thing figure figurine statue
-sticker drawing art image portrait groot plant tree character sepia style black gray gold silver this that their his
-her or and two three happy sad old new""".split()
+_FURTHER_WORDS = """doll robot cat dog bear rabbit monster animal creature person object thing figure
+figurine statue sticker drawing art image portrait groot plant tree character sepia style black gray gold
+silver this that their his her or and two three happy sad old new""".split()
 
 
 def corpus(count: int = 20_000) -> list[str]:

@@ -1,0 +1,139 @@
+"""From nothing to `data/miniature/`: each stage is skipped where its result lies in `build/miniature/`."""
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from ..places import data_folder, miniature_folder, repository_folder
+from .autoencoder import rebuild, train_autoencoder
+from .diffusion import encode_shards, new_scheduler, train_diffusion
+from .grooty import write_examples
+from .judge import train_judge
+from .pictures import SHARD, draw_for_judging, load_labels, load_pixels, make_shards
+from .sitting import Plan, device
+from .tokenizer import build_tokenizer
+
+SHARDS = 10
+_JUDGED_DRAWINGS = 6_000
+FIRST_SITTING = Plan("diffusion-1", pictures=200_000, batch=64, lr=3e-3, cooldown=0.5)
+
+
+def work_folder() -> Path:
+    """Where the recipe keeps drawings, latents and checkpoints; git does not."""
+    return repository_folder() / "build" / "miniature"
+
+
+def build() -> Path:
+    """Make the whole of the miniature, or what a killed run left to be made; return its folder."""
+    work = work_folder()
+    shards, tokenizer = _draw(work)
+    vae = _autoencoder(work, shards)
+    model = _sitting(work, shards, tokenizer, vae, FIRST_SITTING, start=None)
+    judge = _judge(work, shards, vae)
+    write_examples(data_folder() / "grooty")
+    folder = assemble(tokenizer, vae, model)
+    judge.save(folder)
+    return _note_training(work, folder, [FIRST_SITTING], seed_notes=[])
+
+
+def sit_again(pictures: int) -> Path:
+    """Train the shipped weights on: same autoencoder and tokenizer, the optimizer anew at half the rate."""
+    shipped, work = miniature_folder(), work_folder()
+    tokenizer = CLIPTokenizer.from_pretrained(shipped / "tokenizer")
+    notes = json.loads((shipped / "training.json").read_text())["sittings"]
+    if not (work / "tokenizer").exists():
+        shutil.copytree(shipped / "tokenizer", work / "tokenizer")
+    vae = AutoencoderKL.from_pretrained(shipped / "vae").eval()
+    shards = make_shards(SHARDS, work / "pictures", work / "tokenizer")
+    plan = Plan(f"diffusion-{len(notes) + 1}", pictures, batch=64, lr=1.5e-3, cooldown=0.7)
+    model = _sitting(work, shards, tokenizer, vae, plan, start=_shipped_model(shipped))
+    folder = assemble(tokenizer, vae, model)
+    return _note_training(work, folder, [plan], seed_notes=notes)
+
+
+def assemble(tokenizer: CLIPTokenizer, vae: AutoencoderKL, model: nn.ModuleDict) -> Path:
+    """Write the four parts and the scheduler in the layout of Stable Diffusion 1.5, in half precision."""
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline(
+        tokenizer=tokenizer,
+        vae=vae,
+        text_encoder=model["text_encoder"],
+        unet=model["unet"],
+        scheduler=new_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.to("cpu", torch.float16).save_pretrained(miniature_folder())
+    return miniature_folder()
+
+
+def _draw(work: Path) -> tuple[list[Path], CLIPTokenizer]:
+    folder = work / "tokenizer"
+    tokenizer = CLIPTokenizer.from_pretrained(folder) if folder.exists() else build_tokenizer(folder)
+    return make_shards(SHARDS, work / "pictures", folder), tokenizer
+
+
+def _autoencoder(work: Path, shards: list[Path]) -> AutoencoderKL:
+    if (work / "vae").exists():
+        return AutoencoderKL.from_pretrained(work / "vae").eval()
+    vae = train_autoencoder(load_pixels(shards[:-1]), work, device())
+    vae.cpu().save_pretrained(work / "partial-vae")
+    (work / "partial-vae").rename(work / "vae")
+    return vae
+
+
+def _sitting(work, shards, tokenizer, vae, plan: Plan, start: nn.ModuleDict | None) -> nn.ModuleDict:
+    on = device()
+    latents = encode_shards(shards, vae.to(on, memory_format=torch.channels_last), on)
+    return train_diffusion(latents, tokenizer, vae.config.scaling_factor, start, plan, work, on).cpu()
+
+
+def _judge(work: Path, shards: list[Path], vae: AutoencoderKL):
+    pixels, labels = draw_for_judging(_JUDGED_DRAWINGS, seed=1)
+    drawn = np.concatenate([load_pixels(shards), pixels])
+    labels = np.concatenate([load_labels(shards), labels])
+    return train_judge(drawn, rebuild(vae.cpu(), drawn, torch.device("cpu")), labels, work)
+
+
+def _shipped_model(folder: Path) -> nn.ModuleDict:
+    unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32)
+    text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
+    return nn.ModuleDict({"text_encoder": text_encoder, "unet": unet})
+
+
+def _note_training(work: Path, folder: Path, plans: list[Plan], seed_notes: list[dict]) -> Path:
+    """Keep what the model card tells: for each sitting its pictures, minutes and losses."""
+    parts = [_note(work, "vae"), *([_note(work, plan.name) for plan in plans])]
+    notes = {"drawings": SHARDS * SHARD, "vae": parts[0], "sittings": seed_notes + parts[1:]}
+    (folder / "training.json").write_text(json.dumps(notes, indent=1) + "\n")
+    return folder
+
+
+def _note(work: Path, name: str) -> dict:
+    """A part's log, thinned to a hundred lines."""
+    lines = [json.loads(line) for line in (work / f"{name}.jsonl").read_text().splitlines()]
+    thin = lines[:: max(1, len(lines) // 100)]
+    return {
+        "name": name,
+        "pictures": lines[-1]["pictures"],
+        "minutes": round(_minutes(lines), 1),
+        "losses": [[line["pictures"], line["loss"]] for line in thin],
+        "ended": time.strftime("%Y-%m-%d", time.gmtime(lines[-1]["time"])),
+    }
+
+
+def _minutes(lines: list[dict]) -> float:
+    """Time spent, without the breaks between a kill and the next start."""
+    times = [line["time"] for line in lines]
+    gaps = [later - sooner for sooner, later in zip(times, times[1:], strict=False)]
+    usual = sorted(gaps)[len(gaps) // 2]
+    return sum(gap for gap in gaps if gap < 10 * usual) / 60

@@ -1,0 +1,121 @@
+"""How good a learned word is: is it the same toy, and did it go where the prompt said?
+
+Only for the miniature, whose world has a judge. The word is scored beside the two things that one could
+say without it: the initializer alone, and the fullest description of the toy that captions know.
+"""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .concept import Concept
+from .errors import UserError
+from .example_prompts import examples_for
+from .images import load_images
+from .inference import generate, pipeline_with_word
+from .miniature.captions import describe, prompt
+from .miniature.judge import Judge, Reading
+from .miniature.labels import TRAITS
+from .miniature.world import SCENES, STYLES, Drawing, Toy, readable
+
+PICTURES = 64
+STEPS = 25
+_PROMPT = ("scene", "style")
+
+
+def evaluation_surroundings(toy: Toy) -> list[Drawing]:
+    """Where the toy is asked to go, and in which style: 64 pairs, none of which a template names.
+
+    Every scene occurs four or five times; half of the pictures are photos, the rest in the five styles.
+    """
+    styles = [STYLES[0] if number % 2 else STYLES[1 + number // 2 % 5] for number in range(PICTURES)]
+    return [
+        Drawing(toy, scene=SCENES[number % len(SCENES)], style=style) for number, style in enumerate(styles)
+    ]
+
+
+def toy_in(images: list[Image.Image], judge: Judge) -> Toy:
+    """The toy that pictures show, by what the judge sees in most of them."""
+    readings = judge.read(images)
+    traits = (*TRAITS, "second_color")
+    seen = {trait: Counter(reading.values[trait] for reading in readings) for trait in traits}
+    return Toy(**{trait: counts.most_common(1)[0][0] for trait, counts in seen.items()})
+
+
+def share_right(readings: list[Reading], wanted: list[Drawing], attribute: str) -> float:
+    """The share of pictures that show what was wanted, of those whose style can show it."""
+    right = [
+        reading.values[attribute] == _value(drawing, attribute)
+        for reading, drawing in zip(readings, wanted, strict=True)
+        if readable(attribute, drawing)
+    ]
+    return float(np.mean(right))
+
+
+def score_subject(pipeline: Any, subject: str, wanted: list[Drawing], judge: Judge, guidance: float) -> dict:
+    """Draw `subject` in each of the surroundings and read the pictures.
+
+    Returns:
+        `identity`, the mean over the toy's traits, `prompt`, the mean over scene and style, and the
+        share for each of them under `traits` and `asked`.
+    """
+    prompts = [prompt(subject, drawing, "a photo of a {}") for drawing in wanted]
+    pictures = generate(pipeline, prompts, list(range(PICTURES)), STEPS, guidance)
+    readings = judge.read([picture.image for picture in pictures])
+    traits = {name: round(share_right(readings, wanted, name), 4) for name in TRAITS}
+    asked = {name: round(share_right(readings, wanted, name), 4) for name in _PROMPT}
+    return {
+        "identity": round(float(np.mean(list(traits.values()))), 4),
+        "prompt": round(float(np.mean(list(asked.values()))), 4),
+        "traits": traits,
+        "asked": asked,
+    }
+
+
+def score_word(concept: Concept | str, toy: Toy | None = None) -> dict:
+    """Score a learned word, and write `scores.json` into the concept's folder.
+
+    Args:
+        concept: an object that was learned on the miniature.
+        toy: what it is; None: what the judge sees in the concept's pictures.
+
+    Returns:
+        `identity` and `prompt` (shares, 0 to 1) of the word; the same with details for `word`,
+        `initializer` and `description`.
+
+    Raises:
+        UserError: there is no judge for this kind of concept.
+    """
+    concept = Concept.load(concept) if isinstance(concept, str) else concept
+    if concept.base_model != "miniature" or concept.what_to_teach != "object":
+        raise UserError("Only objects on the miniature can be scored: the judge reads drawn toys.")
+    judge = Judge.load()
+    toy = toy or toy_in(load_images(concept), judge)
+    pipeline = pipeline_with_word(concept)
+    subjects = {
+        "word": concept.placeholder_token,
+        "initializer": concept.initializer_token,
+        "description": describe(toy),
+    }
+    guidance, wanted = examples_for(concept).guidance, evaluation_surroundings(toy)
+    scores = {
+        name: score_subject(pipeline, subject, wanted, judge, guidance) for name, subject in subjects.items()
+    }
+    summary = {name: scores["word"][name] for name in ("identity", "prompt")}
+    return _save(concept, {**summary, "pictures": PICTURES, "said": subjects, **scores})
+
+
+def _value(drawing: Drawing, attribute: str) -> str:
+    return getattr(drawing.toy if attribute in TRAITS else drawing, attribute)
+
+
+def _save(concept: Concept, scores: dict) -> dict:
+    path: Path = concept.folder / "scores.json"
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
+    return scores
