@@ -71,10 +71,20 @@ def pipeline_with_word(concept: Concept | str, step: int | None = None) -> Any:
     pipeline.vae.enable_slicing()
     pipeline.set_progress_bar_config(disable=True)
     _check_fit(concept, pipeline, rows)
-    for (tokenizer, encoder), own in zip(_encoders(pipeline), rows, strict=True):
-        _load_word(pipeline, concept.placeholder_token, tokenizer, encoder, own)
+    add_word(pipeline, concept.placeholder_token, rows)
     pipeline.learned_word = _learned_word(concept, step, rows)
     return pipeline
+
+
+def add_word(pipeline: Any, word: str, rows: Sequence[torch.Tensor]) -> None:
+    """Put a word into a pipeline that has not got it, with `load_textual_inversion` of diffusers.
+
+    Args:
+        rows: for each text encoder a tensor of shape (vectors, width), as `embeddings.read_rows` gives.
+    """
+    with quiet_loading():
+        for (tokenizer, encoder), own in zip(_encoders(pipeline), rows, strict=True):
+            pipeline.load_textual_inversion({word: own}, tokenizer=tokenizer, text_encoder=encoder)
 
 
 def switch_step(pipeline: Any, concept: Concept, step: int | None) -> None:
@@ -259,11 +269,6 @@ def _encoders(pipeline: Any) -> list[tuple[Any, Any]]:
     if hasattr(pipeline, "text_encoder_2"):
         pairs.append((pipeline.tokenizer_2, pipeline.text_encoder_2))
     return pairs
-
-
-def _load_word(pipeline: Any, word: str, tokenizer: Any, encoder: Any, rows: torch.Tensor) -> None:
-    with quiet_loading():
-        pipeline.load_textual_inversion({word: rows}, tokenizer=tokenizer, text_encoder=encoder)
 
 
 def _tokens(word: str, rows: torch.Tensor) -> list[str]:
