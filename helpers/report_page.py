@@ -74,39 +74,21 @@ def _settings(concept: Concept) -> str:
 
 
 def _training(concept: Concept) -> str:
-    from .training.log import read_log
+    from .training.figures import plot_run, sample_sheet
     from .training.outcome import Outcome
     from .training.samples import saved_samples
 
-    lines = read_log(concept.training_folder)
-    if not lines:
+    if not concept.embeds_path.is_file():
         return ""
-    strips = saved_samples(concept)
-    return "\n".join(
-        [
-            f"<p>{escape(str(Outcome.load(concept)))}</p>",
-            _loss_curve(lines),
-            *(_figure(Image.open(path), f"After {step} steps.") for step, path in strips.items()),
-        ]
-    )
-
-
-def _loss_curve(lines: list[dict]) -> str:
-    from matplotlib.figure import Figure
-
-    from .training.log import series
-
-    figure = Figure(figsize=(8, 3), layout="constrained")
-    axes = figure.subplots()
-    axes.plot(*series(lines, "loss"), ".", color="lightgray", label="loss of a step")
-    axes.plot(*series(lines, "fixed_loss"), label="fixed loss")
-    axes.set(xlabel="step", ylabel="mean squared error", yscale="log")
-    axes.legend()
-    drawn = io.BytesIO()
-    figure.savefig(drawn, dpi=120)
-    return _figure(
-        Image.open(drawn), "The fixed loss is on the same pictures, noise and timesteps each time."
-    )
+    parts = [
+        f"<p>{escape(str(Outcome.load(concept)))}</p>",
+        _figure(plot_run(concept), "The fixed loss is on the same pictures, noise and timesteps each time."),
+    ]
+    if saved_samples(concept):
+        parts.append(
+            _figure(sample_sheet(concept), "Drawn on the way, always with the same prompts and noise.")
+        )
+    return "\n".join(parts)
 
 
 def _grids(concept: Concept) -> str:

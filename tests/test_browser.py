@@ -51,7 +51,6 @@ def lab(work, concepts):
         "ServerApp.port": port,
         "ServerApp.root_dir": work,
         "IdentityProvider.token": "",
-        "LabApp.news_url": "None",
         "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
     }
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
@@ -111,7 +110,7 @@ def run_all(lab, page, name):
     """Open a notebook in a fresh kernel, run all its cells and wait for the last one."""
     page.goto(f"{lab}/lab/tree/notebooks/{name}.ipynb?reset")
     page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
-    page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").first.wait_for()
+    page.get_by_text("| Idle").wait_for()  # the kernel, in the bar at the bottom
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     last = page.locator(".jp-Notebook .jp-CodeCell").last.locator(".jp-InputArea-prompt")
@@ -121,9 +120,14 @@ def run_all(lab, page, name):
 
 def _own_settings(work):
     """JupyterLab's folders, away from the person's own; every cell is drawn, seen or not."""
-    tracker = work / "jupyter" / "settings" / "@jupyterlab" / "notebook-extension"
-    tracker.mkdir(parents=True)
-    (tracker / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')
+    settings = {
+        "notebook-extension/tracker": {"windowingMode": "none"},
+        "apputils-extension/notification": {"fetchNews": "false"},
+    }
+    for name, values in settings.items():
+        path = work / "jupyter" / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(values))
     folders = {
         "JUPYTER_CONFIG_DIR": "config",
         "JUPYTER_DATA_DIR": "data",

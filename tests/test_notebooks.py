@@ -16,6 +16,7 @@ SHORT = {
     "CONCEPT": "grooty",
     "BASE_MODEL": "miniature",
     "TRAINING": {"max_train_steps": 4, "evaluate_every": 2, "sample_every": 2, "checkpoint_every": 2},
+    "DRAW_STEPS": 2,
 }
 MACHINE = [
     r"(?<![\w.])/(home|root|work|tmp|usr|opt|Users|content|kaggle|storage)/",
