@@ -39,8 +39,8 @@ class Handler(BaseHTTPRequestHandler):
     def late(self):
         self.server.closing.wait(2)
 
-    def half_second(self):
-        time.sleep(0.5)
+    def together(self):
+        self.server.together.wait(10)  # answers nobody until all have asked
         self.answer(content=png())
 
     def drip(self):
@@ -175,7 +175,7 @@ def test_no_answer_ends_in_the_same_sentence_after_retries(web):
 def test_a_picture_that_comes_byte_by_byte_is_given_up(web):
     began = time.monotonic()
     assert "Not all of it came" in problem(f"{web.address}/drip.png", timeout=0.2)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 def test_a_body_that_broke_off_is_fetched_again(web):
@@ -191,10 +191,8 @@ def test_a_huge_file_is_stopped_on_the_way(web, monkeypatch):
 
 
 def test_addresses_are_fetched_side_by_side(web):
-    began = time.monotonic()
-    fetched = fetch_all([f"{web.address}/half_second.png"] * 6)
-    assert all(one.data for one in fetched)
-    assert time.monotonic() - began < 2
+    web.together = threading.Barrier(6)
+    assert all(one.data for one in fetch_all([f"{web.address}/together.png"] * 6, timeout=20))
 
 
 def test_a_circle_of_redirects_ends(web):
