@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,8 @@ from .sitting import Plan, device
 from .tokenizer import build_tokenizer
 
 SHARDS = 10
-_JUDGED_DRAWINGS = 6_000
+_JUDGED_DRAWINGS = 5_000
+_ROUND_TRIPS = 12_000
 FIRST_SITTING = Plan("diffusion-1", pictures=200_000, batch=64, lr=3e-3, cooldown=0.5)
 
 
@@ -98,10 +100,12 @@ def _sitting(work, shards, tokenizer, vae, plan: Plan, start: nn.ModuleDict | No
 
 
 def _judge(work: Path, shards: list[Path], vae: AutoencoderKL):
+    """Trained on all drawings, and on the round trips of some of them."""
     pixels, labels = draw_for_judging(_JUDGED_DRAWINGS, seed=1)
-    drawn = np.concatenate([load_pixels(shards), pixels])
-    labels = np.concatenate([load_labels(shards), labels])
-    return train_judge(drawn, rebuild(vae.cpu(), drawn, torch.device("cpu")), labels, work)
+    drawn = np.concatenate([pixels, load_pixels(shards)])
+    labels = np.concatenate([labels, load_labels(shards)])
+    rebuilt = rebuild(vae.to(device()), drawn[:_ROUND_TRIPS], device())
+    return train_judge([(drawn, labels), (rebuilt, labels)], work)
 
 
 def _shipped_model(folder: Path) -> nn.ModuleDict:
@@ -134,6 +138,6 @@ def _note(work: Path, name: str) -> dict:
 def _minutes(lines: list[dict]) -> float:
     """Time spent, without the breaks between a kill and the next start."""
     times = [line["time"] for line in lines]
-    gaps = [later - sooner for sooner, later in zip(times, times[1:], strict=False)]
+    gaps = [later - sooner for sooner, later in pairwise(times)]
     usual = sorted(gaps)[len(gaps) // 2]
     return sum(gap for gap in gaps if gap < 10 * usual) / 60

@@ -5,6 +5,7 @@ model made, and so has no share in their mistakes.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ class JudgeNetwork(nn.Module):
         widths = (3, 32, 64, 96, 128)
         self.convolutions = nn.ModuleList(
             nn.Sequential(nn.Conv2d(wide, wider, 3, 2, 1), nn.GroupNorm(8, wider), nn.SiLU())
-            for wide, wider in zip(widths, widths[1:], strict=False)
+            for wide, wider in pairwise(widths)
         )
         self.shared = nn.Sequential(nn.Linear(128 * (PICTURE_SIDE // 16) ** 2, 256), nn.SiLU())
         self.readers = nn.ModuleDict(
@@ -103,23 +104,21 @@ def _at_size(image: Image.Image) -> Image.Image:
     return image.convert("RGB").resize((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.BOX)
 
 
-def train_judge(
-    drawn: np.ndarray, rebuilt: np.ndarray, labels: np.ndarray, folder: Path, plan: Plan = PLAN
-) -> Judge:
-    """Train on drawings and their round trips, as likely one as the other.
+def train_judge(sources: list[tuple[np.ndarray, np.ndarray]], folder: Path, plan: Plan = PLAN) -> Judge:
+    """Train on pictures from several sources, in turn.
 
     Args:
-        drawn, rebuilt: (N, 64, 64, 3) uint8, the same drawings.
-        labels: (N, attributes), as `labels.labels_of` gives them.
+        sources: for each (N, 64, 64, 3) uint8 pictures, and (N, attributes) labels as
+            `labels.labels_of` gives them.
     """
     torch.manual_seed(0)
     network = JudgeNetwork().to(memory_format=torch.channels_last)
 
     def loss_of(step: int) -> torch.Tensor:
         draw = generator_of(step)
-        chosen = torch.randint(len(drawn), (plan.batch,), generator=draw).numpy()
-        source = (drawn, rebuilt)[step % 2]
-        images = torch.from_numpy(source[chosen]).permute(0, 3, 1, 2).float() / 127.5 - 1
+        pictures, labels = sources[step % len(sources)]
+        chosen = torch.randint(len(pictures), (plan.batch,), generator=draw).numpy()
+        images = torch.from_numpy(pictures[chosen]).permute(0, 3, 1, 2).float() / 127.5 - 1
         logits = network(images.contiguous(memory_format=torch.channels_last))
         truth = torch.from_numpy(labels[chosen]).long()
         return torch.stack(

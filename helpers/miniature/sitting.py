@@ -114,7 +114,7 @@ def generator_of(step: int) -> torch.Generator:
 
 def autocast(device: torch.device) -> torch.autocast:
     """bfloat16 where the machine multiplies it quickly, else float32."""
-    quick = device.type == "cuda" or torch.backends.cpu.get_cpu_capability() == "AVX512" and _has_bf16()
+    quick = device.type == "cuda" or (torch.backends.cpu.get_cpu_capability() == "AVX512" and _has_bf16())
     return torch.autocast(device.type, torch.bfloat16, enabled=quick)
 
 
