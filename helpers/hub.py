@@ -125,4 +125,4 @@ def _connection_sentence(repository: str, error: Exception) -> str:
         return (
             f"{repository} can't be fetched: switch on Internet in the notebook's settings, then try again."
         )
-    return f"The connection broke while fetching {repository}: run the cell again, what has come is kept."
+    return f"The connection broke while fetching {repository}: run the cell again, finished files are kept."

@@ -1,0 +1,127 @@
+"""A hub on this machine's loopback, with the few answers that `huggingface_hub` asks for.
+
+It serves one folder under several repository ids: `OPEN` as it is; `GATED` only with the token `TOKEN`;
+`BREAKING` with a connection that breaks in the middle of each weight file. Any other id is missing.
+"""
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+OPEN, GATED, BREAKING = "someone/open-model", "someone/gated-model", "someone/breaking-model"
+TOKEN = "hf_" + "x" * 34
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@contextmanager
+def serve(folder: Path) -> Iterator["HubServer"]:
+    """Serve `folder` at `server.address` until the block ends."""
+    server = HubServer(folder)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class HubServer(ThreadingHTTPServer):
+    """`requested` lists the files that were sent, in order."""
+
+    def __init__(self, folder: Path):
+        super().__init__(("127.0.0.1", 0), _Answers)
+        self.folder = folder
+        self.requested: list[str] = []
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    @cached_property
+    def files(self) -> dict[str, bytes]:
+        paths = sorted(path for path in self.folder.rglob("*") if path.is_file())
+        return {path.relative_to(self.folder).as_posix(): path.read_bytes() for path in paths}
+
+
+class _Answers(BaseHTTPRequestHandler):
+    server: HubServer
+    protocol_version = "HTTP/1.1"
+
+    def do_HEAD(self):
+        self._answer(with_body=False)
+
+    def do_GET(self):
+        self._answer(with_body=True)
+
+    def log_message(self, *_):
+        pass
+
+    def _answer(self, with_body):
+        parts = unquote(urlsplit(self.path).path).strip("/").split("/")
+        is_api = parts[:2] == ["api", "models"]
+        repository, rest = "/".join(parts[2:4] if is_api else parts[:2]), parts[4:] if is_api else parts[2:]
+        if repository not in (OPEN, GATED, BREAKING):
+            return self._refuse(404, "RepoNotFound", "Repository not found")
+        if is_api and rest[:1] != ["auth-check"]:
+            return self._send_json(self._tree() if rest[:1] == ["tree"] else self._model(repository))
+        if repository == GATED and self.headers.get("Authorization") != f"Bearer {TOKEN}":
+            return self._refuse(403, "GatedRepo", f"Access to model {repository} is restricted")
+        if is_api:
+            return self._send(b"{}", "application/json", {})
+        return self._send_file(repository, "/".join(rest[2:]), with_body)
+
+    def _model(self, repository):
+        siblings = [{"rfilename": name} for name in self.server.files]
+        return {"id": repository, "modelId": repository, "sha": COMMIT, "siblings": siblings}
+
+    def _tree(self):
+        return [
+            {"type": "file", "path": name, "size": len(data), "oid": _digest(data)}
+            for name, data in self.server.files.items()
+        ]
+
+    def _send_file(self, repository, name, with_body):
+        data = self.server.files.get(name)
+        if data is None:
+            return self._refuse(404, "EntryNotFound", f"No {name}")
+        headers = {"ETag": f'"{_digest(data)}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+        if with_body:
+            self.server.requested.append(name)
+        if with_body and repository == BREAKING and name.endswith(".safetensors"):
+            return self._break_off(data, headers)
+        return self._send(data, "application/octet-stream", headers, with_body)
+
+    def _break_off(self, data, headers):
+        self.close_connection = True
+        if "Range" not in self.headers:  # a second try, for the rest, gets nothing at all
+            self._start(200, "application/octet-stream", len(data), headers)
+            self.wfile.write(data[: len(data) // 2])
+
+    def _refuse(self, status, code, message):
+        self._start(status, "text/plain", 0, {"X-Error-Code": code, "X-Error-Message": message})
+
+    def _send_json(self, content):
+        self._send(json.dumps(content).encode(), "application/json", {})
+
+    def _send(self, data, kind, headers, with_body=True):
+        self._start(200, kind, len(data), headers)
+        if with_body:
+            self.wfile.write(data)
+
+    def _start(self, status, kind, length, headers):
+        self.send_response(status)
+        for name, value in {"Content-Type": kind, "Content-Length": length, **headers}.items():
+            self.send_header(name, str(value))
+        self.end_headers()
+
+
+def _digest(data):
+    return hashlib.sha1(data).hexdigest()
