@@ -32,10 +32,13 @@ def evaluation_surroundings(toy: Toy) -> list[Drawing]:
 
     Every scene occurs four or five times; half of the pictures are photos, the rest in the five styles.
     """
-    styles = [STYLES[0] if number % 2 else STYLES[1 + number // 2 % 5] for number in range(PICTURES)]
-    return [
-        Drawing(toy, scene=SCENES[number % len(SCENES)], style=style) for number, style in enumerate(styles)
-    ]
+    surroundings = []
+    for number in range(PICTURES):
+        round_, place = divmod(number, len(SCENES))
+        photo = (round_ + place) % 2 == 0
+        style = STYLES[0] if photo else STYLES[1 + number // 2 % 5]
+        surroundings.append(Drawing(toy, scene=SCENES[place], style=style))
+    return surroundings
 
 
 def toy_in(images: list[Image.Image], judge: Judge) -> Toy:

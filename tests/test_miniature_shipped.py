@@ -1,0 +1,94 @@
+"""The miniature that ships in `data/`: it opens like Stable Diffusion, and it is what its report says."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from helpers.miniature.captions import describe
+from helpers.miniature.judge import Judge, accuracy
+from helpers.miniature.labels import ATTRIBUTES, TRAITS
+from helpers.miniature.pictures import draw_for_judging
+from helpers.miniature.report import agreement, fresh_captions
+from helpers.miniature.world import HELD_OUT_TOYS
+from helpers.places import data_folder, miniature_folder
+from helpers.scores import evaluation_surroundings, toy_in
+
+PARTS = {
+    "text_encoder": "model.safetensors",
+    "vae": "diffusion_pytorch_model.safetensors",
+    "unet": "diffusion_pytorch_model.safetensors",
+}
+
+
+@pytest.fixture(scope="module")
+def judge() -> Judge:
+    return Judge.load()
+
+
+@pytest.fixture(scope="module")
+def grooty_pictures() -> list[Image.Image]:
+    return [Image.open(path) for path in sorted((data_folder() / "grooty").glob("*.png"))]
+
+
+def test_it_is_small_and_in_half_precision():
+    sizes = [path.stat().st_size for path in miniature_folder().rglob("*") if path.is_file()]
+    assert sum(sizes) < 40e6
+    for part, file in PARTS.items():
+        tensors = load_file(miniature_folder() / part / file)
+        assert {t.dtype for t in tensors.values() if t.is_floating_point()} == {torch.float16}
+
+
+def test_the_pipeline_of_diffusers_opens_it_and_draws():
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(miniature_folder(), torch_dtype=torch.float32)
+    kinds = (pipeline.tokenizer, pipeline.text_encoder, pipeline.vae, pipeline.unet)
+    names = [type(part).__name__ for part in kinds]
+    assert names == ["CLIPTokenizer", "CLIPTextModel", "AutoencoderKL", "UNet2DConditionModel"]
+    seed = torch.Generator().manual_seed(1)
+    image = pipeline("a photo of a red toy", num_inference_steps=4, generator=seed).images[0]
+    assert image.size == (64, 64) and np.asarray(image).std() > 10
+
+
+def test_the_judge_reads_drawings_that_it_has_not_seen(judge):
+    shares = accuracy(judge, *draw_for_judging(400, seed=77))
+    assert {name: share for name, share in shares.items() if share < 0.96} == {}
+
+
+def test_the_judge_knows_grooty_from_its_pictures(judge, grooty_pictures):
+    assert len(grooty_pictures) == 5
+    toy = toy_in(grooty_pictures, judge)
+    assert toy == HELD_OUT_TOYS["grooty"]
+    assert describe(toy) == "green striped brown tall toy with leaves and big eyes"
+
+
+def test_the_report_has_its_figures():
+    report = json.loads((miniature_folder() / "report.json").read_text())
+    named = ("scene", "style", "color", "body", "ears", "eyes", "accessory")
+    assert all(0.4 < report["agreement"][name] <= 1 for name in named)
+    assert all(report["judge_accuracy"][name] > 0.9 for name in ATTRIBUTES)
+    assert report["vae_psnr_db"] > 24 and report["seconds_8_pictures_25_steps"] > 0
+    training = json.loads((miniature_folder() / "training.json").read_text())
+    assert report["pictures_trained"] == sum(sitting["pictures"] for sitting in training["sittings"])
+
+
+def test_agreement_is_one_for_true_drawings(judge):
+    from helpers.miniature.drawing import render
+
+    asked = fresh_captions(60)
+    readings = judge.read([render(one.drawing) for one in asked])
+    assert agreement(asked, readings, "body") > 0.95
+    assert agreement(asked, readings[::-1], "body") < 0.5
+
+
+def test_scores_ask_for_every_scene_and_style():
+    wanted = evaluation_surroundings(HELD_OUT_TOYS["grooty"])
+    assert len(wanted) == 64
+    assert len({drawing.scene for drawing in wanted}) == 14
+    assert len({drawing.style for drawing in wanted}) == 6
+    assert len({(drawing.scene, drawing.style) for drawing in wanted}) >= 40
+    assert "feet" in TRAITS
