@@ -7,7 +7,7 @@ nothing yet is left out.
 import base64
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
@@ -98,8 +98,22 @@ def _grids(concept: Concept) -> str:
 def _scores(concept: Concept) -> str:
     path = concept.folder / "scores.json"
     if not path.is_file():
-        return ""
-    return _table((name, _shown(value)) for name, value in json.loads(path.read_text()).items())
+        return "<p>There are none: the judge reads only objects that were learned on the miniature.</p>"
+    scores = json.loads(path.read_text(encoding="utf-8"))
+    columns = {name: _shares(scores[name]) for name in ("word", "initializer", "description")}
+    rows = [(name, *(f"{shares[name]:.2f}" for shares in columns.values())) for name in columns["word"]]
+    said = [f"{name}: {words}" for name, words in scores["said"].items()]
+    return _table([("", *said), *rows])
+
+
+def _shares(score: dict) -> dict[str, float]:
+    """One subject's shares in the order of the report: identity and its traits, prompt and its parts."""
+    return {
+        "identity": score["identity"],
+        **score["traits"],
+        "prompt": score["prompt"],
+        **score["asked"],
+    }
 
 
 def _exports(concept: Concept) -> str:
@@ -134,9 +148,13 @@ def _figure(image: Image.Image, caption: str) -> str:
     return f"<figure>{shown}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
-def _table(rows: Iterable[tuple[str, str]]) -> str:
-    cells = "\n".join(f"<tr><th>{escape(name)}<td>{escape(value)}" for name, value in rows)
-    return f"<table>\n{cells}\n</table>" if cells else ""
+def _table(rows: Iterable[Sequence[str]]) -> str:
+    """A table whose first column names the rows."""
+    lines = [
+        f"<tr><th>{escape(name)}" + "".join(f"<td>{escape(value)}" for value in values)
+        for name, *values in rows
+    ]
+    return "<table>\n" + "\n".join(lines) + "\n</table>" if lines else ""
 
 
 def _shown(value) -> str:

@@ -2,7 +2,8 @@
 
     python -m helpers.run --concept grooty --base-model miniature
 
-What came out lies in `concepts/<name>/notebooks/`, and is linked to from `concepts/<name>/report.html`.
+The notebooks with their outputs lie in `concepts/<name>/notebooks/`, what came out on the one page
+`concepts/<name>/report.html`.
 """
 
 import argparse
@@ -34,6 +35,7 @@ def run_notebook(notebook: Path, output_folder: Path, parameters: dict) -> float
         UserError: a cell failed; the sentence names the notebook, the cell and the reason.
     """
     import papermill
+    from nbclient.exceptions import DeadKernelError
 
     output = output_folder / notebook.name
     output_folder.mkdir(parents=True, exist_ok=True)
@@ -52,6 +54,11 @@ def run_notebook(notebook: Path, output_folder: Path, parameters: dict) -> float
         raise UserError(
             f"{notebook.name} stopped in cell [{error.exec_count}] with {error.ename}: {error.evalue} "
             f"Open {output} to see where."
+        ) from None
+    except DeadKernelError:
+        raise UserError(
+            f"{notebook.name}: its kernel died, most often for want of memory. Close other programs, or "
+            "choose a smaller model."
         ) from None
     return ran.metadata.papermill.duration
 
@@ -83,13 +90,14 @@ def run_series(name: str, base_model: str | None = None, **parameters) -> Path:
 
 
 def _score(concept: Concept) -> None:
-    """Write scores.json where there is a judge: it reads the miniature's world only."""
-    if concept.base_model != "miniature":
-        print("No scores: the judge reads the miniature's pictures only.")
-        return
+    """Write scores.json where there is a judge for the word; an old one must not stand for this run."""
     from .scores import score_word
 
-    score_word(concept)
+    (concept.folder / "scores.json").unlink(missing_ok=True)
+    try:
+        score_word(concept)
+    except UserError as sentence:
+        print(f"No scores. {sentence}")
 
 
 def main() -> int:
@@ -100,8 +108,11 @@ def main() -> int:
     try:
         report = run_series(given.concept, given.base_model)
     except UserError as error:
-        print(f"{error}", file=sys.stderr)
+        print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("Stopped. The same command carries on from what is saved.", file=sys.stderr)
+        return 130
     print(f"The report: {report}")
     return 0
 

@@ -10,7 +10,6 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1)))
 
 import pytest
-from PIL import Image, ImageDraw
 
 from helpers import places
 from helpers.concept import Concept, TrainingSettings
@@ -38,22 +37,8 @@ def grooty(concepts, short):
     """The concept of the series with its five pictures, saved under `concepts`, not trained."""
     concept = Concept.make("grooty", initializer_token="toy", training=short)
     concept.save()
-    shipped = places.data_folder() / "grooty"
-    if shipped.is_dir():
-        shutil.copytree(shipped, concept.images_folder)
-    else:
-        _draw_five(concept.images_folder)
+    shutil.copytree(places.data_folder() / "grooty", concept.images_folder)
     return concept
-
-
-def _draw_five(folder):
-    folder.mkdir()
-    for number, sky in enumerate(["skyblue", "khaki", "plum", "white", "salmon"]):
-        picture = Image.new("RGB", (256, 256), sky)
-        pen = ImageDraw.Draw(picture)
-        pen.ellipse((60 + 20 * number, 40, 150 + 20 * number, 230), fill="saddlebrown")
-        pen.ellipse((90 + 20 * number, 20 + 5 * number, 130 + 20 * number, 60), fill="green")
-        picture.save(folder / f"{number}.png")
 
 
 @pytest.fixture(scope="session")

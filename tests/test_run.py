@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import re
 
 import nbformat
@@ -9,7 +10,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from PIL import Image
 
-from helpers import all_in_one, places, publish, run
+from helpers import all_in_one, places, publish, report_page, run
 from helpers.concept import Concept
 from helpers.errors import UserError
 
@@ -71,6 +72,31 @@ def test_a_failing_cell_is_one_sentence(two_notebooks, concepts):
         run.run_series("brown", "some/model")
     assert "\n" not in str(caught.value)
     assert (concepts / "brown" / "notebooks" / "2_second.ipynb").is_file()
+
+
+def test_a_kernel_that_dies_is_one_sentence(two_notebooks, concepts):
+    broken = nbformat.read(two_notebooks[0], as_version=4)
+    broken.cells[-1].source = "import os\nos._exit(1)"
+    nbformat.write(broken, two_notebooks[0])
+    with pytest.raises(UserError, match=r"1_first\.ipynb: its kernel died"):
+        run.run_series("brown")
+
+
+def test_the_page_has_the_scores_beside_each_other(grooty):
+    shares = {"traits": {"body": 0.75}, "asked": {"scene": 0.5}}
+    subjects = {"word": "<grooty>", "initializer": "toy", "description": "a brown tall toy"}
+    scores = {
+        "said": subjects,
+        "word": {"identity": 0.91, "prompt": 0.81, **shares},
+        "initializer": {"identity": 0.32, "prompt": 0.92, **shares},
+        "description": {"identity": 0.93, "prompt": 0.83, **shares},
+    }
+    assert "There are none" in report_page.write_report(grooty).read_text()
+    (grooty.folder / "scores.json").write_text(json.dumps(scores))
+    page = report_page.write_report(grooty).read_text()
+    assert "<th>identity<td>0.91<td>0.32<td>0.93" in page
+    assert "<th>scene<td>0.50<td>0.50<td>0.50" in page
+    assert "word: &lt;grooty&gt;" in page
 
 
 def test_a_name_that_is_no_folder_runs_nothing(two_notebooks, concepts):
