@@ -1,0 +1,83 @@
+"""The form changes the concept that it shows, and nothing that can't be used gets in."""
+
+import json
+
+import pytest
+
+from helpers.concept import Concept, TrainingSettings
+from helpers.widgets.settings_form import FIRST, GROUPS, SettingsForm
+
+
+@pytest.fixture
+def concept(concepts):
+    return Concept.make("grooty")
+
+
+def widgets(widget):
+    yield widget
+    for child in getattr(widget, "children", ()):
+        yield from widgets(child)
+
+
+def field(form, name):
+    return next(widget for widget in widgets(form) if getattr(widget, "description", "") == name)
+
+
+def message(form):
+    return form.children[-1].value
+
+
+def test_every_setting_has_a_field():
+    training = [name for names in GROUPS.values() for name in names]
+    assert sorted(training) == sorted(TrainingSettings.model_fields)
+    assert {*FIRST} == {*Concept.model_fields} - {"name", "training"}
+
+
+def test_a_change_goes_into_the_concept_and_save_keeps_it(concept):
+    form = SettingsForm(concept)
+    field(form, "learning_rate").value = "2e-3"
+    field(form, "resolution").value = "128"
+    field(form, "what_to_teach").value = "style"
+    field(form, "own_templates").value = "my {} in the sink\n\nthe {}"
+    field(form, "Save").click()
+    saved = json.loads((concept.folder / "concept.json").read_text())
+    assert saved["training"]["learning_rate"] == 2e-3
+    assert saved["training"]["resolution"] == 128
+    assert saved["what_to_teach"] == "style"
+    assert saved["own_templates"] == ["my {} in the sink", "the {}"]
+
+
+def test_an_empty_field_is_no_value(concept):
+    form = SettingsForm(concept)
+    field(form, "max_grad_norm").value = ""
+    assert concept.training.max_grad_norm is None
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "sentence"),
+    [
+        ("learning_rate", "quick", "learning_rate"),
+        ("vectors", "0", "vectors"),
+        ("own_templates", "no word in it", "exactly one {}"),
+        ("initializer_token", "groot", "start from one of these"),
+        ("placeholder_token", "toy", "knows “toy” already"),
+        ("base_model", "minature", "There is no base model at"),
+    ],
+)
+def test_bad_input_gets_a_sentence_and_nothing_is_lost(concept, name, bad, sentence):
+    form = SettingsForm(concept)
+    before = concept.model_dump()
+    field(form, name).value = bad
+    assert sentence in message(form)
+    assert concept.model_dump() == before
+    assert field(form, name).value == bad
+
+
+def test_the_form_shows_what_the_tokenizer_makes_of_the_words(concept):
+    form = SettingsForm(concept)
+    field(form, "initializer_token").value = "brown"
+    assert "brown <small>" in message(form)
+
+
+def test_a_page_without_a_kernel_shows_a_table(concept):
+    assert "<td>&lt;grooty&gt;</td>" in SettingsForm(concept)._repr_mimebundle_()["text/html"]
