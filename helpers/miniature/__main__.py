@@ -1,4 +1,4 @@
-"""`python -m helpers.miniature build | sit PICTURES | report | grooty`."""
+"""`python -m helpers.miniature build | sit PICTURES | report | eye | grooty`."""
 
 import argparse
 import json
@@ -15,11 +15,16 @@ def main() -> None:
     sit = commands.add_parser("sit", help="train the shipped weights on")
     sit.add_argument("pictures", type=int, help="for how many more pictures")
     commands.add_parser("report", help="measure it, write report.json and the model card")
+    commands.add_parser("eye", help="draw the 100 pictures that are to be labelled by eye")
     commands.add_parser("grooty", help="draw the five example pictures")
     arguments = parser.parse_args()
-    {"build": _build, "sit": lambda: _sit(arguments.pictures), "report": _report, "grooty": _grooty}[
-        arguments.command
-    ]()
+    {
+        "build": _build,
+        "sit": lambda: _sit(arguments.pictures),
+        "report": _report,
+        "eye": _eye,
+        "grooty": _grooty,
+    }[arguments.command]()
 
 
 def _build() -> None:
@@ -42,6 +47,16 @@ def _report() -> None:
     training = json.loads((miniature_folder() / "training.json").read_text())
     path = write_card(miniature_folder(), report, training, asked, images)
     print(json.dumps(report, indent=1), f"\nThe model card is {path}.")
+
+
+def _eye() -> None:
+    import torch
+
+    from ..base_model import load_pipeline
+    from .by_eye import write_pictures
+
+    pipeline = load_pipeline("miniature", dtype=torch.float32, device="cpu")
+    print(f"Label {write_pictures(pipeline, miniature_folder())}: see helpers/miniature/by_eye.py.")
 
 
 def _grooty() -> None:

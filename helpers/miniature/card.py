@@ -6,7 +6,9 @@ import matplotlib
 from PIL import Image
 
 from ..grid import image_grid
+from .by_eye import agreement_with_eye
 from .drawing import render
+from .judge import Judge
 from .report import REPORTED, Asked
 from .world import HELD_OUT, HELD_OUT_STYLE, HELD_OUT_TOYS, Drawing, named_toys
 
@@ -45,6 +47,8 @@ and its style shows is counted; each share is averaged over the attribute's valu
 | --- | --- | --- | --- |
 {table}
 
+A person labelled 100 generated pictures by eye (`by_eye/`); the judge says the same: {by_eye}.
+
 The autoencoder's round trip on fresh drawings: {vae_psnr_db} dB (aim: 28). Eight pictures at 25 steps:
 {seconds} s on the machine that wrote this page.
 
@@ -63,11 +67,11 @@ def write_card(
     _sheet(_of_the_world(asked)).save(folder / "world.jpg", quality=88)
     _plot_losses(training, folder / "loss.png")
     path = folder / "README.md"
-    path.write_text(_text(report, training), encoding="utf-8")
+    path.write_text(_text(folder, report, training), encoding="utf-8")
     return path
 
 
-def _text(report: dict, training: dict) -> str:
+def _text(folder: Path, report: dict, training: dict) -> str:
     sittings = training["sittings"]
     return _TEXT.format(
         channels=4,
@@ -83,8 +87,14 @@ def _text(report: dict, training: dict) -> str:
         table="\n".join(_row(name, report) for name in REPORTED),
         seconds=report["seconds_8_pictures_25_steps"],
         places="eight places",
+        by_eye=_by_eye(folder),
         **{key: report[key] for key in ("captions", "steps", "guidance", "vae_psnr_db")},
     )
+
+
+def _by_eye(folder: Path) -> str:
+    shares = agreement_with_eye(Judge.load(folder), folder)
+    return ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
 
 
 def _row(name: str, report: dict) -> str:
