@@ -3,7 +3,7 @@
 import io
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,8 @@ class Sheet:
     """A sheet and the pictures on it. The last line of a notebook's cell shows it, as JPEG."""
 
     name: str
-    image: Image.Image
-    pictures: list[Picture]
+    image: Image.Image = field(repr=False)
+    pictures: list[Picture] = field(repr=False)
 
     def save(self, concept: Concept) -> Path:
         """Save the sheet as `grids/<name>.png`, its pictures with their settings in `grids/<name>/`."""
