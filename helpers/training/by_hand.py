@@ -13,6 +13,7 @@ from .learner import Learner
 from .model import Model, load_model
 from .processes import Processes
 from .result import load_rows
+from .schedule import learning_rate
 from .sentences import token_ids
 from .step import squared_errors, target_of
 
@@ -67,6 +68,8 @@ def by_hand(concept: Concept) -> ByHand:
     learner = Learner(concept, model, processes)
     processes.close()
     learner.set_rows(rows)
+    for group in learner.optimizer.param_groups:  # past the warm-up, which begins at 0
+        group["lr"] = learning_rate(concept.training, processes.count)
     latents = learner.latents.means()[:1]
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(concept.training.seed))
     return ByHand(concept, model, learner, latents, noise.to(model.device))

@@ -63,10 +63,17 @@ class Draws:
         return self._normal(self.whole * self._times, self._samples)
 
     def timesteps(self) -> torch.Tensor:
-        """Uniform over `first_timestep` to `last_timestep`, (batch,)."""
+        """From `first_timestep` to `last_timestep`, each as likely as any other, (batch,).
+
+        Within a batch they are spread over the range from one random start, so that no step sees only
+        easy ones: the low-discrepancy sampler of Kingma et al. 2021 (arXiv 2107.00630, appendix I.1).
+        """
         first, last = self.settings.first_timestep, self.settings.last_timestep
-        drawn = torch.randint(first, last + 1, (self.whole * self._times,), generator=self.generator)
-        return drawn[self._samples].to(self.device)
+        count = self.whole * self._times
+        start = torch.rand(1, generator=self.generator)
+        places = (start + torch.randperm(count, generator=self.generator) / count) % 1
+        drawn = first + (places * (last + 1 - first)).long()
+        return drawn.clamp(max=last)[self._samples].to(self.device)
 
     def sentences(self) -> list[torch.Tensor]:
         """Token ids of a sentence for each sample, one (batch, length) a tokenizer."""

@@ -26,23 +26,21 @@ _MAY_CHANGE = {
 
 
 def finished(concept: Concept) -> Outcome | None:
-    """The outcome of a run with these settings and pictures that has nothing left to do, or None."""
-    if not (concept.training_folder / OUTCOME).is_file() or is_another(concept):
+    """The outcome of a run that has nothing left to do under the concept's settings, or None."""
+    if not (concept.training_folder / OUTCOME).is_file() or not concept.embeds_path.is_file():
         return None
     outcome, settings = Outcome.load(concept), concept.training
     learned = outcome.ended == "learned" and settings.stop_when_learned
     full = outcome.ended in ("learned", "ceiling") and outcome.steps >= settings.max_train_steps
-    return outcome if (learned or full) and concept.embeds_path.is_file() else None
-
-
-def is_another(concept: Concept) -> bool:
-    """Whether the training folder was made with other settings or pictures than the concept has now."""
-    path = concept.training_folder / MADE_WITH
-    return path.is_file() and json.loads(path.read_text(encoding="utf-8")) != made_with(concept)
+    return outcome if learned or full else None
 
 
 def made_with(concept: Concept) -> dict:
-    """All that decides how a run goes: the settings, and a fingerprint of each picture."""
+    """All that decides how a run goes: the settings, and a fingerprint of each picture.
+
+    Raises:
+        UserError: the concept has no pictures.
+    """
     settings = concept.model_dump(mode="json")
     settings["training"] = {
         name: value for name, value in settings["training"].items() if name not in _MAY_CHANGE
@@ -51,10 +49,16 @@ def made_with(concept: Concept) -> dict:
     return {"concept": settings, "pictures": pictures}
 
 
-def write_made_with(concept: Concept) -> None:
+def is_another(concept: Concept, now: dict) -> bool:
+    """Whether the training folder was made with something other than `now`, which `made_with` gave."""
+    path = concept.training_folder / MADE_WITH
+    return path.is_file() and json.loads(path.read_text(encoding="utf-8")) != now
+
+
+def write_made_with(concept: Concept, now: dict) -> None:
     concept.training_folder.mkdir(parents=True, exist_ok=True)
     partial = concept.training_folder / f"{MADE_WITH}.partial"
-    partial.write_text(json.dumps(made_with(concept), indent=2) + "\n", encoding="utf-8")
+    partial.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
     partial.replace(concept.training_folder / MADE_WITH)
 
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from ..concept import Concept
-from ..dataset import preprocess
+from ..dataset import preprocess, to_image
 from ..images import load_images
 from .model import Model
 
@@ -29,6 +29,7 @@ class LatentSource(Protocol):
 
     pictures: int
     shape: tuple[int, ...]  # of one latent: (channels, height, width)
+    note: str  # what a person should know about it
 
     def posterior(
         self, indices: list[int], flipped: list[bool], share: slice, generator: torch.Generator
@@ -45,8 +46,7 @@ def latent_source(concept: Concept, model: Model) -> LatentSource:
     Raises:
         UserError: the concept has no pictures.
     """
-    make = FreshCrops if concept.training.random_crop else LatentCache
-    return make(concept, model)
+    return FreshCrops(concept, model) if concept.training.random_crop else LatentCache(concept, model)
 
 
 class LatentCache:
@@ -63,6 +63,7 @@ class LatentCache:
         self.pictures = len(images)
         self.all = encode(model, torch.stack(pixels))
         self.shape = tuple(self.all.mean.shape[1:])
+        self.note = f"{self.pictures} pictures and their mirror images were encoded once, for all steps."
 
     def posterior(
         self, indices: list[int], flipped: list[bool], share: slice, generator: torch.Generator
@@ -84,13 +85,15 @@ class FreshCrops:
         pixels = [preprocess(image, middle, model.resolution) for image in self.images]
         self._means = encode(model, torch.stack(pixels)).mean
         self.shape = tuple(self._means.shape[1:])
+        self.note = "Random crops are encoded at each step, since no cache can hold them: this is slower."
 
     def posterior(
         self, indices: list[int], flipped: list[bool], share: slice, generator: torch.Generator
     ) -> Posterior:
         seeds = torch.randint(2**31, (len(indices),), generator=generator).tolist()
         drawn = list(zip(indices, flipped, seeds, strict=True))[share]
-        return encode(self.model, torch.stack([self._crop(*one) for one in drawn]))
+        pixels = torch.stack([self._crop(*one) for one in drawn])
+        return encode(self.model, pixels, keep_vae=True)
 
     def means(self) -> torch.Tensor:
         return self._means
@@ -100,14 +103,15 @@ class FreshCrops:
 
 
 @torch.no_grad()
-def encode(model: Model, pixel_values: torch.Tensor) -> Posterior:
+def encode(model: Model, pixel_values: torch.Tensor, keep_vae: bool = False) -> Posterior:
     """Pictures (batch, 3, height, width) in -1..1 to posteriors in the UNet's scale, on the device.
 
-    One at a time, so that it takes no more memory for many. The VAE leaves the device afterwards.
+    One at a time, so that many take no more memory. The VAE leaves the device unless `keep_vae`.
     """
     vae = model.vae.to(model.device)
     posteriors = [vae.encode(one.unsqueeze(0).to(model.device)).latent_dist for one in pixel_values]
-    model.vae.to("cpu")
+    if not keep_vae:
+        vae.to("cpu")
     scale, shift = vae.config.scaling_factor, getattr(vae.config, "shift_factor", None) or 0.0
     mean = torch.cat([posterior.mean for posterior in posteriors])
     deviation = torch.cat([posterior.std for posterior in posteriors])
@@ -117,11 +121,9 @@ def encode(model: Model, pixel_values: torch.Tensor) -> Posterior:
 @torch.no_grad()
 def decode(model: Model, latents: torch.Tensor) -> list[Image.Image]:
     """Latents in the UNet's scale to pictures; the VAE leaves the device afterwards."""
-    from ..dataset import to_image
-
     vae = model.vae.to(model.device)
     shift = getattr(vae.config, "shift_factor", None) or 0.0
     latents = latents.float().to(model.device) / vae.config.scaling_factor + shift
     pictures = [to_image(vae.decode(one.unsqueeze(0)).sample[0]) for one in latents]
-    model.vae.to("cpu")
+    vae.to("cpu")
     return pictures

@@ -5,19 +5,21 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from ..concept import Concept
 from ..errors import UserError
 from .checkpoint import load_checkpoint
-from .evaluation import FixedLoss
-from .former import finished, is_another, put_aside, write_made_with
+from .former import finished, is_another, made_with, put_aside, write_made_with
 from .held_out import HeldOutScore, Scorer
+from .initializers import fixed_loss
 from .learner import Learner
 from .loop import run_loop
 from .model import Model, load_model
 from .outcome import Outcome
 from .processes import Processes
-from .sentences import token_ids, training_templates, with_word
 from .watch import Watch
+from .whole_pipeline import save_pipeline
 
 # Settings of the shared batch and the shared model.
 _SHARED = (
@@ -57,15 +59,11 @@ def train_many(
     _check_fit(concepts)
     processes = Processes()
     try:
-        todo = processes.agree(
-            [_prepare(concept, fresh) for concept in concepts] if processes.is_main else None
-        )
-        _train(
-            [concept for concept, wanted in zip(concepts, todo, strict=True) if wanted],
-            processes,
-            scorer,
-            started,
-        )
+        prepared = [_prepare(concept, fresh) for concept in concepts] if processes.is_main else None
+        todo = [concept for concept, open_ in zip(concepts, processes.agree(prepared), strict=True) if open_]
+        _train(todo, processes, scorer, started)
+        if processes.is_main:
+            _save_pipelines(todo)
         processes.wait()
     finally:
         processes.close()
@@ -86,14 +84,15 @@ def as_concept(concept: Concept | str | Path) -> Concept:
 
 def _prepare(concept: Concept, fresh: bool) -> bool:
     """Put aside what can't be gone on with; whether there is something to do."""
-    another = is_another(concept)
-    if not fresh and finished(concept):
+    now = made_with(concept)
+    another = is_another(concept, now)
+    if not fresh and not another and finished(concept):
         return False
     if fresh or another:
         aside = put_aside(concept)
-        if aside and another and not fresh:
+        if another and not fresh:
             print(f"The settings or pictures have changed: the former run is now in {aside.name}/.")
-    write_made_with(concept)
+    write_made_with(concept, now)
     return True
 
 
@@ -102,9 +101,15 @@ def _train(
 ) -> None:
     if not concepts:
         return
-    model = load_model(concepts[0], processes.device)
-    watches = [_watch(concept, model, processes, scorer, started) for concept in concepts]
-    run_loop(model, watches, processes)
+    try:
+        model = load_model(concepts[0], processes.device, announce=print if processes.is_main else None)
+        watches = [_watch(concept, model, processes, scorer, started) for concept in concepts]
+        run_loop(model, watches, processes)
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            "The GPU's memory is full: set train_batch_size to 1, or gradient_checkpointing, or quantize "
+            "to “4bit”, and train again. It goes on from the last checkpoint where the settings allow it."
+        ) from error
 
 
 def _watch(
@@ -116,15 +121,13 @@ def _watch(
     state = load_checkpoint(concept.training_folder)
     if state:
         learner.load_state_dict(state)
-    return Watch(learner, model, processes, _fixed_loss(learner, model), judge, started)
+    return Watch(learner, model, processes, fixed_loss(learner, model), judge, started)
 
 
-def _fixed_loss(learner: Learner, model: Model) -> FixedLoss:
-    concept = learner.concept
-    ids = token_ids(
-        model.components.tokenizers, with_word(concept, training_templates(concept)), model.device
-    )
-    return FixedLoss(learner.latents.means(), ids, concept.training, seed=concept.training.seed + 1)
+def _save_pipelines(concepts: list[Concept]) -> None:
+    for concept in concepts:
+        if concept.training.save_pipeline:
+            save_pipeline(concept)
 
 
 def _check_fit(concepts: list[Concept]) -> None:

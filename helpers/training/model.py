@@ -1,5 +1,6 @@
 """The frozen base model on its device, and what one asks of it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,6 +8,8 @@ import torch
 
 from ..base_model import Components, load_components, pick_dtype
 from ..concept import Concept
+from .memory import advice
+from .quantize import quantize_linears
 
 
 @dataclass
@@ -49,19 +52,35 @@ class Model:
         return self.unet(noisy, timesteps, **conditioning).sample.float()
 
 
-def load_model(concept: Concept, device: torch.device) -> Model:
-    """Load the concept's base model, frozen, and move UNet and text encoder(s) to the device."""
+def load_model(
+    concept: Concept, device: torch.device, announce: Callable[[str], None] | None = None
+) -> Model:
+    """Load the concept's base model, frozen, and move UNet and text encoder(s) to the device.
+
+    Args:
+        announce: is told how much memory the run expects to take, before the device is touched.
+
+    Raises:
+        UserError: the base model can't be loaded, or not in the format that was asked for.
+    """
     settings = concept.training
     dtype = pick_dtype(settings.mixed_precision, device)
     components = load_components(concept.base_model, dtype)
+    resolution = settings.resolution or components.resolution
+    if announce:
+        announce(advice(components, settings, resolution, dtype, device))
     if dtype != torch.float32:
         components.vae.float()
+    if settings.quantize != "no":
+        quantize_linears(components.unet, settings.quantize, device)
     components.unet.to(device, memory_format=torch.channels_last)
     for text_encoder in components.text_encoders:
         text_encoder.to(device)
     if settings.gradient_checkpointing:
         _checkpoint_gradients(components)
-    return Model(components, device, dtype, settings.resolution or components.resolution)
+    if settings.compile:
+        components.unet.compile()
+    return Model(components, device, dtype, resolution)
 
 
 def _embed_one(model: Model, input_ids: list[torch.Tensor]) -> dict[str, Any]:

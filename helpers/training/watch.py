@@ -63,10 +63,10 @@ class Watch:
         """Look at the initializer before the first step; a run that goes on only says so."""
         if self.processes.is_main:
             clear_request(self.concept.training_folder)
+        self._say(self.learner.latents.note)
         if self.step:
-            self._write(event=f"Goes on from step {self.step}.")
+            self._say(f"Goes on from step {self.step}.")
             return
-        self._write(event=f"Starts from “{self.concept.initializer_token}”.")
         self._evaluate()
         self._keep_if_best()
         self._sample()
@@ -132,7 +132,7 @@ class Watch:
     def _end(self, how: str, reason: str) -> None:
         progress = self.learner.progress
         self.learner.end(how, reason)
-        self._write(event=reason)
+        self._say(reason)
         if not self.processes.is_main:
             return
         save_result(self.concept, progress.best.rows)
@@ -162,6 +162,11 @@ class Watch:
             norm=self.learner.mean_norm(),
             seconds=round(self.learner.progress.seconds, 3),
         )
+
+    def _say(self, sentence: str) -> None:
+        self._write(event=sentence)
+        if self.processes.is_main:
+            print(f"{self.concept.name}: {sentence}", flush=True)
 
     def _write(self, **values) -> None:
         if self.log:

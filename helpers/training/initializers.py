@@ -1,0 +1,49 @@
+"""Which word to start from: several are tried, by the fixed loss of each before any training."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..errors import UserError
+from ..tokens import initializer_ids
+from .evaluation import FixedLoss
+from .learner import Learner
+from .model import Model
+from .sentences import token_ids, training_templates, with_word
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A word or phrase and how badly the model predicts our pictures when it is told that word."""
+
+    words: str
+    fixed_loss: float
+
+
+def rank_initializers(learner: Learner, model: Model, candidates: Sequence[str]) -> list[Candidate]:
+    """Try words and phrases as initializer; the best one first. The learner's rows stay as they are.
+
+    A phrase may have as many tokens as the concept has vectors.
+
+    Raises:
+        UserError: none is given, or one has more tokens than there are vectors.
+    """
+    if not candidates:
+        raise UserError("Give one word or more to try, for example [“toy”, “figurine”].")
+    tokenizers, vectors = model.components.tokenizers, learner.concept.vectors
+    ids = {words: [initializer_ids(one, words, vectors) for one in tokenizers] for words in candidates}
+    loss, rows = fixed_loss(learner, model), learner.copy_rows()
+    tried = []
+    for words, of_each_encoder in ids.items():
+        for learned, of_one in zip(learner.rows, of_each_encoder, strict=True):
+            learned.start_from(of_one)
+        tried.append(Candidate(words, loss(model)))
+    learner.set_rows(rows)
+    return sorted(tried, key=lambda candidate: candidate.fixed_loss)
+
+
+def fixed_loss(learner: Learner, model: Model) -> FixedLoss:
+    """The fixed loss of a learner, on the sentences that it trains with."""
+    concept = learner.concept
+    sentences = with_word(concept, training_templates(concept))
+    ids = token_ids(model.components.tokenizers, sentences, model.device)
+    return FixedLoss(learner.latents.means(), ids, concept.training, seed=concept.training.seed + 1)

@@ -1,0 +1,248 @@
+"""A run from its first step to its files: what is trained, what is not, what a person finds afterwards."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from helpers import places
+from helpers.base_model import load_components, load_pipeline
+from helpers.concept import Concept
+from helpers.errors import UserError
+from helpers.training import Outcome, train, update, watch
+from helpers.training.by_hand import by_hand, frozen_weights, gradients
+from helpers.training.checkpoint import load_checkpoint
+from helpers.training.interrupts import request_stop
+from helpers.training.learner import Learner
+from helpers.training.log import read_log, series
+from helpers.training.model import load_model
+from helpers.training.processes import Processes
+from helpers.training.result import load_rows, saved_steps, step_path
+from helpers.training.samples import saved_samples
+
+
+@pytest.fixture
+def tiny(grooty, families):
+    """The concept on a tiny Stable Diffusion 1.5 of random weights: a step takes milliseconds."""
+    return on_model(grooty, families["sd1"])
+
+
+def on_model(concept, folder, **training):
+    return concept.changed(base_model=str(folder), training={"resolution": 64, **training})
+
+
+def killed_at(step, monkeypatch):
+    """Let the process die, as far as a test can, right before that step's update."""
+    real, taken = watch.Watch.after_step, []
+
+    def after_step(self, loss, interrupted):
+        taken.append(1)
+        if len(taken) == step:
+            raise SystemExit("killed")
+        real(self, loss, interrupted)
+
+    monkeypatch.setattr(watch.Watch, "after_step", after_step)
+
+
+def test_leaves_the_word_a_log_samples_and_an_outcome(tiny):
+    outcome = train(tiny)
+    assert outcome == Outcome.load(tiny) and outcome.steps == 4 and outcome.ended == "ceiling"
+    state = load_file(tiny.embeds_path)
+    assert list(state) == ["<grooty>"] and state["<grooty>"].shape == (1, 32)
+    pickled = torch.load(tiny.embeds_path.with_suffix(".bin"), weights_only=True)
+    assert torch.equal(pickled["<grooty>"], state["<grooty>"])
+    assert torch.equal(load_rows(step_path(tiny, outcome.best_step))[0], state["<grooty>"])
+    assert saved_steps(tiny) == [0, 2, 4] and list(saved_samples(tiny)) == [0, 2, 4]
+    lines = read_log(tiny.training_folder)
+    assert series(lines, "loss")[0] == [1, 2, 3, 4] and series(lines, "fixed_loss")[0] == [0, 2, 4]
+    assert any((tiny.training_folder / "tensorboard").iterdir())
+
+
+def test_moves_the_rows_and_not_a_bit_of_anything_else(tiny):
+    train(tiny)
+    untouched = load_components(tiny.base_model)
+    hand = by_hand(tiny)
+    before = frozen_weights(hand)
+    update.update(hand.model, [hand.learner], update.make_scaler(hand.model), Processes())
+    after = frozen_weights(hand)
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    for name, value in untouched.unet.state_dict().items():
+        assert torch.equal(value, hand.model.unet.state_dict()[name])
+    table = untouched.text_encoders[0].get_input_embeddings().weight
+    assert torch.equal(table, hand.model.components.text_encoders[0].get_input_embeddings().weight)
+    assert not torch.equal(hand.learner.copy_rows()[0], load_rows(tiny.embeds_path)[0])
+
+
+def test_only_the_rows_have_a_gradient_or_a_place_in_the_optimizer(tiny):
+    train(tiny)
+    hand = by_hand(tiny)
+    update.training_step(hand.model, hand.learner.draws).mean().backward()
+    assert list(gradients(hand).values()) == [(1, 32)]
+    numbers = sum(p.numel() for group in hand.learner.optimizer.param_groups for p in group["params"])
+    assert numbers == 32
+
+
+@pytest.mark.parametrize(
+    ("family", "keys"), [("sd1", ["<grooty>"]), ("sd2", ["<grooty>"]), ("sdxl", ["clip_g", "clip_l"])]
+)
+def test_every_family_is_read_back_by_its_pipeline(family, keys, grooty, families):
+    concept = on_model(grooty, families[family]).changed(vectors=2)
+    train(concept)
+    rows, pipeline = load_file(concept.embeds_path), load_pipeline(concept.base_model)
+    assert sorted(rows) == keys
+    encoders = {"clip_g": ("text_encoder_2", "tokenizer_2")}
+    for key, value in rows.items():
+        encoder, tokenizer = (
+            getattr(pipeline, name) for name in encoders.get(key, ("text_encoder", "tokenizer"))
+        )
+        pipeline.load_textual_inversion(value, token="<grooty>", text_encoder=encoder, tokenizer=tokenizer)
+        ids = tokenizer.convert_tokens_to_ids(concept.placeholder_tokens)
+        assert torch.equal(encoder.get_input_embeddings().weight[ids], value)
+
+
+def test_a_run_that_is_killed_ends_as_one_that_was_not(tiny, monkeypatch):
+    tiny = tiny.changed(training={"max_train_steps": 7, "checkpoint_every": 3, "mixed_precision": "no"})
+    train(tiny)
+    whole, losses = load_checkpoint(tiny.training_folder), series(read_log(tiny.training_folder), "loss")
+    with monkeypatch.context() as patch:
+        killed_at(6, patch)
+        with pytest.raises(SystemExit):
+            train(tiny, fresh=True)
+    assert load_checkpoint(tiny.training_folder)["step"] == 3
+    train(tiny)
+    resumed = load_checkpoint(tiny.training_folder)
+    assert resumed["step"] == 7 and torch.equal(resumed["rows"][0], whole["rows"][0])
+    assert resumed["fixed_losses"] == whole["fixed_losses"]
+    assert torch.equal(resumed["best"]["rows"][0], whole["best"]["rows"][0])
+    assert series(read_log(tiny.training_folder), "loss") == losses
+
+
+def test_the_stop_file_saves_and_a_second_call_goes_on(tiny):
+    calls = []
+
+    def scorer(concept, model):
+        calls.append(1)
+        if len(calls) == 2:  # at step 2
+            request_stop(concept.training_folder)
+        return len(calls)
+
+    first = train(tiny, scorer=scorer)
+    assert (first.ended, first.steps) == ("stopped", 2) and tiny.embeds_path.is_file()
+    assert train(tiny).steps == 4
+    assert series(read_log(tiny.training_folder), "loss")[0] == [1, 2, 3, 4]
+
+
+def test_an_interrupt_waits_for_the_step_and_saves(tiny):
+    def scorer(concept, model):
+        if (concept.training_folder / "steps").is_dir():
+            os.kill(os.getpid(), signal.SIGINT)
+        return 0
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny, scorer=scorer)
+    assert Outcome.load(tiny).ended == "stopped" and load_checkpoint(tiny.training_folder)["step"] == 2
+    assert train(tiny).steps == 4
+
+
+def test_what_is_done_is_returned_without_loading_a_model(tiny, monkeypatch):
+    outcome = train(tiny)
+    monkeypatch.setattr("helpers.training.many.load_model", lambda *_: pytest.fail("loaded a model"))
+    assert train(tiny) == outcome
+
+
+def test_a_higher_ceiling_goes_on(tiny):
+    train(tiny)
+    assert train(tiny.changed(training={"max_train_steps": 5})).steps == 5
+    assert series(read_log(tiny.training_folder), "loss")[0] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("again", [{"fresh": True}, {"changed": {"learning_rate": 1e-2}}])
+def test_starting_over_keeps_the_former_run(again, tiny):
+    train(tiny)
+    old = tiny.embeds_path.read_bytes()
+    train(tiny.changed(training=again.get("changed")), fresh=again.get("fresh", False))
+    aside = tiny.folder / "training-1"
+    assert (aside / "learned_embeds.safetensors").read_bytes() == old
+    assert len(read_log(aside)) and series(read_log(tiny.training_folder), "loss")[0] == [1, 2, 3, 4]
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_good_rows(tiny, monkeypatch):
+    real, taken = update.training_step, []
+
+    def training_step(model, draws):
+        taken.append(1)
+        return real(model, draws) * (float("nan") if len(taken) == 3 else 1)
+
+    monkeypatch.setattr(update, "training_step", training_step)
+    with pytest.raises(UserError, match="step 3: set learning_rate to a third"):
+        train(tiny)
+    assert load_file(tiny.embeds_path)["<grooty>"].isfinite().all()
+    assert load_checkpoint(tiny.training_folder)["step"] == 2
+    assert load_checkpoint(tiny.training_folder)["rows"][0].isfinite().all()
+
+
+def test_the_best_checkpoint_is_the_result_not_the_last(tiny):
+    scores = iter([0, 5, 1])
+    outcome = train(tiny, scorer=lambda concept, model: next(scores))
+    assert outcome.best_step == 2
+    assert torch.equal(load_rows(tiny.embeds_path)[0], load_rows(step_path(tiny, 2))[0])
+    assert not torch.equal(load_rows(tiny.embeds_path)[0], load_rows(step_path(tiny, 4))[0])
+
+
+def test_random_crops_are_encoded_as_they_come(tiny, capsys):
+    outcome = train(tiny.changed(training={"random_crop": True}))
+    assert outcome.steps == 4 and "encoded at each step" in capsys.readouterr().out
+
+
+def test_no_pictures_is_a_sentence(concepts, short, families):
+    concept = Concept.make("empty", base_model=str(families["sd1"]), training=short)
+    with pytest.raises(UserError, match="no pictures"):
+        train(concept)
+
+
+def test_the_miniature_learns_something(grooty):
+    concept = grooty.changed(
+        training={"max_train_steps": 25, "evaluate_every": 25, "checkpoint_every": 25, "sample_every": 0}
+    )
+    outcome = train(concept)
+    assert outcome.best_fixed_loss < outcome.first_fixed_loss and outcome.best_step == 25
+
+
+def test_importing_the_trainer_touches_no_gpu_and_no_quantiser():
+    code = (
+        "import sys, torch\n"
+        "from accelerate import notebook_launcher\n"
+        "from helpers.training import Outcome, train\n"
+        "from helpers.training.arithmetic import preflight\n"
+        "from helpers.widgets.live import LiveTraining\n"
+        "assert not torch.cuda.is_initialized()\n"
+        "assert 'bitsandbytes' not in sys.modules\n"
+        "assert not any(name.startswith('diffusers.pipelines.') for name in sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=places.repository_folder(), check=True)
+
+
+def test_the_command_trains_a_folder(tiny):
+    tiny.save()
+    command = [sys.executable, "-m", "helpers.training", str(tiny.folder)]
+    done = subprocess.run(command, cwd=places.repository_folder(), capture_output=True, text=True)
+    assert done.returncode == 0 and "grooty: 4 steps" in done.stdout
+    assert tiny.embeds_path.is_file()
+
+
+def test_the_command_names_what_is_missing():
+    command = [sys.executable, "-m", "helpers.training", "nothing"]
+    done = subprocess.run(command, cwd=places.repository_folder(), capture_output=True, text=True)
+    assert done.returncode == 1 and "There is no concept “nothing”" in done.stderr
+
+
+def test_learner_starts_from_the_initializer(tiny):
+    model = load_model(tiny, torch.device("cpu"))
+    learner = Learner(tiny, model, Processes())
+    toy = model.components.tokenizers[0].convert_tokens_to_ids("toy</w>")
+    table = model.components.text_encoders[0].get_input_embeddings().weight
+    assert torch.equal(learner.copy_rows()[0][0], table[toy].float())
