@@ -1,8 +1,8 @@
 """`make all-in-one`: one notebook out of the six, for a cloud where each would open on a machine of its own.
 
-The six are joined as they are: the first cell that finds `helpers` once, the parameters of all in
-one cell, then their cells in order, without outputs. `notebooks/all_in_one.ipynb` is never edited
-by hand: a test holds it in step with the six.
+The six are joined as they are, without outputs. What each of them repeats is there once: the cell
+that finds `helpers`, and a parameter that an earlier notebook has. `notebooks/all_in_one.ipynb` is
+never edited by hand: a test holds it in step with the six.
 """
 
 import ast
@@ -27,21 +27,20 @@ def all_in_one_path() -> Path:
 def joined() -> nbformat.NotebookNode:
     """The six notebooks as one, without outputs."""
     parts = [nbformat.read(path, as_version=4) for path in notebooks()]
-    bootstrap = next(cell for cell in parts[0].cells if cell.cell_type == "code")
-    shared = [
+    bootstrap = next(cell.source for cell in parts[0].cells if cell.cell_type == "code")
+    cells = [
         nbformat.v4.new_markdown_cell(_INTRODUCTION, id="introduction"),
         *_clone_cell(places.REPOSITORY_ADDRESS),
-        _plain(bootstrap, "bootstrap"),
-        _all_parameters(parts),
     ]
-    own = [
-        _plain(cell, f"{number}-{cell.id}")
-        for number, part in enumerate(parts, start=1)
-        for cell in part.cells
-        if cell.source != bootstrap.source and not is_parameters(cell)
-    ]
-    kernel = parts[0].metadata.kernelspec
-    return nbformat.v4.new_notebook(cells=shared + own, metadata={"kernelspec": kernel})
+    seen = set()
+    for number, part in enumerate(parts, start=1):
+        for cell in part.cells:
+            source = _unseen(cell, bootstrap, seen)
+            if source:
+                cells.append(_plain(cell, source, f"{number}-{cell.id}"))
+            elif cells[-1].cell_type == "markdown" and not cells[-1].source.startswith("# "):
+                cells.pop()  # the prose that led to what is not repeated
+    return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": parts[0].metadata.kernelspec})
 
 
 def is_parameters(cell: nbformat.NotebookNode) -> bool:
@@ -71,14 +70,16 @@ def _clone_cell(address: str | None) -> list[nbformat.NotebookNode]:
     return [nbformat.v4.new_code_cell("\n".join(lines), id="clone")]
 
 
-def _all_parameters(parts: list[nbformat.NotebookNode]) -> nbformat.NotebookNode:
-    """Every notebook's parameters in one cell; of two with the same name the first stays."""
-    lines = {}
-    for cell in (cell for part in parts for cell in part.cells if is_parameters(cell)):
-        for name, line in _assignments(cell.source):
-            lines.setdefault(name, line)
-    source = "\n".join(lines.values())
-    return nbformat.v4.new_code_cell(source, id="parameters", metadata={"tags": ["parameters"]})
+def _unseen(cell: nbformat.NotebookNode, bootstrap: str, seen: set[str]) -> str:
+    """The cell's source without the parameters in `seen`, or the bootstrap if that is; updates `seen`."""
+    if is_parameters(cell):
+        new = {name: line for name, line in _assignments(cell.source) if name not in seen}
+        seen |= set(new)
+        return "\n".join(new.values())
+    if cell.source == bootstrap and bootstrap in seen:
+        return ""
+    seen.add(cell.source)
+    return cell.source
 
 
 def _assignments(source: str) -> list[tuple[str, str]]:
@@ -91,9 +92,9 @@ def _assignments(source: str) -> list[tuple[str, str]]:
     ]
 
 
-def _plain(cell: nbformat.NotebookNode, cell_id: str) -> nbformat.NotebookNode:
+def _plain(cell: nbformat.NotebookNode, source: str, cell_id: str) -> nbformat.NotebookNode:
     make = nbformat.v4.new_code_cell if cell.cell_type == "code" else nbformat.v4.new_markdown_cell
-    return make(cell.source, id=cell_id[:64], metadata=cell.metadata)
+    return make(source, id=cell_id, metadata=cell.metadata)
 
 
 if __name__ == "__main__":

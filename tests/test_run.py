@@ -38,15 +38,21 @@ Image.new("RGB", (2000, 1000), "brown")
 def two_notebooks(concepts, tmp_path, monkeypatch):
     """Instead of the six: one that saves a concept, one that shows what a notebook may show."""
     parameters = {"metadata": {"tags": ["parameters"]}}
-    cells = {
+    code = {
         "1_first.ipynb": [new_code_cell('CONCEPT = "other"\nBASE_MODEL = None', **parameters), FIRST],
         "2_second.ipynb": [new_code_cell('CONCEPT = "other"  # yours', **parameters), SECOND],
     }
     paths = []
-    for name, (parameters, source) in cells.items():
-        code = [new_code_cell(BOOTSTRAP), parameters, new_code_cell(source.strip())]
+    for name, (parameters, source) in code.items():
+        cells = [
+            new_markdown_cell("# Title"),
+            new_code_cell(BOOTSTRAP),
+            new_markdown_cell("What you can change"),
+            parameters,
+            new_code_cell(source.strip()),
+        ]
         paths.append(tmp_path / name)
-        nbformat.write(new_notebook(cells=[new_markdown_cell("# Title"), *code], metadata=KERNEL), paths[-1])
+        nbformat.write(new_notebook(cells=cells, metadata=KERNEL), paths[-1])
     for module in (run, publish, all_in_one):
         monkeypatch.setattr(module, "notebooks", lambda: paths)
     return paths
@@ -123,7 +129,7 @@ def test_published_notebooks_keep_their_source(published):
     for notebook in published:
         assert [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"] == [1, 2, 3]
         assert "injected" not in str(notebook) and "papermill" not in str(notebook.metadata)
-        assert "other" in notebook.cells[2].source
+        assert "other" in notebook.cells[3].source
         nbformat.validate(notebook)
 
 
@@ -141,7 +147,8 @@ def test_the_joined_notebook_has_everything_once(two_notebooks):
     nbformat.validate(joined)
     sources = [cell.source for cell in joined.cells]
     assert sources.count(BOOTSTRAP) == 1
-    assert sources.index(FIRST.strip()) < sources.index(SECOND.strip())
+    assert sources.index(BOOTSTRAP) < sources.index(FIRST.strip()) < sources.index(SECOND.strip())
+    assert sources.count("# Title") == 2 and sources.count("What you can change") == 1
     (parameters,) = [cell.source for cell in joined.cells if all_in_one.is_parameters(cell)]
     assert parameters == 'CONCEPT = "other"\nBASE_MODEL = None'
 
