@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
 from .muon import make_optimizers, set_lr
@@ -55,7 +55,7 @@ def sit(
     """
     folder.mkdir(parents=True, exist_ok=True)
     optimizers = make_optimizers([model], plan.lr)
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(_AVERAGE_DECAY))
+    average = AveragedModel(model, multi_avg_fn=_average)
     checkpoint = folder / f"{plan.name}.pt"
     first = _restore(checkpoint, model, average, optimizers)
     saved, losses = time.monotonic(), []
@@ -70,6 +70,13 @@ def sit(
             _save(checkpoint, step + 1, model, average, optimizers)
             saved = time.monotonic()
     return average.module.eval()
+
+
+@torch.no_grad()
+def _average(averages, current, count) -> None:
+    """An exponential moving average that forgets the untrained weights soon: it decays quicker at first."""
+    decay = min(_AVERAGE_DECAY, (1 + int(count)) / (10 + int(count)))
+    torch._foreach_lerp_(averages, list(current), 1 - decay)
 
 
 def _descend(model, optimizers, loss: torch.Tensor) -> float:
