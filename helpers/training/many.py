@@ -105,7 +105,7 @@ def _train(
         model = load_model(concepts[0], processes.device, announce=print if processes.is_main else None)
         watches = [_watch(concept, model, processes, scorer, started) for concept in concepts]
         run_loop(model, watches, processes)
-    except torch.OutOfMemoryError as error:
+    except torch.cuda.OutOfMemoryError as error:
         raise UserError(
             "The GPU's memory is full: set train_batch_size to 1, or gradient_checkpointing, or quantize "
             "to “4bit”, and train again. It goes on from the last checkpoint where the settings allow it."
