@@ -3,6 +3,7 @@
 Every word of the world is one token; any other text falls into pieces, down to single bytes.
 """
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -58,10 +59,16 @@ def build_tokenizer(folder: Path) -> CLIPTokenizer:
     vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
     tokenizer = CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=MAX_LENGTH)
     tokenizer.save_pretrained(folder)
+    _write_older_form(folder, vocabulary, merges)
     return tokenizer
 
 
-def _merges(learner: Tokenizer) -> list[tuple[str, str]]:
-    import json
+def _write_older_form(folder: Path, vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> None:
+    """`vocab.json` and `merges.txt`, as Stable Diffusion 1.5 ships them and older libraries read them."""
+    (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
+    lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
+
+def _merges(learner: Tokenizer) -> list[tuple[str, str]]:
     return [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
