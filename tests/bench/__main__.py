@@ -1,0 +1,54 @@
+"""`make bench`: all parts, or `python -m tests.bench --only steps`."""
+
+import argparse
+import os
+
+from helpers.errors import UserError
+from helpers.places import ROOT_VARIABLE
+from helpers.quiet import quiet_loading
+
+from .gain import measure_gain
+from .geometry import measure_sd15
+from .judged import measure_scores
+from .ledger import PATH, Ledger, this_machine
+from .memory import measure_memory
+from .setting import FOLDER
+from .steps import measure_compiled, measure_steps
+from .table import write_table
+
+PARTS = {
+    "steps": measure_steps,
+    "memory": measure_memory,
+    "gain": measure_gain,
+    "score": measure_scores,
+    "sd15": measure_sd15,
+    "compiled": measure_compiled,
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="tests.bench", description="The trainer against the well-known ones."
+    )
+    parser.add_argument("--only", choices=PARTS, metavar="PART", help=f"one of {', '.join(PARTS)}")
+    only = parser.parse_args(arguments).only
+    os.environ[ROOT_VARIABLE] = str(FOLDER / "concepts")
+    ledger = Ledger(PATH, this_machine())
+    for name in [only] if only else PARTS:
+        _measure(name, ledger)
+    print(write_table(ledger.content()))
+
+
+def _measure(name: str, ledger: Ledger) -> None:
+    """One part; what keeps it from being measured is noted, and the others go on."""
+    try:
+        with quiet_loading():
+            PARTS[name](ledger)
+        ledger.say_why_not(name, None)
+    except UserError as error:
+        print(error)
+        ledger.say_why_not(name, str(error))
+
+
+if __name__ == "__main__":
+    main()

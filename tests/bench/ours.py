@@ -1,0 +1,72 @@
+"""The trainer as the bench drives it: the functions that `train` is made of, one step at a time."""
+
+import time
+
+from helpers.concept import Concept
+from helpers.tokens import initializer_ids
+from helpers.training.held_out import HeldOutScore
+from helpers.training.initializers import fixed_loss, rank_initializers
+from helpers.training.learner import Learner
+from helpers.training.model import Model
+from helpers.training.processes import Processes
+from helpers.training.result import Rows
+from helpers.training.update import make_scaler, update
+from helpers.training.watch import Watch
+
+from .setting import INITIALIZER
+
+CANDIDATES = (INITIALIZER, "brown", "tall", "leaves")
+
+
+class BareOurs:
+    """Steps and nothing else, for the time that a step takes. The latents' cache is made first."""
+
+    def __init__(self, concept: Concept, model: Model):
+        self.model, self.processes = model, Processes()
+        self.learner = Learner(concept, model, self.processes)
+        self.scaler = make_scaler(model)
+
+    def step(self) -> None:
+        self.update()
+
+    def update(self) -> float:
+        return update(self.model, [self.learner], self.scaler, self.processes)[0]
+
+    def rows(self) -> Rows:
+        return self.learner.copy_rows()
+
+
+class Ours(BareOurs):
+    """A whole run: initializers tried, fixed loss and held-out score, checkpoints, log.
+
+    When it has stopped by itself its steps go on without these, so that its curve can be drawn on.
+    """
+
+    def __init__(self, concept: Concept, model: Model):
+        started = time.monotonic()
+        super().__init__(concept, model)
+        best = rank_initializers(self.learner, model, CANDIDATES)[0].words
+        self._start_from(best)
+        score = HeldOutScore(concept.changed(initializer_token=best), model)
+        self.watch = Watch(
+            self.learner, model, self.processes, fixed_loss(self.learner, model), score, started
+        )
+        self.watch.begin()
+
+    @property
+    def ended(self) -> bool:
+        return self.learner.ended is not None
+
+    @property
+    def result(self) -> Rows:
+        """The rows that the run kept."""
+        return self.learner.progress.best.rows
+
+    def step(self) -> None:
+        loss = self.update()
+        if not self.ended:
+            self.watch.after_step(loss, interrupted=False)
+
+    def _start_from(self, words: str) -> None:
+        for learned, tokenizer in zip(self.learner.rows, self.model.components.tokenizers, strict=True):
+            learned.start_from(initializer_ids(tokenizer, words, self.learner.concept.vectors))

@@ -1,0 +1,72 @@
+"""Which runs are made, and at which of their steps somebody looks."""
+
+from dataclasses import dataclass
+
+SEEDS = range(5)
+SWEEP_SEEDS = range(2)
+RATES = (5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2)
+OWN_RATE = RATES[0]  # the source's
+OWN_STEPS = 1000
+AT_MOST = 4000
+OUR_STEPS = 600
+LONG_SEED, LONG_STEPS = 99, 2000
+
+# The steps whose rows are judged.
+OUR_LOOKS = (25, 50, 100, 150, 200, 300, 400)
+THEIR_LOOKS = (100, 200, 400, 600, 800, 1000)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of one loop.
+
+    Attributes:
+        kind: `ours`, or one of `rivals.RIVALS`.
+        steps: after these it ends, or
+        at_most: goes on up to these, until its loss is down to the target.
+        rate: a rival's learning rate; ours has its default.
+    """
+
+    kind: str
+    seed: int
+    steps: int
+    rate: float | None = None
+    at_most: int = 0
+
+    @property
+    def name(self) -> str:
+        """For example `source/5e-04/seed0`, `ours/seed0`."""
+        rate = [f"{self.rate:.0e}"] if self.rate else []
+        return "/".join([self.kind, *rate, f"seed{self.seed}"])
+
+    @property
+    def measurement(self) -> str:
+        """Its curve's name in the ledger."""
+        return f"runs/{self.name}"
+
+    def score(self, look: int | str) -> str:
+        """In the ledger, the name of the judge's score of its rows at a step, or of its `result`."""
+        return f"scores/{self.name}/{look}"
+
+    def looks_after(self, step: int) -> bool:
+        """Whether the loss is measured here: often while it falls, seldom later."""
+        if self.kind == "ours":
+            return step % (5 if step <= 100 else 25) == 0
+        return step % (25 if step <= OWN_STEPS else 100) == 0
+
+    def goes_on(self, step: int, loss: float, target: float | None) -> bool:
+        reached = target is not None and loss <= target
+        return step < self.steps or (step < self.at_most and not reached)
+
+
+def our_run(seed: int) -> Run:
+    return Run("ours", seed, OUR_STEPS)
+
+
+def their_run(kind: str, rate: float, seed: int) -> Run:
+    """1,000 steps; at the source's own rate it goes on beyond, up to a limit, until it gets there."""
+    return Run(kind, seed, OWN_STEPS, rate, at_most=AT_MOST if rate == OWN_RATE else 0)
+
+
+# What these come down to is what there is to gain.
+LONG_RUNS = (Run("ours", LONG_SEED, LONG_STEPS), Run("source", LONG_SEED, LONG_STEPS, rate=5e-3))
