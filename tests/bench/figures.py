@@ -82,6 +82,12 @@ def _score_ratio(found: Measurements) -> float:
     return seconds["source"] / seconds["ours"]
 
 
+def _score_seconds(found: Measurements) -> dict[str, float | None]:
+    """None for a loop that did not come to the score."""
+    seconds = score_times(found).items()
+    return {name: round(value, 2) if math.isfinite(value) else None for name, value in seconds}
+
+
 def _sample_ratio(found: Measurements) -> float:
     """A source's step is one sample; a step of ours is a batch."""
     steps = found["steps"]
@@ -112,7 +118,7 @@ _FIGURES: dict[str, Callable[[Measurements], Any]] = {
     "gain_seconds": gain_seconds,
     "final_gain_time_ratio_source": _final_gain_ratio,
     "score_time_ratio_best_lr": _score_ratio,
-    "score_seconds": score_times,
+    "score_seconds": _score_seconds,
     "scores": scores,
     "best_lr": lambda found: {kind: best_rate(found, kind) for kind in _KINDS},
     "step_time_ratio_batch1": _step_ratio("steps", "ours_batch1"),

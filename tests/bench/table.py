@@ -92,7 +92,8 @@ def _score_rows(content: dict[str, Any]) -> list[tuple[str, ...]]:
             theirs = [_score(scores[f"{kind}{suffix}"]) for kind in ("source", "diffusers")]
             rows.append((f"identity and prompt, {name}", *theirs, _score(scores["ours"]), ""))
     if content["score_seconds"] is not None:
-        theirs, ours = (f"{content['score_seconds'][kind]:.1f} s" for kind in ("source", "ours"))
+        times = (content["score_seconds"][kind] for kind in ("source", "ours"))
+        theirs, ours = ("never" if time is None else f"{time:.1f} s" for time in times)
         ratio = _times(content["score_time_ratio_best_lr"])
         rows.append(("an equal score, their best rate", theirs, "", ours, ratio))
     return rows
