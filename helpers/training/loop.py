@@ -2,16 +2,16 @@
 
 import time
 
+import torch
+
 from .interrupts import Interrupts
 from .model import Model
 from .processes import Processes
-from .update import make_scaler, update
+from .update import update
 from .watch import Watch
 
-_TIMED_STEPS = range(2, 7)  # the first one warms up
 
-
-def run_loop(model: Model, watches: list[Watch], processes: Processes) -> None:
+def run_loop(model: Model, watches: list[Watch], processes: Processes, scaler: torch.amp.GradScaler) -> None:
     """Step until every learner has ended.
 
     A stop file ends its own learner after the step, an interrupt ends all.
@@ -19,18 +19,13 @@ def run_loop(model: Model, watches: list[Watch], processes: Processes) -> None:
     Raises:
         KeyboardInterrupt: the kernel was interrupted; everything was saved first.
     """
-    scaler = make_scaler(model)
     with Interrupts() as interrupts:
         for watch in watches:
             watch.begin()
-        taken, started = 0, time.monotonic()
+        pace = Pace()
         while active := [watch for watch in watches if not watch.learner.ended]:
             losses = update(model, [watch.learner for watch in active], scaler, processes)
-            taken += 1
-            if taken == _TIMED_STEPS.start - 1:
-                started = time.monotonic()
-            if taken == _TIMED_STEPS.stop - 1 and processes.is_main:
-                print(_minutes(active, (time.monotonic() - started) / (len(_TIMED_STEPS))))
+            pace.count(active, processes)
             interrupted = processes.any(interrupts.asked)
             for watch, loss in zip(active, losses, strict=True):
                 watch.after_step(loss, interrupted)
@@ -38,8 +33,19 @@ def run_loop(model: Model, watches: list[Watch], processes: Processes) -> None:
         raise KeyboardInterrupt
 
 
-def _minutes(watches: list[Watch], seconds: float) -> str:
-    left = max(watch.learner.settings.max_train_steps - watch.learner.progress.step for watch in watches)
-    return (
-        f"{seconds:.2f} s a step: {left * seconds / 60:.1f} minutes at most, looking and samples not counted."
-    )
+class Pace:
+    """Times the first steps, and says once how long the run may take."""
+
+    TIMED = 5
+
+    def __init__(self):
+        self.steps, self.started = -1, 0.0  # the first step warms up
+
+    def count(self, watches: list[Watch], processes: Processes) -> None:
+        self.steps += 1
+        if self.steps == 0:
+            self.started = time.monotonic()
+        if self.steps == self.TIMED and processes.is_main:
+            seconds = (time.monotonic() - self.started) / self.TIMED
+            left = max(watch.steps_left() for watch in watches) * seconds / 60
+            print(f"{seconds:.2f} s a step: {left:.1f} minutes at most, looking and samples not counted.")

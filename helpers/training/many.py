@@ -9,7 +9,7 @@ import torch
 
 from ..concept import Concept
 from ..errors import UserError
-from .checkpoint import load_checkpoint
+from .checkpoint import load_checkpoint, restore_random_states
 from .former import finished, is_another, made_with, put_aside, write_made_with
 from .held_out import HeldOutScore, Scorer
 from .initializers import fixed_loss
@@ -18,6 +18,7 @@ from .loop import run_loop
 from .model import Model, load_model
 from .outcome import Outcome
 from .processes import Processes
+from .update import make_scaler
 from .watch import Watch
 from .whole_pipeline import save_pipeline
 
@@ -103,8 +104,9 @@ def _train(
         return
     try:
         model = load_model(concepts[0], processes.device, announce=print if processes.is_main else None)
-        watches = [_watch(concept, model, processes, scorer, started) for concept in concepts]
-        run_loop(model, watches, processes)
+        scaler = make_scaler(model)
+        watches = [_watch(concept, model, processes, scorer, started, scaler) for concept in concepts]
+        run_loop(model, watches, processes, scaler)
     except torch.cuda.OutOfMemoryError as error:
         raise UserError(
             "The GPU's memory is full: set train_batch_size to 1, or gradient_checkpointing, or quantize "
@@ -113,15 +115,23 @@ def _train(
 
 
 def _watch(
-    concept: Concept, model: Model, processes: Processes, scorer: ConceptScorer | None, started: float
+    concept: Concept,
+    model: Model,
+    processes: Processes,
+    scorer: ConceptScorer | None,
+    started: float,
+    scaler: torch.amp.GradScaler,
 ) -> Watch:
     """A learner and all that looks after it, where its last checkpoint left it."""
     learner = Learner(concept, model, processes)
     judge: Scorer = partial(scorer, concept) if scorer else HeldOutScore(concept, model)
+    fixed = fixed_loss(learner, model)
     state = load_checkpoint(concept.training_folder)
     if state:
-        learner.load_state_dict(state)
-    return Watch(learner, model, processes, fixed_loss(learner, model), judge, started)
+        learner.load_state_dict(state["learner"])
+        restore_random_states(state["random"])
+        scaler.load_state_dict(state["scaler"])
+    return Watch(learner, model, processes, fixed, judge, started, scaler)
 
 
 def _save_pipelines(concepts: list[Concept]) -> None:

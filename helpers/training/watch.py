@@ -5,7 +5,7 @@ import time
 import torch
 
 from ..concept import Concept
-from .checkpoint import save_checkpoint
+from .checkpoint import random_states, save_checkpoint
 from .evaluation import FixedLoss
 from .held_out import Scorer
 from .interrupts import clear_request, stop_requested
@@ -33,7 +33,8 @@ class Watch:
     Args:
         fixed: the fixed loss, which only says when to stop.
         scorer: the judge, which says which checkpoint is the result; more is better.
-        seconds: what the run had taken before its first step.
+        started: `time.monotonic()` when the sitting began.
+        scaler: the run's loss scaling, kept in the checkpoints.
     """
 
     def __init__(
@@ -44,9 +45,10 @@ class Watch:
         fixed: FixedLoss,
         scorer: Scorer,
         started: float,
+        scaler: torch.amp.GradScaler | None = None,
     ):
         self.learner, self.model, self.processes = learner, model, processes
-        self.fixed, self.scorer = fixed, scorer
+        self.fixed, self.scorer, self.scaler = fixed, scorer, scaler
         self.noise = sample_noise(learner.concept, learner.latents.shape)
         self.sitting = started - learner.progress.seconds
         self.log = Log(self.concept.training_folder, learner.progress.step) if processes.is_main else None
@@ -58,6 +60,9 @@ class Watch:
     @property
     def step(self) -> int:
         return self.learner.progress.step
+
+    def steps_left(self) -> int:
+        return self.learner.settings.max_train_steps - self.step
 
     def begin(self) -> None:
         """Look at the initializer before the first step; a run that goes on only says so."""
@@ -117,8 +122,12 @@ class Watch:
             save_sample(self.concept, self.model, self.noise, self.step)
 
     def _checkpoint(self) -> None:
-        if self.processes.is_main:
-            save_checkpoint(self.concept.training_folder, self.learner.state_dict())
+        if not self.processes.is_main:
+            return
+        state = {"learner": self.learner.state_dict(), "random": random_states()}
+        if self.scaler:
+            state["scaler"] = self.scaler.state_dict()
+        save_checkpoint(self.concept.training_folder, state)
 
     def _asked_to_stop(self) -> bool:
         return self.processes.any(stop_requested(self.concept.training_folder))

@@ -1,0 +1,110 @@
+"""Several words in one run, and several processes on one batch."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+
+from helpers import places
+from helpers.training import train, train_many
+from helpers.training.log import read_log, series
+from helpers.training.result import load_rows
+
+# One update of the concept in this environment; each process writes what it saw.
+_ONE_UPDATE = """
+    import json, sys
+    import torch
+    from helpers.concept import Concept
+    from helpers.training.learner import Learner
+    from helpers.training.model import load_model
+    from helpers.training.processes import Processes
+    from helpers.training.update import make_scaler, update
+
+    concept = Concept.load("grooty")
+    processes = Processes()
+    model = load_model(concept, processes.device)
+    learner = Learner(concept, model, processes)
+    kept = []
+    learner.optimizer.step = lambda: kept.append(learner.parameters()[0].grad.flatten().tolist())
+    losses = update(model, [learner], make_scaler(model), processes)
+    seen = {"count": processes.count, "index": processes.index, "loss": losses[0], "gradient": kept[0]}
+    with open(f"{sys.argv[1]}/{processes.index}.json", "w") as file:
+        json.dump(seen, file)
+    processes.close()
+"""
+
+
+@pytest.fixture
+def tiny(grooty, families):
+    quick = {"resolution": 64, "sample_every": 0, "max_grad_norm": None, "mixed_precision": "no"}
+    return grooty.changed(base_model=str(families["sd1"]), training=quick)
+
+
+def _launch(arguments, processes):
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc_per_node={processes}",
+    ]
+    command = [*torchrun, *arguments] if processes > 1 else [sys.executable, *arguments]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "yes", "OMP_NUM_THREADS": "1"}
+    environment["PYTHONPATH"] = str(places.repository_folder())
+    done = subprocess.run(
+        command, env=environment, cwd=places.repository_folder(), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def _one_update(concept, processes, folder):
+    concept.save()
+    folder.mkdir()
+    script = folder / "one_update.py"
+    script.write_text(textwrap.dedent(_ONE_UPDATE))
+    _launch([str(script), str(folder)], processes)
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+
+
+def test_two_processes_have_the_gradient_of_one_with_the_whole_batch(tiny, tmp_path):
+    (whole,) = _one_update(tiny.changed(training={"train_batch_size": 4}), 1, tmp_path / "one")
+    halves = _one_update(tiny.changed(training={"train_batch_size": 2}), 2, tmp_path / "two")
+    assert [half["count"] for half in halves] == [2, 2] and [half["index"] for half in halves] == [0, 1]
+    assert halves[0]["gradient"] == halves[1]["gradient"]
+    gradient, expected = (torch.tensor(seen["gradient"]) for seen in (halves[0], whole))
+    assert torch.allclose(gradient, expected, rtol=1e-4, atol=1e-6 * expected.abs().max().item())
+    assert halves[0]["loss"] == pytest.approx(whole["loss"], rel=1e-5)
+
+
+def test_only_the_main_process_writes(tiny):
+    tiny.save()
+    printed = _launch(["-m", "helpers.training", str(tiny.folder)], processes=2)
+    assert printed.count("grooty: 4 steps") == 1
+    assert series(read_log(tiny.training_folder), "loss")[0] == [1, 2, 3, 4]
+    assert len(list((tiny.training_folder / "tensorboard").iterdir())) == 1
+
+
+def test_a_word_learned_beside_another_is_the_word_learned_alone(tiny):
+    both = [tiny, tiny.changed(name="second", placeholder_token="<second>", training={"seed": 7})]
+    second = both[1]
+    second.save()
+    second.images_folder.symlink_to(tiny.images_folder)
+    together = train_many(both)
+    rows = [load_rows(concept.embeds_path)[0] for concept in both]
+    assert [outcome.concept for outcome in together] == ["grooty", "second"]
+    for concept, beside in zip(both, rows, strict=True):
+        train(concept, fresh=True)
+        assert torch.allclose(load_rows(concept.embeds_path)[0], beside, atol=1e-4)
+    assert not torch.allclose(*rows, atol=1e-4)
+
+
+def test_each_word_stops_by_itself(tiny):
+    other = tiny.changed(name="second", placeholder_token="<second>", training={"max_train_steps": 2})
+    other.save()
+    other.images_folder.symlink_to(tiny.images_folder)
+    assert [outcome.steps for outcome in train_many([tiny, other])] == [4, 2]
