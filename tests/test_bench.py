@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from helpers.training.processes import Processes
 from helpers.training.result import load_rows
 from tests.bench import runs, setting, table
 from tests.bench.figures import figures
@@ -34,7 +35,8 @@ MACHINE = {"processor": "a processor", "threads": 2, "torch": "2"}
 def folder(concepts, tmp_path, monkeypatch):
     """The bench's own folders, in a temporary place."""
     monkeypatch.setattr(setting, "FOLDER", tmp_path / "bench")
-    return tmp_path
+    yield tmp_path
+    Processes().close()
 
 
 def stepped(loop, steps=STEPS):
