@@ -7,12 +7,12 @@ from PIL import Image
 from torch import nn
 
 from ..concept import Concept
+from ..embeddings import read_rows
 from ..grid import image_grid
 from .latents import decode
 from .learner import Learner
 from .model import Model, load_model
 from .processes import Processes
-from .result import load_rows
 from .schedule import learning_rate
 from .sentences import token_ids
 from .step import squared_errors, target_of
@@ -62,7 +62,7 @@ def by_hand(concept: Concept) -> ByHand:
     Raises:
         UserError: the concept was not trained yet, or its model can't be loaded.
     """
-    rows = load_rows(concept.embeds_path)
+    rows = read_rows(concept)
     processes = Processes()
     model = load_model(concept, processes.device)
     learner = Learner(concept, model, processes)

@@ -1,5 +1,6 @@
 """What is looked at and kept between the steps of one learner."""
 
+import math
 import time
 
 import torch
@@ -80,7 +81,7 @@ class Watch:
         """Log the step, look where it is time to look, and end the learner where it is time to end."""
         self.learner.progress.step += 1
         self.learner.progress.seconds = time.monotonic() - self.sitting
-        if not (torch.tensor(loss).isfinite() and self.learner.is_finite()):
+        if not (math.isfinite(loss) and self.learner.is_finite()):
             self._end("failed", TOO_LARGE.format(step=self.step, kept=self.learner.progress.best.step))
             return
         self._log_step(loss)
@@ -103,14 +104,14 @@ class Watch:
             self._end(*(("learned", LEARNED) if learned else ("ceiling", CEILING)))
 
     def _evaluate(self) -> None:
-        loss = self.processes.agree(self.fixed(self.model))
+        loss = self.processes.agree(self.fixed(self.model) if self.processes.is_main else None)
         self.learner.progress.fixed_losses[self.step] = loss
         self._write(fixed_loss=loss)
 
     def _keep_if_best(self) -> None:
         """Score the rows; keep them among the steps, and as the result if nothing was better."""
         rows, best = self.learner.copy_rows(), self.learner.progress.best
-        score = self.processes.agree(self.scorer(self.model))
+        score = self.processes.agree(self.scorer(self.model) if self.processes.is_main else None)
         self._write(score=score)
         if best is None or score > best.score:
             self.learner.progress.best = Best(self.step, score, rows)

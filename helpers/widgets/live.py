@@ -55,8 +55,9 @@ class LiveTraining(ipywidgets.VBox):
 
     def _look_on(self) -> None:
         while not self.has_ended():
-            time.sleep(_EVERY)
             self.show()
+            time.sleep(_EVERY)
+        self.show()
 
 
 def _sentence(lines: list[dict]) -> str:
