@@ -48,6 +48,7 @@ class Ours(BareOurs):
         best = rank_initializers(self.learner, model, CANDIDATES)[0].words
         self._start_from(best)
         score = HeldOutScore(concept.changed(initializer_token=best), model)
+        concept.training_folder.mkdir()
         fixed = fixed_loss(self.learner, model)
         self.watch = Watch(self.learner, model, self.processes, fixed, score, started, self.scaler)
         self.watch.begin()
