@@ -52,7 +52,7 @@ class Run:
         """Whether the loss is measured here: often while it falls, seldom later."""
         if self.kind == "ours":
             return step % (5 if step <= 100 else 25) == 0
-        return step % (25 if step <= OWN_STEPS else 100) == 0
+        return step % (10 if step <= 200 else 50 if step <= OWN_STEPS else 200) == 0
 
     def goes_on(self, step: int, loss: float, target: float | None) -> bool:
         reached = target is not None and loss <= target
