@@ -24,7 +24,7 @@ from .tokenizer import build_tokenizer
 SHARDS = 10
 _JUDGED_DRAWINGS = 5_000
 _ROUND_TRIPS = 12_000
-FIRST_SITTING = Plan("diffusion-1", pictures=200_000, batch=64, lr=3e-3, cooldown=0.5)
+FIRST_SITTING = Plan("diffusion-1", pictures=128_000, batch=64, lr=3e-3, cooldown=0.5)
 
 
 def work_folder() -> Path:

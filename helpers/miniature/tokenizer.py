@@ -43,7 +43,7 @@ def build_tokenizer(folder: Path) -> CLIPTokenizer:
     trainer = trainers.BpeTrainer(
         vocab_size=4_000,
         min_frequency=2,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         end_of_word_suffix="</w>",
         show_progress=False,
     )

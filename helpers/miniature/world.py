@@ -123,6 +123,8 @@ def readable(attribute: str, drawing: Drawing) -> bool:
     colorless = drawing.style in ("pencil sketch", "blueprint", HELD_OUT_STYLE)
     if attribute == "color":
         return not colorless
+    if attribute == "pattern":
+        return not colorless
     if attribute == "second_color":
         return not colorless and drawing.toy.pattern != "plain"
     if attribute == "scene":
