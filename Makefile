@@ -12,7 +12,7 @@ RUNS := .venv/.installed
 TESTS := .venv/.installed-dev
 endif
 
-.PHONY: help run lab test test-oldest lint miniature miniature-report bench outputs all-in-one constraints
+.PHONY: help run lab test test-oldest lint miniature miniature-report held-out-scores bench outputs all-in-one constraints
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
@@ -38,6 +38,9 @@ miniature: $(RUNS) ## build the miniature Stable Diffusion from nothing
 
 miniature-report: $(RUNS) ## measure the miniature
 	$(PYTHON) -m helpers.miniature report
+
+held-out-scores: $(RUNS) ## teach three toys that were held out with three seeds, and score them
+	$(PYTHON) -m helpers.held_out_scores
 
 bench: $(RUNS) ## the trainer against the well-known ones
 	$(PYTHON) -m tests.bench

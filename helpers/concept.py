@@ -77,7 +77,7 @@ class Concept(_Settings):
     what_to_teach: Literal["object", "style"] = "object"
     placeholder_token: str
     initializer_token: str = "toy"
-    vectors: Annotated[int, Field(ge=1, le=32)] = 1
+    vectors: Annotated[int, Field(ge=1, le=32)] = 2
     base_model: str = "miniature"
     own_templates: list[str] = []
     training: TrainingSettings = TrainingSettings()

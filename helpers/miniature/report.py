@@ -65,6 +65,7 @@ def measure(folder: Path | None = None) -> tuple[dict, list[Asked], list[Image.I
     folder = folder or miniature_folder()
     judge = Judge.load(folder)
     pipeline = load_pipeline(str(folder), dtype=torch.float32, device="cpu")
+    pipeline.set_progress_bar_config(disable=True)
     asked = fresh_captions(CAPTIONS)
     images = draw(pipeline, [one.caption for one in asked])
     readings = judge.read(images)
