@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-import matplotlib
+from matplotlib.figure import Figure
 from PIL import Image
 
 from ..grid import image_grid
@@ -112,7 +112,7 @@ def _of_the_world(asked: list[Asked]) -> list[Image.Image]:
 
 
 def _plot_losses(training: dict, path: Path) -> None:
-    figure = matplotlib.figure.Figure(figsize=(7, 3), layout="constrained")
+    figure = Figure(figsize=(7, 3), layout="constrained")
     axes = figure.subplots()
     before = 0
     for sitting in training["sittings"]:
