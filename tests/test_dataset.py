@@ -57,7 +57,7 @@ def test_the_same_seed_draws_the_same_sentences_and_flips(grooty):
 
 
 def test_all_sentences_occur_the_person_s_own_too():
-    concept = Concept.make("grooty", own_templates=["my {} in the sink"])
+    concept = Concept.make("grooty", vectors=1, own_templates=["my {} in the sink"])
     draw = random.Random(0)
     seen = {draw_prompt(concept, draw) for _ in range(1000)}
     assert "my <grooty> in the sink" in seen

@@ -21,7 +21,7 @@ from .drawing import PICTURE_SIDE
 from .labels import ATTRIBUTES, UNREADABLE
 from .sitting import Plan, generator_of, sit
 
-PLAN = Plan("judge", pictures=70_000, batch=50, lr=2e-3, cooldown=0.7)
+PLAN = Plan("judge", pictures=210_000, batch=50, lr=2e-3, cooldown=0.7)
 
 
 class JudgeNetwork(nn.Module):

@@ -29,6 +29,7 @@ def make_concept(name: str, **training) -> Concept:
         name,
         placeholder_token=WORD,
         initializer_token=INITIALIZER,
+        vectors=1,
         training={"sample_every": 0, **training},
     )
     shutil.rmtree(concept.folder, ignore_errors=True)
