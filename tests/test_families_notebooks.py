@@ -18,12 +18,13 @@ SHORT = {
     "train_batch_size": 1,
     "mixed_precision": "no",
 }
+DRAWING = {"DRAW_STEPS": 1, "PICTURE_SIZE": 64}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_series_runs(family, families, grooty, tmp_path):
-    given = {"CONCEPT": "grooty", "BASE_MODEL": str(families[family]), "TRAINING": SHORT}
+    given = {"CONCEPT": "grooty", "BASE_MODEL": str(families[family]), "TRAINING": SHORT, **DRAWING}
     for notebook in NOTEBOOKS:
         run_notebook(notebook, tmp_path / "notebooks", given)
     assert Concept.load("grooty").base_model == str(families[family])

@@ -25,6 +25,11 @@ def same(one, other):
     return np.array_equal(pixels(one), pixels(other))
 
 
+def distance(one, other):
+    """The largest difference of a pixel; places in a batch may differ by rounding."""
+    return np.abs(pixels(one).astype(int) - pixels(other).astype(int)).max()
+
+
 def known_rows(base_model, words):
     """The rows of words that the model knows, from each of its text encoders."""
     parts = load_components(base_model)
@@ -159,7 +164,7 @@ def test_every_family_draws_its_word(family, families, concepts):
     pipeline = pipeline_with_word(concept)
     prompts = ["a photo of a <grooty>", "a photo of a green toy", "a photo of a red toy"]
     by_word, by_name, another = generate(pipeline, prompts, size=64, steps=2)
-    assert same(by_word, by_name) and not same(by_word, another)
+    assert distance(by_word, by_name) <= 1 < distance(by_word, another)
 
 
 def test_a_pipeline_without_a_word_draws_and_says_so():

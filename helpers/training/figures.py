@@ -3,10 +3,9 @@
 import io
 
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from ..concept import Concept
-from ..errors import UserError
 from ..grid import GAP, image_grid
 from .log import read_log, series
 from .outcome import Outcome
@@ -33,14 +32,10 @@ def plot_run(concept: Concept) -> Image.Image:
 
 
 def sample_sheet(concept: Concept, cell: int = 96) -> Image.Image:
-    """The strips drawn during training, one below the other, oldest first.
-
-    Raises:
-        UserError: none was drawn.
-    """
+    """The strips drawn during training, one below the other, oldest first; a note where none was drawn."""
     samples = saved_samples(concept)
     if not samples:
-        raise UserError("No samples were drawn: set sample_every to 100 or so, and train again.")
+        return _note("No samples were drawn: set sample_every to 100 or so, and train again.")
     pictures, captions = [], []
     for step, path in samples.items():
         strip = Image.open(path)
@@ -48,3 +43,9 @@ def sample_sheet(concept: Concept, cell: int = 96) -> Image.Image:
         pictures += [strip.crop((left, 0, left + strip.height, strip.height)) for left in lefts]
         captions += [f"step {step}"] * len(lefts)
     return image_grid(pictures, columns=len(lefts), captions=captions, cell=cell)
+
+
+def _note(text: str) -> Image.Image:
+    note = Image.new("RGB", (560, 40), "white")
+    ImageDraw.Draw(note).text((8, 10), text, fill="#333333", font=ImageFont.load_default(size=14))
+    return note
