@@ -9,6 +9,7 @@ from .sitting import Plan, autocast, generator_of, sit
 
 LATENT_CHANNELS = 4
 LATENT_DEVIATION = 0.08
+DECODER_PLAN = Plan("decoder", pictures=24_000, batch=8, lr=4e-3, cooldown=0.8)
 PLAN = Plan("vae", pictures=20_000, batch=8, lr=6e-3)
 
 
@@ -40,7 +41,21 @@ def to_tensor(pixels: np.ndarray, device: torch.device) -> torch.Tensor:
 def train_autoencoder(pixels: np.ndarray, folder, device: torch.device, plan: Plan = PLAN) -> AutoencoderKL:
     """Train on drawings (N, 64, 64, 3) uint8; set the scaling factor so that latents have deviation 1."""
     torch.manual_seed(0)
-    vae = new_autoencoder().to(device, memory_format=torch.channels_last)
+    vae = _train(new_autoencoder(), pixels, folder, device, plan)
+    vae.register_to_config(scaling_factor=1 / _deviation(vae, pixels[:2000], device))
+    return vae
+
+
+def train_decoder(vae: AutoencoderKL, pixels: np.ndarray, folder, device: torch.device) -> AutoencoderKL:
+    """Train the decoder on, the encoder left as it is, so that latents keep their meaning for the UNet."""
+    vae.requires_grad_(False)
+    vae.decoder.requires_grad_(True)
+    vae.post_quant_conv.requires_grad_(True)
+    return _train(vae, pixels, folder, device, DECODER_PLAN).requires_grad_(False)
+
+
+def _train(vae: AutoencoderKL, pixels, folder, device: torch.device, plan: Plan) -> AutoencoderKL:
+    vae.to(device, memory_format=torch.channels_last)
 
     def loss_of(step: int) -> torch.Tensor:
         generator = generator_of(step)
@@ -52,9 +67,7 @@ def train_autoencoder(pixels: np.ndarray, folder, device: torch.device, plan: Pl
             rebuilt = vae.decode(means + LATENT_DEVIATION * noise).sample
         return _loss(rebuilt.float() - images, means.float())
 
-    vae = sit(plan, vae, loss_of, folder)
-    vae.register_to_config(scaling_factor=1 / _deviation(vae, pixels[:2000], device))
-    return vae
+    return sit(plan, vae, loss_of, folder)
 
 
 def _loss(difference: torch.Tensor, means: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from ..places import data_folder, miniature_folder, repository_folder
-from .autoencoder import rebuild, train_autoencoder
+from .autoencoder import rebuild, train_autoencoder, train_decoder
 from .diffusion import encode_shards, new_scheduler, train_diffusion
 from .grooty import write_examples
 from .judge import train_judge
@@ -87,7 +87,8 @@ def _draw(work: Path) -> tuple[list[Path], CLIPTokenizer]:
 def _autoencoder(work: Path, shards: list[Path]) -> AutoencoderKL:
     if (work / "vae").exists():
         return AutoencoderKL.from_pretrained(work / "vae").eval()
-    vae = train_autoencoder(load_pixels(shards[:-1]), work, device())
+    pixels = load_pixels(shards[:-1])
+    vae = train_decoder(train_autoencoder(pixels, work, device()), pixels, work, device())
     vae.cpu().save_pretrained(work / "partial-vae")
     (work / "partial-vae").rename(work / "vae")
     return vae
@@ -116,8 +117,12 @@ def _shipped_model(folder: Path) -> nn.ModuleDict:
 
 def _note_training(work: Path, folder: Path, plans: list[Plan], seed_notes: list[dict]) -> Path:
     """Keep what the model card tells: for each sitting its pictures, minutes and losses."""
-    parts = [_note(work, "vae"), *([_note(work, plan.name) for plan in plans])]
-    notes = {"drawings": SHARDS * SHARD, "vae": parts[0], "sittings": seed_notes + parts[1:]}
+    notes = {
+        "drawings": SHARDS * SHARD,
+        "vae": _note(work, "vae"),
+        "decoder": _note(work, "decoder"),
+        "sittings": seed_notes + [_note(work, plan.name) for plan in plans],
+    }
     (folder / "training.json").write_text(json.dumps(notes, indent=1) + "\n")
     return folder
 

@@ -28,7 +28,7 @@ Made by `make miniature`; this page, its figures and pictures by `make miniature
 ## What it was trained on
 
 {drawings:,} drawings with three captions each, made by `helpers/miniature/`. Autoencoder: {vae_pictures:,}
-pictures in {vae_minutes} minutes. Text encoder and UNet: {pictures:,} pictures in {minutes} minutes, in
+pictures in {vae_minutes} minutes, then its decoder alone {decoder_pictures:,} in {decoder_minutes}. Text encoder and UNet: {pictures:,} pictures in {minutes} minutes, in
 {sittings} sitting(s). A quarter of the captions say, instead of a description, the name of one of {names}
 toys that have one.
 
@@ -78,6 +78,8 @@ def _text(folder: Path, report: dict, training: dict) -> str:
         drawings=training["drawings"],
         vae_pictures=training["vae"]["pictures"],
         vae_minutes=training["vae"]["minutes"],
+        decoder_pictures=training["decoder"]["pictures"],
+        decoder_minutes=training["decoder"]["minutes"],
         pictures=report["pictures_trained"],
         minutes=round(sum(sitting["minutes"] for sitting in sittings), 1),
         sittings=len(sittings),
