@@ -1,8 +1,8 @@
 """`make all-in-one`: one notebook out of the six, for a cloud where each would open on a machine of its own.
 
-The six are joined as they are, without outputs. What each of them repeats is there once: the cell
-that finds `helpers`, and a parameter that an earlier notebook has. `notebooks/all_in_one.ipynb` is
-never edited by hand: a test holds it in step with the six.
+The six are joined as they are, without outputs. What each of them repeats is there once: the cells
+that find `helpers` and the folder of concepts, and a parameter that an earlier notebook has.
+`notebooks/all_in_one.ipynb` is never edited by hand: a test holds it in step with the six.
 """
 
 import ast
@@ -27,7 +27,7 @@ def all_in_one_path() -> Path:
 def joined() -> nbformat.NotebookNode:
     """The six notebooks as one, without outputs."""
     parts = [nbformat.read(path, as_version=4) for path in notebooks()]
-    bootstrap = next(cell.source for cell in parts[0].cells if cell.cell_type == "code")
+    common = set.intersection(*map(_code, parts))
     cells = [
         nbformat.v4.new_markdown_cell(_INTRODUCTION, id="introduction"),
         *_clone_cell(places.REPOSITORY_ADDRESS),
@@ -35,7 +35,7 @@ def joined() -> nbformat.NotebookNode:
     seen = set()
     for number, part in enumerate(parts, start=1):
         for cell in part.cells:
-            source = _unseen(cell, bootstrap, seen)
+            source = _unseen(cell, common, seen)
             if source:
                 cells.append(_plain(cell, source, f"{number}-{cell.id}"))
             elif cells[-1].cell_type == "markdown" and not cells[-1].source.startswith("# "):
@@ -70,13 +70,17 @@ def _clone_cell(address: str | None) -> list[nbformat.NotebookNode]:
     return [nbformat.v4.new_code_cell("\n".join(lines), id="clone")]
 
 
-def _unseen(cell: nbformat.NotebookNode, bootstrap: str, seen: set[str]) -> str:
-    """The cell's source without the parameters in `seen`, or the bootstrap if that is; updates `seen`."""
+def _code(notebook: nbformat.NotebookNode) -> set[str]:
+    return {cell.source for cell in notebook.cells if cell.cell_type == "code"}
+
+
+def _unseen(cell: nbformat.NotebookNode, common: set[str], seen: set[str]) -> str:
+    """The cell's source without what is in `seen` of parameters and `common` cells; updates `seen`."""
     if is_parameters(cell):
         new = {name: line for name, line in _assignments(cell.source) if name not in seen}
         seen |= set(new)
         return "\n".join(new.values())
-    if cell.source == bootstrap and bootstrap in seen:
+    if cell.source in common and cell.source in seen:
         return ""
     seen.add(cell.source)
     return cell.source

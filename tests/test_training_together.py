@@ -77,7 +77,8 @@ def test_two_processes_have_the_gradient_of_one_with_the_whole_batch(tiny, tmp_p
     assert [half["count"] for half in halves] == [2, 2] and [half["index"] for half in halves] == [0, 1]
     assert halves[0]["gradient"] == halves[1]["gradient"]
     gradient, expected = (torch.tensor(seen["gradient"]) for seen in (halves[0], whole))
-    assert torch.allclose(gradient, expected, rtol=1e-4, atol=1e-6 * expected.abs().max().item())
+    # One process that takes the batch in two halves differs by as much: it is float32's rounding.
+    assert (gradient - expected).abs().max() < 2e-4 * expected.abs().max()
     assert halves[0]["loss"] == pytest.approx(whole["loss"], rel=1e-5)
 
 

@@ -1,5 +1,7 @@
 """The autoencoder: a picture of 64 x 64 becomes 4 x 16 x 16 latents, and back."""
 
+import copy
+
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
@@ -9,8 +11,9 @@ from .sitting import Plan, autocast, generator_of, sit
 
 LATENT_CHANNELS = 4
 LATENT_DEVIATION = 0.08
-DECODER_PLAN = Plan("decoder", pictures=24_000, batch=8, lr=4e-3, cooldown=0.8)
 PLAN = Plan("vae", pictures=20_000, batch=8, lr=6e-3)
+POLISH_DEVIATION = 0.03
+POLISH_PLAN = Plan("polish", pictures=32_000, batch=8, lr=4e-3, cooldown=0.8)
 
 
 def new_autoencoder() -> AutoencoderKL:
@@ -41,20 +44,24 @@ def to_tensor(pixels: np.ndarray, device: torch.device) -> torch.Tensor:
 def train_autoencoder(pixels: np.ndarray, folder, device: torch.device, plan: Plan = PLAN) -> AutoencoderKL:
     """Train on drawings (N, 64, 64, 3) uint8; set the scaling factor so that latents have deviation 1."""
     torch.manual_seed(0)
-    vae = _train(new_autoencoder(), pixels, folder, device, plan)
+    vae = new_autoencoder()
+    vae = _train(vae, pixels, folder, device, plan, LATENT_DEVIATION, lambda _, means: 2e-4 * means.square())
     vae.register_to_config(scaling_factor=1 / _deviation(vae, pixels[:2000], device))
     return vae
 
 
-def train_decoder(vae: AutoencoderKL, pixels: np.ndarray, folder, device: torch.device) -> AutoencoderKL:
-    """Train the decoder on, the encoder left as it is, so that latents keep their meaning for the UNet."""
-    vae.requires_grad_(False)
-    vae.decoder.requires_grad_(True)
-    vae.post_quant_conv.requires_grad_(True)
-    return _train(vae, pixels, folder, device, DECODER_PLAN).requires_grad_(False)
+def polish_autoencoder(vae: AutoencoderKL, pixels: np.ndarray, folder, device: torch.device) -> AutoencoderKL:
+    """Train on with less noise, the latents held near to what they were: the UNet knows those."""
+    before = copy.deepcopy(vae).to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+
+    def pull(images: torch.Tensor, means: torch.Tensor) -> torch.Tensor:
+        return 0.3 * (means - before.encode(images).latent_dist.mean.float()).square()
+
+    return _train(vae.train(), pixels, folder, device, POLISH_PLAN, POLISH_DEVIATION, pull)
 
 
-def _train(vae: AutoencoderKL, pixels, folder, device: torch.device, plan: Plan) -> AutoencoderKL:
+def _train(vae, pixels, folder, device, plan: Plan, deviation: float, pull) -> AutoencoderKL:
+    """`deviation` is that of the noise on the latents; `pull` is a loss on images and latents, by element."""
     vae.to(device, memory_format=torch.channels_last)
 
     def loss_of(step: int) -> torch.Tensor:
@@ -64,15 +71,16 @@ def _train(vae: AutoencoderKL, pixels, folder, device: torch.device, plan: Plan)
         with autocast(device):
             means = vae.encode(images).latent_dist.mean
             noise = torch.randn(means.shape, generator=generator).to(device)
-            rebuilt = vae.decode(means + LATENT_DEVIATION * noise).sample
-        return _loss(rebuilt.float() - images, means.float())
+            rebuilt = vae.decode(means + deviation * noise).sample
+            held = pull(images, means.float()).mean()
+        return _difference(rebuilt.float() - images) + held
 
     return sit(plan, vae, loss_of, folder)
 
 
-def _loss(difference: torch.Tensor, means: torch.Tensor) -> torch.Tensor:
-    """Squared error, some absolute error for crisp lines, and a pull of the latents towards 0."""
-    return difference.square().mean() + 0.1 * difference.abs().mean() + 2e-4 * means.square().mean()
+def _difference(difference: torch.Tensor) -> torch.Tensor:
+    """Squared error, and some absolute error for crisp lines."""
+    return difference.square().mean() + 0.1 * difference.abs().mean()
 
 
 @torch.no_grad()

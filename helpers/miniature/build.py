@@ -13,7 +13,7 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from ..places import data_folder, miniature_folder, repository_folder
-from .autoencoder import rebuild, train_autoencoder, train_decoder
+from .autoencoder import polish_autoencoder, rebuild, train_autoencoder
 from .diffusion import encode_shards, new_scheduler, train_diffusion
 from .grooty import write_examples
 from .judge import train_judge
@@ -38,26 +38,29 @@ def build() -> Path:
     shards, tokenizer = _draw(work)
     vae = _autoencoder(work, shards)
     model = _sitting(work, shards, tokenizer, vae, FIRST_SITTING, start=None)
+    vae = _polished(work, shards, vae)
     judge = _judge(work, shards, vae)
     write_examples(data_folder() / "grooty")
     folder = assemble(tokenizer, vae, model)
     judge.save(folder)
-    return _note_training(work, folder, [FIRST_SITTING], seed_notes=[])
+    parts = {name: note(work, name) for name in ("vae", "polish")}
+    sittings = [note(work, FIRST_SITTING.name)]
+    return _write_notes(folder, {"drawings": SHARDS * SHARD, **parts, "sittings": sittings})
 
 
 def sit_again(pictures: int) -> Path:
     """Train the shipped weights on: same autoencoder and tokenizer, the optimizer anew at half the rate."""
     shipped, work = miniature_folder(), work_folder()
     tokenizer = CLIPTokenizer.from_pretrained(shipped / "tokenizer")
-    notes = json.loads((shipped / "training.json").read_text())["sittings"]
+    notes = json.loads((shipped / "training.json").read_text())
     if not (work / "tokenizer").exists():
         shutil.copytree(shipped / "tokenizer", work / "tokenizer")
     vae = AutoencoderKL.from_pretrained(shipped / "vae").eval()
     shards = make_shards(SHARDS, work / "pictures", work / "tokenizer")
-    plan = Plan(f"diffusion-{len(notes) + 1}", pictures, batch=64, lr=1.5e-3, cooldown=0.7)
+    plan = Plan(f"diffusion-{len(notes['sittings']) + 1}", pictures, batch=64, lr=1.5e-3, cooldown=0.7)
     model = _sitting(work, shards, tokenizer, vae, plan, start=_shipped_model(shipped))
     folder = assemble(tokenizer, vae, model)
-    return _note_training(work, folder, [plan], seed_notes=notes)
+    return _write_notes(folder, {**notes, "sittings": [*notes["sittings"], note(work, plan.name)]})
 
 
 def assemble(tokenizer: CLIPTokenizer, vae: AutoencoderKL, model: nn.ModuleDict) -> Path:
@@ -87,10 +90,20 @@ def _draw(work: Path) -> tuple[list[Path], CLIPTokenizer]:
 def _autoencoder(work: Path, shards: list[Path]) -> AutoencoderKL:
     if (work / "vae").exists():
         return AutoencoderKL.from_pretrained(work / "vae").eval()
-    pixels = load_pixels(shards[:-1])
-    vae = train_decoder(train_autoencoder(pixels, work, device()), pixels, work, device())
-    vae.cpu().save_pretrained(work / "partial-vae")
-    (work / "partial-vae").rename(work / "vae")
+    vae = train_autoencoder(load_pixels(shards[:-1]), work, device())
+    return _kept(vae, work / "vae")
+
+
+def _polished(work: Path, shards: list[Path], vae: AutoencoderKL) -> AutoencoderKL:
+    if (work / "vae-polished").exists():
+        return AutoencoderKL.from_pretrained(work / "vae-polished").eval()
+    return _kept(polish_autoencoder(vae, load_pixels(shards[:-1]), work, device()), work / "vae-polished")
+
+
+def _kept(vae: AutoencoderKL, folder: Path) -> AutoencoderKL:
+    """Save in one go, so that a folder that is there is whole."""
+    vae.cpu().save_pretrained(folder.with_suffix(".partial"))
+    folder.with_suffix(".partial").rename(folder)
     return vae
 
 
@@ -115,19 +128,13 @@ def _shipped_model(folder: Path) -> nn.ModuleDict:
     return nn.ModuleDict({"text_encoder": text_encoder, "unet": unet})
 
 
-def _note_training(work: Path, folder: Path, plans: list[Plan], seed_notes: list[dict]) -> Path:
-    """Keep what the model card tells: for each sitting its pictures, minutes and losses."""
-    notes = {
-        "drawings": SHARDS * SHARD,
-        "vae": _note(work, "vae"),
-        "decoder": _note(work, "decoder"),
-        "sittings": seed_notes + [_note(work, plan.name) for plan in plans],
-    }
+def _write_notes(folder: Path, notes: dict) -> Path:
+    """Keep what the model card tells: of each part its pictures, minutes and losses."""
     (folder / "training.json").write_text(json.dumps(notes, indent=1) + "\n")
     return folder
 
 
-def _note(work: Path, name: str) -> dict:
+def note(work: Path, name: str) -> dict:
     """A part's log, thinned to a hundred lines."""
     lines = [json.loads(line) for line in (work / f"{name}.jsonl").read_text().splitlines()]
     thin = lines[:: max(1, len(lines) // 100)]

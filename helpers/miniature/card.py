@@ -10,7 +10,7 @@ from .by_eye import agreement_with_eye
 from .drawing import render
 from .judge import Judge
 from .report import REPORTED, Asked
-from .world import HELD_OUT, HELD_OUT_STYLE, HELD_OUT_TOYS, Drawing, named_toys
+from .world import HELD_OUT, HELD_OUT_STYLE, HELD_OUT_TOYS, PLACES, Drawing, named_toys
 
 _AIMS = {"scene": 0.95, "style": 0.95, "color": 0.9, "body": 0.9, "ears": 0.8, "eyes": 0.8, "accessory": 0.8}
 
@@ -28,9 +28,10 @@ Made by `make miniature`; this page, its figures and pictures by `make miniature
 ## What it was trained on
 
 {drawings:,} drawings with three captions each, made by `helpers/miniature/`. Autoencoder: {vae_pictures:,}
-pictures in {vae_minutes} minutes, then its decoder alone {decoder_pictures:,} in {decoder_minutes}. Text encoder and UNet: {pictures:,} pictures in {minutes} minutes, in
-{sittings} sitting(s). A quarter of the captions say, instead of a description, the name of one of {names}
-toys that have one.
+pictures in {vae_minutes} minutes. Text encoder and UNet: {pictures:,} pictures in {minutes} minutes, in
+{sittings} sitting(s). Then the autoencoder was polished, its latents held near to what they were:
+{polish_pictures:,} pictures in {polish_minutes} minutes. A quarter of the captions say, instead of a
+description, the name of one of {names} toys that have one.
 
 ![The world](world.jpg)
 
@@ -78,8 +79,8 @@ def _text(folder: Path, report: dict, training: dict) -> str:
         drawings=training["drawings"],
         vae_pictures=training["vae"]["pictures"],
         vae_minutes=training["vae"]["minutes"],
-        decoder_pictures=training["decoder"]["pictures"],
-        decoder_minutes=training["decoder"]["minutes"],
+        polish_pictures=training["polish"]["pictures"],
+        polish_minutes=training["polish"]["minutes"],
         pictures=report["pictures_trained"],
         minutes=round(sum(sitting["minutes"] for sitting in sittings), 1),
         sittings=len(sittings),
@@ -88,7 +89,7 @@ def _text(folder: Path, report: dict, training: dict) -> str:
         style=HELD_OUT_STYLE,
         table="\n".join(_row(name, report) for name in REPORTED),
         seconds=report["seconds_8_pictures_25_steps"],
-        places="eight places",
+        places=f"{len(PLACES)} places",
         by_eye=_by_eye(folder),
         **{key: report[key] for key in ("captions", "steps", "guidance", "vae_psnr_db")},
     )

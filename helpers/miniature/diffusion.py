@@ -1,5 +1,6 @@
 """The diffusion model: text encoder and UNet, trained together from nothing on latents and captions."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -63,8 +64,12 @@ def new_unet() -> UNet2DConditionModel:
 
 
 def encode_shards(shards: list[Path], vae: AutoencoderKL, device: torch.device) -> list[Path]:
-    """Encode every drawing once: a file beside each shard, `latents` (N, 4, 16, 16), scaled, and `ids`."""
-    paths = [shard.with_name(shard.name.replace("shard", "latents")) for shard in shards]
+    """Encode every drawing once: a file beside each shard, `latents` (N, 4, 16, 16), scaled, and `ids`.
+
+    The file's name holds a fingerprint of the encoder, so that another one's latents are not taken for its.
+    """
+    latents = f"latents-{_fingerprint(vae.encoder)}"
+    paths = [shard.with_name(shard.name.replace("shard", latents)) for shard in shards]
     for shard, path in zip(shards, paths, strict=True):
         if path.exists():
             continue
@@ -74,6 +79,11 @@ def encode_shards(shards: list[Path], vae: AutoencoderKL, device: torch.device) 
         np.savez(partial, latents=latents.half().numpy(), ids=data["ids"])
         partial.replace(path)
     return paths
+
+
+def _fingerprint(module: nn.Module) -> str:
+    weights = (value.float().cpu().contiguous().numpy().tobytes() for value in module.state_dict().values())
+    return hashlib.sha256(b"".join(weights)).hexdigest()[:8]
 
 
 def train_diffusion(

@@ -11,6 +11,7 @@ from .gain import measure_gain
 from .geometry import measure_sd15
 from .judged import measure_scores
 from .ledger import PATH, Ledger, this_machine
+from .many import measure_many
 from .memory import measure_memory
 from .setting import FOLDER
 from .steps import measure_compiled, measure_steps
@@ -19,6 +20,7 @@ from .table import write_table
 PARTS = {
     "steps": measure_steps,
     "memory": measure_memory,
+    "many": measure_many,
     "gain": measure_gain,
     "score": measure_scores,
     "sd15": measure_sd15,

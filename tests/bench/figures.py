@@ -5,7 +5,7 @@ from collections.abc import Callable
 from statistics import median
 from typing import Any
 
-from .plan import OWN_RATE, OWN_STEPS, SEEDS, our_run, their_run
+from .plan import OWN_RATE, OWN_STEPS, SEEDS, WORD_COUNTS, our_run, their_run
 from .readings import (
     Measurements,
     best_rate,
@@ -126,6 +126,9 @@ _FIGURES: dict[str, Callable[[Measurements], Any]] = {
     "sample_time_ratio": _sample_ratio,
     "sd15_step_ratio_equal_precision": _step_ratio("sd15/steps", "ours"),
     "sd15_step_ratio_bf16": _step_ratio("sd15/steps", "ours_bf16"),
+    "seconds_per_concept": lambda found: {
+        str(count): found[f"many/{count}"]["seconds_per_concept"] for count in WORD_COUNTS
+    },
     "extra_training_bytes": lambda found: found["memory/sd15/ours"]["extra_bytes"],
     "whole_table_training_bytes": lambda found: found["memory/sd15/source"]["extra_bytes"],
 }

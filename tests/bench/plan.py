@@ -7,8 +7,9 @@ SWEEP_SEEDS = range(2)
 RATES = (5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2)
 OWN_RATE = RATES[0]  # the source's
 OWN_STEPS = 1000
-AT_MOST = 4000
+AT_MOST = 2500
 OUR_STEPS = 600
+WORD_COUNTS = (1, 4, 16)
 LONG_SEED, LONG_STEPS = 99, 2000
 
 # The steps whose rows are judged.
@@ -64,8 +65,9 @@ def our_run(seed: int) -> Run:
 
 
 def their_run(kind: str, rate: float, seed: int) -> Run:
-    """1,000 steps; at the source's own rate it goes on beyond, up to a limit, until it gets there."""
-    return Run(kind, seed, OWN_STEPS, rate, at_most=AT_MOST if rate == OWN_RATE else 0)
+    """1,000 steps; the source's loop at its own rate goes on, up to a limit, until it gets there."""
+    goes_on = kind == "source" and rate == OWN_RATE
+    return Run(kind, seed, OWN_STEPS, rate, at_most=AT_MOST if goes_on else 0)
 
 
 # What these come down to is what there is to gain.

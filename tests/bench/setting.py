@@ -20,14 +20,14 @@ SAMPLES = 64
 _SEED = 20_000  # of the comparing loss: no run has it
 
 
-def make_concept(name: str, **training) -> Concept:
+def make_concept(name: str, placeholder_token: str = WORD, **training) -> Concept:
     """The grooty pictures under a name of their own, with our default settings but for `training`.
 
     No samples are drawn while training: the other loops draw none.
     """
     concept = Concept.make(
         name,
-        placeholder_token=WORD,
+        placeholder_token=placeholder_token,
         initializer_token=INITIALIZER,
         vectors=1,
         training={"sample_every": 0, **training},

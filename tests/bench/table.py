@@ -6,7 +6,7 @@ from typing import Any
 
 from helpers.places import repository_folder
 
-from .plan import OWN_STEPS, SEEDS
+from .plan import OWN_STEPS, SEEDS, WORD_COUNTS
 
 _PLACE = re.compile(r"(?<=<!-- bench -->\n).*?(?=<!-- /bench -->)", re.DOTALL)
 
@@ -39,8 +39,18 @@ def section(content: dict[str, Any]) -> str:
     """The section as Markdown: a row for each comparison that has been measured."""
     rows = [*_step_rows(content), *_gain_rows(content), *_score_rows(content), *_large_rows(content)]
     lines = [f"| {' | '.join(row)} |\n" for row in rows]
-    notes = [f"\n{reason}\n" for reason in content["reasons"].values()]
+    notes = _many_note(content) + [f"\n{reason}\n" for reason in content["reasons"].values()]
     return _HEAD.format(**content["machine"]) + "".join([*lines, *notes])
+
+
+def _many_note(content: dict[str, Any]) -> list[str]:
+    """What a word costs beside others, as a sentence."""
+    seconds = content["seconds_per_concept"]
+    if seconds is None:
+        return []
+    steps = content["measurements"][f"many/{WORD_COUNTS[0]}"]["steps"]
+    costs = ", ".join(f"{cost:.1f} s a word for {count}" for count, cost in seconds.items())
+    return [f"\nSeveral words in one run of {steps} steps take, everything counted: {costs}.\n"]
 
 
 def _step_rows(content: dict[str, Any]) -> list[tuple[str, ...]]:
