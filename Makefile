@@ -2,6 +2,8 @@
 
 CONCEPT ?= grooty
 BASE_MODEL ?=
+IMAGES ?=
+INITIALIZER ?=
 BASE_PYTHON ?= python3
 OLDEST := build/oldest
 
@@ -17,8 +19,9 @@ endif
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
 
-run: $(RUNS) ## all six notebooks in order: make run CONCEPT=grooty BASE_MODEL=miniature
-	$(PYTHON) -m helpers.run --concept '$(CONCEPT)' --base-model '$(BASE_MODEL)'
+run: $(RUNS) ## all six notebooks in order: make run CONCEPT=my_cat IMAGES=my_photos INITIALIZER=cat BASE_MODEL=...
+	$(PYTHON) -m helpers.run --concept '$(CONCEPT)' --base-model '$(BASE_MODEL)' \
+	    --images '$(IMAGES)' --initializer '$(INITIALIZER)'
 
 lab: $(RUNS) ## open JupyterLab on the first notebook
 	$(PYTHON) -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/1_download_images.ipynb

@@ -58,12 +58,16 @@ class VerdictTable:
         return f"<table><tr>{head}</tr>{''.join(map(_html_row, self.rows))}</table>"
 
 
-def default_sources(base_model: str) -> list[str]:
+def default_sources(base_model: str, concept: ConceptLike | None = None) -> list[str]:
     """The pictures to begin with: the five of grooty for the miniature, else the well-known cat toy.
+
+    A concept that has enough pictures gets no others: then its own folder is the source.
 
     Raises:
         UserError: the shipped pictures are missing.
     """
+    if concept is not None and len(_picture_files(_images_folder(concept))) >= FEWEST:
+        return [str(_images_folder(concept))]
     if base_model != "miniature":
         return [_CAT_TOY]
     shipped = sorted((places.data_folder() / "grooty").glob("*.png"))

@@ -63,13 +63,12 @@ def run_notebook(notebook: Path, output_folder: Path, parameters: dict) -> float
     return ran.metadata.papermill.duration
 
 
-def run_series(name: str, base_model: str | None = None, **parameters) -> Path:
+def run_series(name: str, **parameters) -> Path:
     """Run the six notebooks on the concept `name`, score its word and write the report.
 
     Args:
         name: the concept's name; its folder is made where there is none.
-        base_model: for the notebooks 1 and 2; None: they look for it themselves.
-        parameters: more of the notebooks' parameters, such as shorter settings.
+        parameters: of the notebooks, for example `BASE_MODEL`; one that is None keeps its default.
 
     Returns:
         The report, `concepts/<name>/report.html`.
@@ -77,7 +76,8 @@ def run_series(name: str, base_model: str | None = None, **parameters) -> Path:
     from . import report_page
 
     concept_folder = Concept.make(name).folder
-    given = {"CONCEPT": name, **({"BASE_MODEL": base_model} if base_model else {}), **parameters}
+    chosen = {key: value for key, value in parameters.items() if value is not None}
+    given = {"CONCEPT": name, **chosen}
     seconds = {
         notebook.stem: run_notebook(notebook, concept_folder / "notebooks", given) for notebook in notebooks()
     }
@@ -100,13 +100,26 @@ def _score(concept: Concept) -> None:
         print(f"No scores. {sentence}")
 
 
+def _from_here(source: str) -> str:
+    """A path as seen from anywhere: the notebooks run in a folder of their own."""
+    path = Path(source).expanduser()
+    return str(path.resolve()) if path.exists() else source
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m helpers.run", description="Run the six notebooks.")
     parser.add_argument("--concept", default="grooty", help="its name; its folder under concepts/")
     parser.add_argument("--base-model", help="miniature, a hub id, a folder or a file; found by looking")
+    parser.add_argument("--images", help="pictures to learn from: a folder, a file or an address")
+    parser.add_argument("--initializer", help="the word to start from, for example cat")
     given = parser.parse_args()
+    parameters = {
+        "BASE_MODEL": given.base_model or None,
+        "ADDRESSES": [_from_here(given.images)] if given.images else None,
+        "INITIALIZER_TOKEN": given.initializer or None,
+    }
     try:
-        report = run_series(given.concept, given.base_model)
+        report = run_series(given.concept, **parameters)
     except UserError as error:
         print(error, file=sys.stderr)
         return 1

@@ -317,6 +317,11 @@ def test_default_sources(tmp_path):
         drawing(number).save(folder / f"{number}.png")
     assert default_sources("miniature") == [str(folder / f"{number}.png") for number in range(5)]
     assert default_sources("owner/model") == ["dataset:diffusers/cat_toy_example"]
+    add_images("toy", [folder / "0.png", folder / "1.png"], "miniature")
+    assert len(default_sources("miniature", "toy")) == 5
+    add_images("toy", folder, "miniature")
+    [own] = default_sources("miniature", "toy")
+    assert {verdict.outcome for verdict in add_images("toy", [own], "miniature")} == {"already kept"}
     shutil.rmtree(folder)
     with pytest.raises(UserError, match="data/grooty"):
         default_sources("miniature")

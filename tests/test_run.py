@@ -59,7 +59,7 @@ def two_notebooks(concepts, tmp_path, monkeypatch):
 
 
 def test_a_run_goes_in_order_and_ends_with_a_page(two_notebooks, concepts, capsys):
-    report = run.run_series("brown", "some/model")
+    report = run.run_series("brown", BASE_MODEL="some/model")
     assert report == concepts / "brown" / "report.html"
     assert Concept.load("brown").base_model == "some/model"
     page = report.read_text()
@@ -75,7 +75,7 @@ def test_a_failing_cell_is_one_sentence(two_notebooks, concepts):
     broken.cells[-1].source = 'raise ValueError("no such picture")'
     nbformat.write(broken, two_notebooks[1])
     with pytest.raises(UserError, match=r"2_second.ipynb stopped .*ValueError: no such picture") as caught:
-        run.run_series("brown", "some/model")
+        run.run_series("brown", BASE_MODEL="some/model")
     assert "\n" not in str(caught.value)
     assert (concepts / "brown" / "notebooks" / "2_second.ipynb").is_file()
 
@@ -113,7 +113,7 @@ def test_a_name_that_is_no_folder_runs_nothing(two_notebooks, concepts):
 
 @pytest.fixture
 def published(two_notebooks):
-    run.run_series("brown", "some/model")
+    run.run_series("brown", BASE_MODEL="some/model")
     publish.publish(Concept.load("brown"))
     return [nbformat.read(path, as_version=4) for path in two_notebooks]
 

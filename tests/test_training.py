@@ -193,6 +193,19 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_good_rows(tiny
     assert last_state(tiny)["rows"][0].isfinite().all()
 
 
+def test_an_overflow_of_the_scaled_gradient_only_skips_the_step(tiny, monkeypatch):
+    model = load_model(tiny, torch.device("cpu"))
+    learner, scaler = Learner(tiny, model, Processes()), torch.amp.GradScaler("cpu", init_scale=2.0**16)
+    real, rows = update.training_step, [learner.copy_rows()[0]]
+    for factor in (1e36, 1.0):  # a finite loss, but times the scale it is not
+        monkeypatch.setattr(update, "training_step", lambda *batch, factor=factor: real(*batch) * factor)
+        losses = update.update(model, [learner], scaler, Processes())
+        assert torch.tensor(losses).isfinite().all()
+        rows.append(learner.copy_rows()[0])
+    assert torch.equal(rows[1], rows[0]) and scaler.get_scale() == 2.0**15
+    assert not torch.equal(rows[2], rows[1]) and rows[2].isfinite().all()
+
+
 def test_the_best_checkpoint_is_the_result_not_the_last(tiny):
     scores = iter([0, 5, 1])
     outcome = train(tiny, scorer=lambda concept, model: next(scores))

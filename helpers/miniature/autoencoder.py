@@ -13,7 +13,7 @@ LATENT_CHANNELS = 4
 LATENT_DEVIATION = 0.08
 PLAN = Plan("vae", pictures=20_000, batch=8, lr=6e-3)
 POLISH_DEVIATION = 0.03
-POLISH_PLAN = Plan("polish", pictures=32_000, batch=8, lr=4e-3, cooldown=0.8)
+POLISH_PLAN = Plan("polish", pictures=20_000, batch=8, lr=4e-3, cooldown=0.8)
 
 
 def new_autoencoder() -> AutoencoderKL:

@@ -9,6 +9,7 @@ from torch import nn
 from ..concept import Concept
 from ..embeddings import read_rows
 from ..grid import image_grid
+from ..tokens import expand_prompt
 from .latents import decode
 from .learner import Learner
 from .model import Model, load_model
@@ -92,10 +93,12 @@ def show_predictions(hand: ByHand, words: list[str], timesteps: list[int]) -> Im
     """What the model takes the noisy picture for: a row a word, a column a timestep, each with its error."""
     pictures, captions = [], []
     for word in words:
-        prediction = hand.predict(f"a photo of a {word}", timesteps)
+        prompt = expand_prompt(f"a photo of a {word}", hand.concept.placeholder_tokens)
+        prediction = hand.predict(prompt, timesteps)
         pictures += decode(hand.model, without_noise(hand, prediction, timesteps))
-        captions += [f"{word} {error:.3f}" for error in hand.errors(prediction, timesteps)]
-    return image_grid(pictures, len(timesteps), captions, CELL)
+        errors = zip(timesteps, hand.errors(prediction, timesteps), strict=True)
+        captions += [f"{word}, t = {timestep}: {error:.3f}" for timestep, error in errors]
+    return image_grid(pictures, len(timesteps), captions, cell=160)
 
 
 def without_noise(hand: ByHand, prediction: torch.Tensor, timesteps: list[int]) -> torch.Tensor:
