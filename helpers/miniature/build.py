@@ -78,7 +78,16 @@ def assemble(tokenizer: CLIPTokenizer, vae: AutoencoderKL, model: nn.ModuleDict)
         requires_safety_checker=False,
     )
     pipeline.to("cpu", torch.float16).save_pretrained(miniature_folder())
+    for config in miniature_folder().glob("*/config.json"):
+        _forget_origin(config)
     return miniature_folder()
+
+
+def _forget_origin(config: Path) -> None:
+    """diffusers notes the folder that a part was loaded from, on this machine."""
+    values = json.loads(config.read_text(encoding="utf-8"))
+    values.pop("_name_or_path", None)
+    config.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def _draw(work: Path) -> tuple[list[Path], CLIPTokenizer]:

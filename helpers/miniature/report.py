@@ -71,9 +71,11 @@ def measure(folder: Path | None = None) -> tuple[dict, list[Asked], list[Image.I
     readings = judge.read(images)
     vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32).eval()
     drawn, labels = draw_for_judging(_FRESH, seed=2)
+    psnr, pooled = psnr_db(drawn, rebuild(vae, drawn, torch.device("cpu")))
     training = json.loads((folder / "training.json").read_text())
     report = {
-        "vae_psnr_db": round(psnr_db(drawn, rebuild(vae, drawn, torch.device("cpu"))), 2),
+        "vae_psnr_db": round(psnr, 2),
+        "vae_psnr_pooled_db": round(pooled, 2),
         "agreement": {name: round(agreement(asked, readings, name), 4) for name in REPORTED},
         "judge_accuracy": {name: round(share, 4) for name, share in accuracy(judge, drawn, labels).items()},
         "pictures_trained": sum(sitting["pictures"] for sitting in training["sittings"]),
