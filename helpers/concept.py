@@ -132,7 +132,8 @@ class Concept(_Settings):
                 f"There is no concept “{name}” in {path.parent.parent.name}/ yet: run notebook 2 first, "
                 f"or choose one of these: {', '.join(saved_concepts()) or '(none yet)'}."
             )
-        return _checked(cls, path.read_text(encoding="utf-8"))
+        concept = _checked(cls, path.read_text(encoding="utf-8"))
+        return concept if concept.name == name else concept.changed(name=name)  # its folder was copied
 
     @classmethod
     def open(cls, name: str, default_base_model: str = "miniature", **settings) -> "Concept":

@@ -54,7 +54,7 @@ def _mean(values: list[float]) -> float:
 
 
 def main() -> None:
-    root = places.repository_folder() / "build" / "held_out_scores"
+    root = places.repository_folder() / "build" / "held_out_scores" / places.miniature_mark()
     os.environ[places.ROOT_VARIABLE] = str(root)
     scores = {toy: [teach_and_score(toy, seed) for seed in SEEDS] for toy in HELD_OUT_TOYS}
     everything = [score for runs in scores.values() for score in runs]

@@ -46,14 +46,13 @@ class LearnedWord:
     rows: str  # a hash
 
 
-def pipeline_with_word(concept: Concept | str, step: int | None = None) -> Any:
+def pipeline_with_word(concept: Concept | str, step: int | None = None, safety_checker: bool = True) -> Any:
     """The base model's pipeline with a concept's word in it, on the GPU where there is one.
-
-    No safety checker is loaded: pictures come out as the model draws them.
 
     Args:
         concept: a concept or its name.
         step: a training step whose rows are used instead of the result.
+        safety_checker: leave on the one that the model brings, if any; it blackens what it refuses.
 
     Returns:
         A `StableDiffusionPipeline`; for XL a `StableDiffusionXLPipeline`.
@@ -67,6 +66,8 @@ def pipeline_with_word(concept: Concept | str, step: int | None = None) -> Any:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.float32 if device == "cpu" else pick_dtype("auto", device)
     pipeline = load_pipeline(concept.base_model, dtype=dtype, device=device)
+    if not safety_checker:
+        pipeline.safety_checker = None
     pipeline.unet.to(memory_format=torch.channels_last)
     pipeline.vae.enable_slicing()
     pipeline.set_progress_bar_config(disable=True)
@@ -130,6 +131,7 @@ def generate(
         UserError: a prompt holds a word in angle brackets that the pipeline does not have, the
             scheduler is not one of ours, or there are not as many prompts as seeds.
     """
+    _check_numbers(steps, size)
     prompts, seeds = _pairs(prompts, seeds)
     for prompt in (*prompts, negative_prompt):
         _check_words(pipeline, prompt)
@@ -184,7 +186,7 @@ def remake(path: Path | str, pipeline: Any = None) -> Picture:
 
 def _draw(pipeline: Any, prompts: list[str], seeds: list[int], size: int, shared: dict) -> list[Picture]:
     with _fast_numbers(pipeline):
-        images = pipeline(
+        drawn = pipeline(
             prompts,
             negative_prompt=[shared["negative_prompt"]] * len(prompts),
             num_inference_steps=shared["steps"],
@@ -192,7 +194,8 @@ def _draw(pipeline: Any, prompts: list[str], seeds: list[int], size: int, shared
             width=size,
             height=size,
             generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-        ).images
+        )
+    _say_refused(drawn)
     word = getattr(pipeline, "learned_word", None)
     return [
         Picture(
@@ -210,8 +213,15 @@ def _draw(pipeline: Any, prompts: list[str], seeds: list[int], size: int, shared
                 **shared,
             ),
         )
-        for position, (image, prompt, seed) in enumerate(zip(images, prompts, seeds, strict=True))
+        for position, (image, prompt, seed) in enumerate(zip(drawn.images, prompts, seeds, strict=True))
     ]
+
+
+def _say_refused(drawn: Any) -> None:
+    """XL's pipeline, and one without a checker, say nothing of this."""
+    refused = sum(getattr(drawn, "nsfw_content_detected", None) or [])
+    if refused:
+        print(f"The model's safety checker made {refused} picture(s) black: try another seed or prompt.")
 
 
 @contextlib.contextmanager
@@ -230,11 +240,20 @@ def _make_scheduler(pipeline: Any, name: str) -> Any:
     return getattr(diffusers(), kind).from_config(pipeline.scheduler.config, **settings)
 
 
+def _check_numbers(steps: int, size: int | None) -> None:
+    if steps < 1:
+        raise UserError(f"{steps} steps draw nothing: give 1 at least, 25 for example.")
+    if size is not None and (size < 8 or size % 8):
+        raise UserError(f"Pictures of {size} pixels can't be drawn: give a multiple of 8, for example 512.")
+
+
 def _pairs(prompts: str | Sequence[str], seeds: int | Sequence[int]) -> tuple[list[str], list[int]]:
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     seeds = [seeds] if isinstance(seeds, int) else list(seeds)
     if 1 not in (len(prompts), len(seeds)) and len(prompts) != len(seeds):
         raise UserError(f"There are {len(prompts)} prompts and {len(seeds)} seeds: give as many, or one.")
+    if not prompts or not seeds:
+        raise UserError("Give one prompt and one seed at least.")
     count = max(len(prompts), len(seeds))
     return prompts * (count // len(prompts)), seeds * (count // len(seeds))
 

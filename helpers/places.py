@@ -1,6 +1,8 @@
 """Where things lie: the repository, the shipped data, the root of all concepts."""
 
+import hashlib
 import os
+from functools import cache
 from pathlib import Path
 
 # The one place that knows the repository's public address. It has none yet: until it does,
@@ -25,6 +27,15 @@ def miniature_folder() -> Path:
     return data_folder() / "miniature"
 
 
+@cache
+def miniature_mark() -> str:
+    """A hash of the miniature's weights: its name stays when it is built anew."""
+    digest = hashlib.sha256()
+    for path in sorted(miniature_folder().rglob("*.safetensors")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
 def cloud() -> str:
     """Name the machine's kind: `colab`, `kaggle`, `gradient`, `runpod` or `workstation`."""
     if "COLAB_RELEASE_TAG" in os.environ:
@@ -43,7 +54,7 @@ def concepts_root() -> Path:
     `/storage`, on RunPod `/workspace`; anywhere else, `concepts/` in the repository.
     """
     if os.environ.get(ROOT_VARIABLE):
-        return Path(os.environ[ROOT_VARIABLE]).expanduser()
+        return repository_folder() / Path(os.environ[ROOT_VARIABLE]).expanduser()
     kept = {
         "colab": Path("/content/drive/MyDrive"),
         "kaggle": Path("/kaggle/working"),

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from . import places
+from .base_model import MINIATURE
 from .concept import Concept
 from .errors import UserError
 
@@ -103,7 +104,7 @@ def _score(concept: Concept) -> None:
 def _from_here(source: str) -> str:
     """A path as seen from anywhere: the notebooks run in a folder of their own."""
     path = Path(source).expanduser()
-    return str(path.resolve()) if path.exists() else source
+    return str(path.resolve()) if source != MINIATURE and path.exists() else source
 
 
 def main() -> int:
@@ -114,7 +115,7 @@ def main() -> int:
     parser.add_argument("--initializer", help="the word to start from, for example cat")
     given = parser.parse_args()
     parameters = {
-        "BASE_MODEL": given.base_model or None,
+        "BASE_MODEL": _from_here(given.base_model) if given.base_model else None,
         "ADDRESSES": [_from_here(given.images)] if given.images else None,
         "INITIALIZER_TOKEN": given.initializer or None,
     }

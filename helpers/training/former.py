@@ -5,6 +5,7 @@ import json
 import shutil
 from pathlib import Path
 
+from .. import places
 from ..concept import Concept
 from ..images import image_paths
 from .outcome import NAME as OUTCOME
@@ -36,7 +37,7 @@ def finished(concept: Concept) -> Outcome | None:
 
 
 def made_with(concept: Concept) -> dict:
-    """All that decides how a run goes: the settings, and a fingerprint of each picture.
+    """All that decides how a run goes: the settings, a fingerprint of each picture, the miniature's weights.
 
     Raises:
         UserError: the concept has no pictures.
@@ -46,7 +47,8 @@ def made_with(concept: Concept) -> dict:
         name: value for name, value in settings["training"].items() if name not in _MAY_CHANGE
     }
     pictures = [hashlib.sha256(path.read_bytes()).hexdigest() for path in image_paths(concept)]
-    return {"concept": settings, "pictures": pictures}
+    weights = {"weights": places.miniature_mark()} if concept.base_model == "miniature" else {}
+    return {"concept": settings, "pictures": pictures, **weights}
 
 
 def is_another(concept: Concept, now: dict) -> bool:

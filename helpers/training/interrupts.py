@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,8 +31,10 @@ class Interrupts:
         asked: whether one came. A second one stops at once, as without this.
     """
 
+    SAME = 1.0  # seconds: a launcher of several processes hands each of them the kernel's interrupt again
+
     def __init__(self):
-        self.asked = False
+        self.asked, self._since = False, 0.0
         self._before: dict[int, Callable] = {}
 
     def __enter__(self) -> "Interrupts":
@@ -45,6 +48,8 @@ class Interrupts:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame) -> None:
-        if self.asked:
+        now = time.monotonic()
+        if self.asked and now - self._since > self.SAME:
             raise KeyboardInterrupt
-        self.asked = True
+        if not self.asked:
+            self.asked, self._since = True, now

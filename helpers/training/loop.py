@@ -11,13 +11,13 @@ from .update import update
 from .watch import Watch
 
 
-def run_loop(model: Model, watches: list[Watch], processes: Processes, scaler: torch.amp.GradScaler) -> None:
+def run_loop(model: Model, watches: list[Watch], processes: Processes, scaler: torch.amp.GradScaler) -> bool:
     """Step until every learner has ended.
 
     A stop file ends its own learner after the step, an interrupt ends all.
 
-    Raises:
-        KeyboardInterrupt: the kernel was interrupted; everything was saved first.
+    Returns:
+        Whether it was interrupted; everything was saved then.
     """
     with Interrupts() as interrupts:
         for watch in watches:
@@ -29,8 +29,7 @@ def run_loop(model: Model, watches: list[Watch], processes: Processes, scaler: t
             interrupted = processes.any(interrupts.asked)
             for watch, loss in zip(active, losses, strict=True):
                 watch.after_step(loss, interrupted)
-    if interrupts.asked:
-        raise KeyboardInterrupt
+    return interrupts.asked
 
 
 class Pace:

@@ -1,5 +1,6 @@
 """Many words in one run: one frozen model, each batch mixed over the words."""
 
+import gc
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -7,12 +8,14 @@ from pathlib import Path
 
 import torch
 
+from .. import places
 from ..concept import Concept
 from ..errors import UserError
 from .checkpoint import load_checkpoint, restore_random_states
 from .former import finished, is_another, made_with, put_aside, write_made_with
 from .held_out import HeldOutScore, Scorer
 from .initializers import fixed_loss
+from .interrupts import clear_request
 from .learner import Learner
 from .loop import run_loop
 from .model import Model, load_model
@@ -32,6 +35,11 @@ _SHARED = (
     "gradient_checkpointing",
     "compile",
     "quantize",
+)
+
+_FULL = (
+    "The GPU's memory is full: set train_batch_size to 1, or gradient_checkpointing, or quantize to “4bit”, "
+    "and train again. It goes on from the last checkpoint where the settings allow it."
 )
 
 ConceptScorer = Callable[[Concept, Model], float]
@@ -64,7 +72,7 @@ def train_many(
         todo = [concept for concept, open_ in zip(concepts, processes.agree(prepared), strict=True) if open_]
         _train(todo, processes, scorer, started)
         if processes.is_main:
-            _save_pipelines(todo)
+            _save_pipelines(concepts, todo)
         processes.wait()
     finally:
         processes.close()
@@ -80,7 +88,12 @@ def as_concept(concept: Concept | str | Path) -> Concept:
     if isinstance(concept, Concept):
         concept.save()
         return concept
-    return Concept.load(Path(concept).name)
+    path = Path(concept)
+    if len(path.parts) > 1 and path.resolve().parent != places.concepts_root().resolve():
+        raise UserError(
+            f"“{path}” is not in {places.concepts_root()}: set {places.ROOT_VARIABLE} to its parent folder."
+        )
+    return Concept.load(path.name)
 
 
 def _prepare(concept: Concept, fresh: bool) -> bool:
@@ -94,24 +107,38 @@ def _prepare(concept: Concept, fresh: bool) -> bool:
         if another and not fresh:
             print(f"The settings or pictures have changed: the former run is now in {aside.name}/.")
     write_made_with(concept, now)
+    clear_request(concept.training_folder)  # one left from before; one that comes now counts
     return True
 
 
 def _train(
     concepts: list[Concept], processes: Processes, scorer: ConceptScorer | None, started: float
 ) -> None:
+    """Train, and leave nothing on the GPU.
+
+    What is raised is raised when the model is gone: a notebook keeps its last error, and with it all
+    that the functions in the traceback hold.
+    """
     if not concepts:
         return
+    is_full = interrupted = False
     try:
-        model = load_model(concepts[0], processes.device, announce=print if processes.is_main else None)
-        scaler = make_scaler(model)
-        watches = [_watch(concept, model, processes, scorer, started, scaler) for concept in concepts]
-        run_loop(model, watches, processes, scaler)
-    except torch.cuda.OutOfMemoryError as error:
-        raise UserError(
-            "The GPU's memory is full: set train_batch_size to 1, or gradient_checkpointing, or quantize "
-            "to “4bit”, and train again. It goes on from the last checkpoint where the settings allow it."
-        ) from error
+        interrupted = _run(concepts, processes, scorer, started)
+    except torch.cuda.OutOfMemoryError:
+        is_full = True
+    gc.collect()
+    if is_full:
+        raise UserError(_FULL)
+    if interrupted:
+        raise KeyboardInterrupt
+
+
+def _run(concepts: list[Concept], processes: Processes, scorer: ConceptScorer | None, started: float) -> bool:
+    """Load the model and step to the end; whether it was interrupted."""
+    model = load_model(concepts[0], processes.device, announce=print if processes.is_main else None)
+    scaler = make_scaler(model)
+    watches = [_watch(concept, model, processes, scorer, started, scaler) for concept in concepts]
+    return run_loop(model, watches, processes, scaler)
 
 
 def _watch(
@@ -130,13 +157,16 @@ def _watch(
     if state:
         learner.load_state_dict(state["learner"])
         restore_random_states(state["random"])
-        scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # empty where the machine before this one needed no loss scaling
+            scaler.load_state_dict(state["scaler"])
     return Watch(learner, model, processes, fixed, judge, started, scaler)
 
 
-def _save_pipelines(concepts: list[Concept]) -> None:
+def _save_pipelines(concepts: list[Concept], trained: list[Concept]) -> None:
+    """Where it is wanted: for a word that is new, or that has none yet."""
     for concept in concepts:
-        if concept.training.save_pipeline:
+        is_there = (concept.folder / "pipeline").is_dir()
+        if concept.training.save_pipeline and (concept in trained or not is_there):
             save_pipeline(concept)
 
 

@@ -67,11 +67,10 @@ class Watch:
 
     def begin(self) -> None:
         """Look at the initializer before the first step; a run that goes on only says so."""
-        if self.processes.is_main:
-            clear_request(self.concept.training_folder)
         self._say(self.learner.latents.note)
         if self.step:
             self._say(f"Goes on from step {self.step}.")
+            self._end_if_done()  # killed between its last checkpoint and its end
             return
         self._evaluate()
         self._keep_if_best()
@@ -91,17 +90,27 @@ class Watch:
 
     def _look(self) -> None:
         settings, step = self.learner.settings, self.step
-        last = step >= settings.max_train_steps
-        if step % settings.evaluate_every == 0 or last:
+        if step % settings.evaluate_every == 0 or self._is_last():
             self._evaluate()
-        learned = settings.stop_when_learned and is_learned(list(self.learner.progress.fixed_losses.values()))
-        if step % settings.checkpoint_every == 0 or last or learned:
+        if step % settings.checkpoint_every == 0 or self._is_last() or self._is_learned():
             self._keep_if_best()
             self._checkpoint()
         if settings.sample_every and step % settings.sample_every == 0:
             self._sample()
-        if last or learned:
-            self._end(*(("learned", LEARNED) if learned else ("ceiling", CEILING)))
+        self._end_if_done()
+
+    def _is_last(self) -> bool:
+        return self.step >= self.learner.settings.max_train_steps
+
+    def _is_learned(self) -> bool:
+        losses = list(self.learner.progress.fixed_losses.values())
+        return self.learner.settings.stop_when_learned and is_learned(losses)
+
+    def _end_if_done(self) -> None:
+        if self._is_learned():
+            self._end("learned", LEARNED)
+        elif self._is_last():
+            self._end("ceiling", CEILING)
 
     def _evaluate(self) -> None:
         loss = self.processes.agree(self.fixed(self.model) if self.processes.is_main else None)
@@ -111,7 +120,7 @@ class Watch:
     def _keep_if_best(self) -> None:
         """Score the rows; keep them among the steps, and as the result if nothing was better."""
         rows, best = self.learner.copy_rows(), self.learner.progress.best
-        score = self.processes.agree(self.scorer(self.model) if self.processes.is_main else None)
+        score = self.processes.agree(float(self.scorer(self.model)) if self.processes.is_main else None)
         self._write(score=score)
         if best is None or score > best.score:
             self.learner.progress.best = Best(self.step, score, rows)

@@ -1,6 +1,5 @@
 """Measurements, each written to disk when it is finished, so that a bench that was killed goes on."""
 
-import hashlib
 import json
 import os
 import platform
@@ -11,7 +10,8 @@ from typing import Any
 
 import torch
 
-from helpers.places import miniature_folder
+from helpers.concept import TrainingSettings
+from helpers.places import miniature_mark
 
 from .figures import figures
 
@@ -77,7 +77,8 @@ def this_machine() -> dict[str, Any]:
         "processor": _processor(),
         "threads": torch.get_num_threads(),
         **{name: version(name) for name in ("torch", "diffusers", "transformers")},
-        "miniature": _hash(miniature_folder()),
+        "miniature": miniature_mark(),
+        "settings": TrainingSettings().model_dump(),
     }
 
 
@@ -86,13 +87,6 @@ def _processor() -> str:
     lines = info.read_text().splitlines() if info.is_file() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores"
-
-
-def _hash(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.safetensors")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def _one_line_each(content: dict[str, Any]) -> str:
