@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from transformers import BatchFeature
 
 from helpers import contact_sheets
 from helpers.base_model import load_components, load_pipeline
@@ -165,6 +166,24 @@ def test_every_family_draws_its_word(family, families, concepts):
     prompts = ["a photo of a <grooty>", "a photo of a green toy", "a photo of a red toy"]
     by_word, by_name, another = generate(pipeline, prompts, size=64, steps=2)
     assert distance(by_word, by_name) <= 1 < distance(by_word, another)
+
+
+def test_a_safety_checker_stays_on_and_says_what_it_did(grooty, monkeypatch, capsys):
+    monkeypatch.setattr("helpers.inference.load_pipeline", lambda *given, **named: checked_pipeline())
+    save_result(grooty, known_rows("miniature", "red toy"))
+    grooty.save()
+    black = generate(pipeline_with_word(grooty), PROMPT, **QUICK)[0]
+    assert black.image.getextrema() == ((0, 0),) * 3 and "1 picture(s) black" in capsys.readouterr().out
+    shown = generate(pipeline_with_word(grooty, safety_checker=False), PROMPT, **QUICK)[0]
+    assert shown.image.getextrema() != ((0, 0),) * 3
+
+
+def checked_pipeline():
+    """The miniature with a checker that refuses everything."""
+    pipeline = load_pipeline("miniature")
+    pipeline.feature_extractor = lambda images, return_tensors: BatchFeature({"pixel_values": torch.ones(1)})
+    pipeline.safety_checker = lambda images, clip_input: (images * 0, [True] * len(images))
+    return pipeline
 
 
 def test_a_pipeline_without_a_word_draws_and_says_so():

@@ -1,9 +1,11 @@
 """A run from its first step to its files: what is trained, what is not, what a person finds afterwards."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import weakref
 
 import pytest
 import torch
@@ -160,6 +162,63 @@ def test_what_is_done_is_returned_without_loading_a_model(tiny, monkeypatch):
     outcome = train(tiny)
     monkeypatch.setattr("helpers.training.many.load_model", lambda *_: pytest.fail("loaded a model"))
     assert train(tiny) == outcome
+
+
+def test_a_run_killed_after_its_last_checkpoint_takes_no_step_more(tiny, monkeypatch):
+    tiny = tiny.changed(training={"sample_every": 4})
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(watch, "save_sample", lambda *given: sys.exit("killed") if given[-1] == 4 else None)
+        train(tiny)
+    assert train(tiny).steps == 4
+    assert series(read_log(tiny.training_folder), "loss")[0] == [1, 2, 3, 4]
+
+
+def test_a_stop_that_comes_while_the_model_loads_counts(tiny, monkeypatch):
+    def loading(concept, *given, **named):
+        request_stop(concept.training_folder)
+        return load_model(concept, *given, **named)
+
+    monkeypatch.setattr("helpers.training.many.load_model", loading)
+    assert (train(tiny).ended, Outcome.load(tiny).steps) == ("stopped", 1)
+
+
+def test_a_run_goes_on_where_the_format_needs_loss_scaling(tiny, monkeypatch):
+    train(tiny.changed(training={"max_train_steps": 2}))
+    assert load_checkpoint(tiny.training_folder)["scaler"] == {}
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
+    monkeypatch.setattr("helpers.training.many.make_scaler", lambda model: scaler)
+    assert train(tiny).steps == 4
+
+
+def test_a_pipeline_asked_for_later_is_saved(tiny):
+    train(tiny)
+    train(tiny.changed(training={"save_pipeline": True}))
+    assert (tiny.folder / "pipeline" / "model_index.json").is_file()
+
+
+def test_a_folder_elsewhere_is_refused_and_a_copied_one_is_its_own(tiny, tmp_path):
+    with pytest.raises(UserError, match="CONCEPTS_ROOT"):
+        train(str(tmp_path / "elsewhere" / "grooty"))
+    tiny.save()
+    shutil.copytree(tiny.folder, tiny.folder.with_name("copy"))
+    assert Concept.load("copy").folder == tiny.folder.with_name("copy")
+
+
+def test_nothing_of_an_interrupted_run_is_held_by_its_error(tiny, monkeypatch):
+    models = []
+
+    def loading(*given, **named):
+        models.append(weakref.ref(load_model(*given, **named)))
+        return models[0]()
+
+    def scorer(concept, model):
+        os.kill(os.getpid(), signal.SIGINT)
+        return 0
+
+    monkeypatch.setattr("helpers.training.many.load_model", loading)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny, scorer=scorer)
+    assert models[0]() is None
 
 
 def test_a_higher_ceiling_goes_on(tiny):
