@@ -208,8 +208,9 @@ def test_nothing_of_an_interrupted_run_is_held_by_its_error(tiny, monkeypatch):
     models = []
 
     def loading(*given, **named):
-        models.append(weakref.ref(load_model(*given, **named)))
-        return models[0]()
+        model = load_model(*given, **named)
+        models.append(weakref.ref(model))
+        return model
 
     def scorer(concept, model):
         os.kill(os.getpid(), signal.SIGINT)
