@@ -20,11 +20,11 @@ from .table import write_table
 PARTS = {
     "steps": measure_steps,
     "memory": measure_memory,
-    "many": measure_many,
-    "gain": measure_gain,
-    "score": measure_scores,
     "sd15": measure_sd15,
     "compiled": measure_compiled,
+    "gain": measure_gain,
+    "score": measure_scores,
+    "many": measure_many,
 }
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from statistics import median
 from typing import Any
 
-from .plan import OWN_RATE, OWN_STEPS, SEEDS, WORD_COUNTS, our_run, their_run
+from .plan import OWN_RATE, OWN_STEPS, SCORED_SEEDS, SEEDS, WORD_COUNTS, our_run, seeds_of, their_run
 from .readings import (
     Measurements,
     best_rate,
@@ -32,18 +32,18 @@ def gain_seconds(found: Measurements) -> dict[str, dict[str, Any]]:
     runs = {"ours": [our_run(seed) for seed in SEEDS]}
     for kind in _KINDS:
         best = best_rate(found, kind)
-        runs[kind] = [their_run(kind, OWN_RATE, seed) for seed in SEEDS]
-        runs[f"{kind}_best_lr"] = [their_run(kind, best, seed) for seed in SEEDS]
+        runs[kind] = [their_run(kind, OWN_RATE, seed) for seed in seeds_of(kind)]
+        runs[f"{kind}_best_lr"] = [their_run(kind, best, seed) for seed in seeds_of(kind)]
     return {name: _summary(found, own) for name, own in runs.items()}
 
 
 def scores(found: Measurements) -> dict[str, dict[str, float]]:
     """The judge's median identity and prompt of each loop's results, and of the initializer alone."""
     medians = {"initializer": found["scores/initializer"]}
-    medians["ours"] = median_scores(found, [our_run(seed) for seed in SEEDS], "result")
+    medians["ours"] = median_scores(found, [our_run(seed) for seed in SCORED_SEEDS], "result")
     for kind in _KINDS:
         for name, rate in ((kind, OWN_RATE), (f"{kind}_best_lr", best_rate(found, kind))):
-            runs = [their_run(kind, rate, seed) for seed in SEEDS]
+            runs = [their_run(kind, rate, seed) for seed in SCORED_SEEDS]
             medians[name] = median_scores(found, runs, OWN_STEPS)
     return medians
 
@@ -53,7 +53,11 @@ def _summary(found: Measurements, runs: list) -> dict[str, Any]:
     reached = sum(map(math.isfinite, times))
     ran = [found[run.measurement]["seconds"][-1] for run in runs]
     middle = median(times)
-    return {"seconds": round(middle if math.isfinite(middle) else median(ran), 2), "reached": reached}
+    return {
+        "seconds": round(middle if math.isfinite(middle) else median(ran), 2),
+        "reached": reached,
+        "runs": len(runs),
+    }
 
 
 def _gain_ratio(name: str) -> Callable[[Measurements], float]:

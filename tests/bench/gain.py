@@ -1,7 +1,7 @@
 """How long each loop takes to most of what there is to gain."""
 
 from .ledger import Ledger, Measurement
-from .plan import LONG_RUNS, OWN_RATE, RATES, SEEDS, SWEEP_SEEDS, Run, our_run, their_run
+from .plan import LONG_RUNS, OWN_RATE, RATES, SEEDS, SWEEP_SEEDS, Run, our_run, seeds_of, their_run
 from .readings import best_rate, target_loss
 from .rivals import RIVALS
 from .runs import carry_out
@@ -13,9 +13,9 @@ def measure_gain(ledger: Ledger) -> None:
         measured(ledger, run)
     for kind in RIVALS:
         for rate in RATES:
-            for seed in SEEDS if rate == OWN_RATE else SWEEP_SEEDS:
+            for seed in seeds_of(kind) if rate == OWN_RATE else SWEEP_SEEDS:
                 measured(ledger, their_run(kind, rate, seed))
-        for seed in SEEDS:
+        for seed in seeds_of(kind):
             measured(ledger, their_run(kind, best_rate(ledger.measurements, kind), seed))
 
 

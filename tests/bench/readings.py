@@ -11,7 +11,7 @@ from .plan import (
     OUR_LOOKS,
     OWN_STEPS,
     RATES,
-    SEEDS,
+    SCORED_SEEDS,
     SWEEP_SEEDS,
     THEIR_LOOKS,
     Run,
@@ -87,8 +87,8 @@ def score_times(found: Measurements) -> dict[str, float]:
     To reach: 95% of the highest of its looks' medians over the seeds.
     """
     rate = best_rate(found, "source")
-    theirs = [their_run("source", rate, seed) for seed in SEEDS]
-    ours = [our_run(seed) for seed in SEEDS]
+    theirs = [their_run("source", rate, seed) for seed in SCORED_SEEDS]
+    ours = [our_run(seed) for seed in SCORED_SEEDS]
     highest = max(median(score_at(found, run, look) for run in theirs) for look in THEIR_LOOKS)
     target = SHARE_OF_SCORE * highest
     return {
