@@ -308,7 +308,7 @@ def test_the_table_shows_each_verdict_and_no_path_of_the_machine(concepts, tmp_p
         assert str(tmp_path) not in text
 
 
-def test_default_sources(tmp_path):
+def test_default_sources(concepts, tmp_path):
     folder = tmp_path / "data" / "grooty"
     folder.mkdir()
     for number in range(5):
