@@ -36,7 +36,7 @@ class TrainingSettings(_Settings):
     # the optimizer
     train_batch_size: Positive = 4
     gradient_accumulation_steps: Positive = 1
-    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 5e-3
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] | None = None  # None: by the initializer's numbers
     scale_lr: bool = False
     lr_scheduler: Literal[
         "constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"

@@ -20,7 +20,7 @@ HELP = {
     "seed": "of all random numbers: the same seed, the same run",
     "train_batch_size": "pictures a step; less takes less memory",
     "gradient_accumulation_steps": "batches before the word is moved",
-    "learning_rate": "length of a step; a third of it if the loss jumps",
+    "learning_rate": "length of a step; empty: a third of the initializer's numbers",
     "scale_lr": "multiply it by batch, accumulation and processes",
     "lr_scheduler": "how it changes during the run",
     "lr_warmup_steps": "steps until it is at its full length",

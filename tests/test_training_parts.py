@@ -141,7 +141,16 @@ def test_scale_lr_multiplies_by_accumulation_batch_and_processes():
     settings = TrainingSettings(
         learning_rate=1e-4, scale_lr=True, train_batch_size=3, gradient_accumulation_steps=2
     )
-    assert learning_rate(settings, processes=2) == pytest.approx(12e-4)
+    assert learning_rate(settings, 2, torch.ones(1, 4)) == pytest.approx(12e-4)
+
+
+def test_without_a_rate_it_follows_the_size_of_the_initializers_numbers():
+    small, large = (
+        torch.full((2, 8), -0.014, requires_grad=True),
+        torch.full((1, 4), 0.05, requires_grad=True),
+    )
+    groups = make_optimizer([small, large], TrainingSettings(), processes=1).param_groups
+    assert groups[0]["lr"] == pytest.approx(0.005, rel=0.01) and groups[1]["lr"] == pytest.approx(0.018)
 
 
 def test_a_checkpoint_brings_every_generator_back(tmp_path):

@@ -14,7 +14,6 @@ from .latents import decode
 from .learner import Learner
 from .model import Model, load_model
 from .processes import Processes
-from .schedule import learning_rate
 from .sentences import token_ids
 from .step import squared_errors, target_of
 
@@ -69,8 +68,8 @@ def by_hand(concept: Concept) -> ByHand:
     learner = Learner(concept, model, processes)
     processes.close()
     learner.set_rows(rows)
-    for group in learner.optimizer.param_groups:  # past the warm-up, which begins at 0
-        group["lr"] = learning_rate(concept.training, processes.count)
+    for group, rate in zip(learner.optimizer.param_groups, learner.schedule.base_lrs, strict=True):
+        group["lr"] = rate  # past the warm-up, which begins at 0
     latents = learner.latents.means()[:1]
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(concept.training.seed))
     return ByHand(concept, model, learner, latents, noise.to(model.device))

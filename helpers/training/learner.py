@@ -78,8 +78,8 @@ class Learner:
 
     def keep_norms(self) -> None:
         """Apply the norm's rule (`norms`) after an optimizer step."""
-        rate = self.schedule.get_last_lr()[0]
-        for rows, start in zip(self.parameters(), self.starting_norms, strict=True):
+        rates = self.schedule.get_last_lr()
+        for rows, start, rate in zip(self.parameters(), self.starting_norms, rates, strict=True):
             NORM_RULES[self.settings.norm](rows, start, rate)
 
     def mean_norm(self) -> float:

@@ -21,7 +21,8 @@ from .stopping import is_learned
 
 TOO_LARGE = (
     "The loss or the learned row was no finite number at step {step}: set learning_rate to a third of what "
-    "it is, or mixed_precision to “bf16” or “no”, and train again. The rows of step {kept} were kept."
+    "training/log.jsonl says, or mixed_precision to “bf16” or “no”, and train again. The rows of step {kept} "
+    "were kept."
 )
 LEARNED = "It was learned: the fixed loss has come to rest."
 CEILING = "It reached max_train_steps."

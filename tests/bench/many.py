@@ -9,7 +9,7 @@ from .ledger import Ledger, Measurement
 from .plan import WORD_COUNTS
 from .setting import make_concept
 
-STEPS = 100
+STEPS = 50
 
 
 def measure_many(ledger: Ledger) -> None:

@@ -67,7 +67,9 @@ class _Curve:
 
 
 def _settings(run: Run) -> dict:
-    return {"seed": run.seed, "max_train_steps": run.steps} if run.kind == "ours" else {}
+    if run.kind != "ours":
+        return {}
+    return {"seed": run.seed, "max_train_steps": run.steps, "learning_rate": run.rate}
 
 
 def _beginner(run: Run, concept: Concept) -> Callable[[], Contender]:
