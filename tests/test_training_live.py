@@ -8,6 +8,7 @@ import time
 import pytest
 from PIL import Image
 
+from helpers import places
 from helpers.training import resume as resuming
 from helpers.training import train
 from helpers.training.follow import LogFollower
@@ -132,8 +133,7 @@ def test_the_slider_follows_the_newest_until_it_is_moved(running, view):
     slider.value = 2
     assert stack.selected_index == 1
     draw_sample(running, 6, "black")
-    wait_until(lambda: len(stack.children) == 4)
-    assert slider.value == 2 and stack.selected_index == 1
+    wait_until(lambda: len(stack.children) == 4 and slider.value == 2 and stack.selected_index == 1)
     slider.value = 6
     draw_sample(running, 8, "white")
     wait_until(lambda: slider.value == 8 and stack.selected_index == 4)
@@ -174,8 +174,9 @@ def test_it_looks_on_until_the_run_has_ended(running, view):
     shown = view(running)
     assert not shown.has_ended()
     end(running)
-    wait_until(lambda: "It reached max_train_steps." in shown.progress.words.value)
-    assert shown.has_ended() and shown.resume.disabled and shown.progress.bar.bar_style == "success"
+    wait_until(lambda: shown.progress.bar.bar_style == "success")
+    assert "It reached max_train_steps." in shown.progress.words.value
+    assert shown.has_ended() and shown.resume.disabled
 
 
 def test_a_batch_run_is_not_kept_alive(running):
@@ -183,7 +184,7 @@ def test_a_batch_run_is_not_kept_alive(running):
         "from helpers.concept import Concept\nfrom helpers.widgets.live import LiveTraining\n"
         "view = LiveTraining(Concept.load('grooty'))"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], cwd=places.repository_folder(), check=True, timeout=60)
 
 
 def test_after_the_end_it_shows_the_same(running, view):
@@ -220,12 +221,13 @@ def test_resume_goes_on_with_a_stopped_run_once(stopped, view):
     shown.resume.click()
     view(stopped).resume.click()
     assert (stopped.training_folder / "resume.json").read_text() == process
-    wait_until(lambda: "It reached max_train_steps." in shown.progress.words.value)
+    output = stopped.training_folder / "resume.log"
+    wait_until(lambda: "grooty: 4 steps" in output.read_text())
+    wait_until(lambda: shown.progress.bar.bar_style == "success" and captions(shown)[-1] == "Drawn at step 4")
     steps = series(read_log(stopped.training_folder), "loss")[0]
     assert at < 4 and steps == [1, 2, 3, 4] and Outcome.load(stopped).ended == "ceiling"
     assert any(line.get("event") == f"Goes on from step {at}." for line in read_log(stopped.training_folder))
-    assert "grooty: 4 steps" in (stopped.training_folder / "resume.log").read_text()
-    assert captions(shown)[-1] == "Drawn at step 4" and shown.resume.disabled
+    assert "It reached max_train_steps." in shown.progress.words.value and shown.resume.disabled
 
 
 def test_a_run_that_cannot_go_on_says_why(running, view):
