@@ -18,7 +18,7 @@ from ..training.resume import OUTPUT, last_output, resume, state_of
 from .curves import curve
 from .progress import Progress
 from .sample_slider import SampleSlider
-from .thumbnails import thumbnails
+from .picture_row import picture_row
 
 _EVERY = 2.0  # seconds
 _ROW = {"flex_flow": "row wrap", "align_items": "flex-start"}
@@ -111,4 +111,4 @@ def _own_pictures(concept: Concept) -> str:
         names, images = [path.name for path in image_paths(concept)], load_images(concept)
     except UserError:
         return ""
-    return thumbnails("Your pictures", images, names)
+    return picture_row("Your pictures", images, names)

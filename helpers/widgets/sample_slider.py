@@ -8,7 +8,7 @@ from PIL import Image
 from ..concept import Concept
 from ..grid import GAP
 from ..training.samples import sample_prompts, saved_samples
-from .thumbnails import thumbnails
+from .picture_row import picture_row
 
 
 class SampleSlider(ipywidgets.VBox):
@@ -68,4 +68,4 @@ class SampleSlider(ipywidgets.VBox):
                 strip.crop((left, 0, left + side, side)) for left in range(0, strip.width, side + GAP)
             ]
         texts = [f"step {step}: {prompt}" for prompt in self._prompts[: len(pictures)]]
-        return ipywidgets.HTML(thumbnails(f"Drawn at step {step}", pictures, texts))
+        return ipywidgets.HTML(picture_row(f"Drawn at step {step}", pictures, texts))

@@ -11,7 +11,7 @@ _SHOWN = 128  # pixels
 _KEPT = 192  # for screens of a higher resolution
 
 
-def thumbnails(caption: str, images: Sequence[Image.Image], texts: Sequence[str]) -> str:
+def picture_row(caption: str, images: Sequence[Image.Image], texts: Sequence[str]) -> str:
     """A caption and below it pictures.
 
     Args:
