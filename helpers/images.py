@@ -44,7 +44,12 @@ class VerdictTable:
 
     def __init__(self, verdicts: Sequence[Verdict]):
         self.rows = [
-            (_short(verdict.source), verdict.outcome, verdict.path.name if verdict.path else "", verdict.why)
+            (
+                short_source(verdict.source),
+                verdict.outcome,
+                verdict.path.name if verdict.path else "",
+                verdict.why,
+            )
             for verdict in verdicts
         ]
 
@@ -137,6 +142,27 @@ def image_paths(concept: ConceptLike) -> list[Path]:
     return paths
 
 
+def image_path(concept: ConceptLike, name: str) -> Path:
+    """The file of the picture `name`, for example `002.png`.
+
+    Raises:
+        UserError: there is no picture of that name.
+    """
+    paths = {path.name: path for path in _picture_files(_images_folder(concept))}
+    if name not in paths:
+        raise UserError(f"There is no picture “{name}”: choose one of {', '.join(paths) or '(none)'}.")
+    return paths[name]
+
+
+def load_image(concept: ConceptLike, name: str) -> Image.Image:
+    """The picture `name`, upright, RGB, in its own size.
+
+    Raises:
+        UserError: there is no picture of that name, or it is damaged.
+    """
+    return _open(image_path(concept, name))
+
+
 def load_images(concept: ConceptLike) -> list[Image.Image]:
     """The pictures of a concept, upright, RGB, each in its own size, in the order of their names.
 
@@ -152,10 +178,27 @@ def remove_image(concept: ConceptLike, name: str) -> None:
     Raises:
         UserError: there is no picture of that name.
     """
-    paths = {path.name: path for path in _picture_files(_images_folder(concept))}
-    if name not in paths:
-        raise UserError(f"There is no picture “{name}”: choose one of {', '.join(paths) or '(none)'}.")
-    paths[name].unlink()
+    image_path(concept, name).unlink()
+
+
+def replace_image(concept: ConceptLike, name: str, image: Image.Image) -> None:
+    """Write `image` in the place of the picture `name`, as PNG whatever its suffix: nothing is lost.
+
+    A kill leaves the old picture or the new one, never a half of it.
+
+    Raises:
+        UserError: there is no picture of that name.
+    """
+    _write(image, image_path(concept, name))
+
+
+def short_source(source: str) -> str:
+    """A source without what only this machine knows: the folders that lead to it."""
+    path = Path(source)
+    if not path.is_absolute():
+        return source if len(source) < 70 else f"{source[:30]}…{source[-35:]}"
+    root = places.repository_folder()
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else f"…/{path.name}"
 
 
 def _images_folder(concept: ConceptLike) -> Path:
@@ -223,19 +266,13 @@ def _judge_twin(source: str, image: Image.Image, twin: Path) -> Verdict:
 
 def _save(image: Image.Image, folder: Path) -> Path:
     numbers = [int(path.stem) for path in _picture_files(folder) if re.fullmatch(r"\d{1,9}", path.stem)]
-    path = folder / f"{max(numbers, default=0) + 1:03d}.png"
+    return _write(image, folder / f"{max(numbers, default=0) + 1:03d}.png")
+
+
+def _write(image: Image.Image, path: Path) -> Path:
     partial = path.with_suffix(".partial")
     image.save(partial, format="PNG")
     return partial.replace(path)
-
-
-def _short(source: str) -> str:
-    """A source without what only this machine knows: the folders that lead to it."""
-    path = Path(source)
-    if not path.is_absolute():
-        return source if len(source) < 70 else f"{source[:30]}…{source[-35:]}"
-    root = places.repository_folder()
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else f"…/{path.name}"
 
 
 def _html_row(row: tuple[str, ...]) -> str:

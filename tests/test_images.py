@@ -1,6 +1,5 @@
 """Checking and keeping pictures: what ends in `images/`, what is refused, and with which sentence."""
 
-import datetime
 import io
 import json
 import shutil
@@ -25,7 +24,6 @@ from helpers.images import (
     remove_image,
     verdict_table,
 )
-from helpers.widgets.gallery import Gallery
 
 
 @pytest.fixture(autouse=True)
@@ -310,7 +308,7 @@ def test_the_table_shows_each_verdict_and_no_path_of_the_machine(concepts, tmp_p
         assert str(tmp_path) not in text
 
 
-def test_default_sources(tmp_path):
+def test_default_sources(concepts, tmp_path):
     folder = tmp_path / "data" / "grooty"
     folder.mkdir()
     for number in range(5):
@@ -325,41 +323,3 @@ def test_default_sources(tmp_path):
     shutil.rmtree(folder)
     with pytest.raises(UserError, match="data/grooty"):
         default_sources("miniature")
-
-
-def upload(gallery, *files):
-    now = datetime.datetime.now()
-    gallery.children[0].value = [
-        {"name": name, "type": "", "size": len(data), "content": memoryview(data), "last_modified": now}
-        for name, data in files
-    ]
-
-
-def test_the_gallery_adds_and_removes(concepts):
-    gallery = Gallery("toy", "miniature")
-    button, message, cards = gallery.children
-    assert not cards.children and "add more" in message.value
-    upload(gallery, ("a.png", encoded(drawing(0))), ("b.png", encoded(drawing(1))), ("c.png", b"<html>"))
-    assert [path.name for path in image_paths("toy")] == ["001.png", "002.png"]
-    assert len(cards.children) == 2 and "web page" in message.value
-    assert button.value == (), "the same file may be chosen again"
-    cards.children[0].children[-1].click()
-    assert [path.name for path in image_paths("toy")] == ["002.png"]
-    assert [card.children[1].value for card in cards.children] == ["002.png"]
-
-
-def test_the_gallery_owns_nothing(concepts):
-    add(*(encoded(drawing(number)) for number in range(2)))
-    gallery = Gallery("toy", "miniature")
-    stale = gallery.children[2].children[0].children[-1]
-    remove_image("toy", "001.png")
-    stale.click()
-    assert "no picture “001.png”" in gallery.children[1].value
-    assert len(gallery.children[2].children) == 1
-
-
-def test_where_no_widget_lives_the_gallery_is_a_picture(concepts):
-    assert "image/png" not in Gallery("toy", "miniature")._repr_mimebundle_()
-    add(encoded(drawing()))
-    still = Gallery("toy", "miniature")._repr_mimebundle_()["image/png"]
-    assert isinstance(still, str)

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from helpers.concept import Concept, TrainingSettings
+from helpers.setting_help import HELP
 from helpers.widgets.settings_form import FIRST, GROUPS, SettingsForm
 
 
@@ -23,6 +24,15 @@ def field(form, name):
     return next(widget for widget in widgets(form) if getattr(widget, "description", "") == name)
 
 
+def hint(form, name):
+    """What stands beside a field."""
+    return next(
+        row.children[1].value
+        for row in widgets(form)
+        if getattr(row, "children", ()) and getattr(row.children[0], "description", "") == name
+    )
+
+
 def message(form):
     return form.children[-1].value
 
@@ -31,6 +41,7 @@ def test_every_setting_has_a_field():
     training = [name for names in GROUPS.values() for name in names]
     assert sorted(training) == sorted(TrainingSettings.model_fields)
     assert {*FIRST} == {*Concept.model_fields} - {"name", "training"}
+    assert sorted(HELP) == sorted([*training, *FIRST])
 
 
 def test_a_change_goes_into_the_concept_and_save_keeps_it(concept):
@@ -71,6 +82,17 @@ def test_bad_input_gets_a_sentence_and_nothing_is_lost(concept, name, bad, sente
     assert sentence in message(form)
     assert concept.model_dump() == before
     assert field(form, name).value == bad
+    assert sentence in hint(form, name), "marked at the field"
+
+
+def test_a_mark_goes_when_the_value_is_good_again(concept):
+    form = SettingsForm(concept)
+    rate = field(form, "learning_rate")
+    unmarked = hint(form, "learning_rate")
+    for typed, is_marked in (("5", True), ("5e", True), ("5e-3", False)):
+        rate.value = typed
+        assert (hint(form, "learning_rate") != unmarked) == is_marked == bool(rate.layout.border_top)
+    assert rate.continuous_update and not field(form, "base_model").continuous_update
 
 
 def test_the_form_shows_what_the_tokenizer_makes_of_the_words(concept):

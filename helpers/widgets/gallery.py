@@ -1,24 +1,25 @@
-"""Add pictures from your computer, see those of a concept, remove one."""
+"""Add pictures from your computer or the web, see those of a concept, turn, crop or remove them."""
 
 import base64
-import functools
 import html
-import io
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 
 import ipywidgets
-from PIL import Image
 
-from ..download import Fetched
+from ..download import Fetched, fetch_all
 from ..errors import UserError
 from ..grid import image_grid
-from ..images import ConceptLike, add_fetched, advice, image_paths, load_images, remove_image, verdict_table
+from ..images import ConceptLike, Verdict, add_fetched, advice, image_paths, short_source
+from .cards import PictureCard, card_not_added
+from .thumbnails import as_png
 
 _SIDE = 128
+_ROW = {"flex_flow": "row wrap"}
 
 
 class Gallery(ipywidgets.VBox):
-    """A button to upload, the verdict on each upload, and the pictures, each with a button to remove it.
+    """Upload or fetch pictures, read the verdict under each, and rotate, crop or remove those kept.
 
     All that it shows is read from the concept's folder. Where a widget can't live, as in a saved
     notebook on the web, it is a still picture.
@@ -27,57 +28,113 @@ class Gallery(ipywidgets.VBox):
     def __init__(self, concept: ConceptLike, base_model: str | None = None):
         """Show the pictures of `concept` (as for `add_images`, also `base_model`)."""
         self._concept, self._base_model = concept, base_model
-        upload = ipywidgets.FileUpload(accept="image/*", multiple=True, description="Add pictures")
-        upload.observe(self._add, "value")
+        self._card_of: dict[str, PictureCard] = {}
+        self._notes: dict[str, str] = {}
+        self._addresses = _addresses_field()
         self._message = ipywidgets.HTML()
-        self._cards = ipywidgets.HBox(layout={"flex_flow": "row wrap"})
-        super().__init__([upload, self._message, self._cards])
+        self._not_added, self._cards = ipywidgets.HBox(layout=_ROW), ipywidgets.HBox(layout=_ROW)
+        controls = [self._upload_button(), self._addresses, self._fetch_button()]
+        super().__init__([*controls, self._message, self._not_added, self._cards])
         self._show()
 
-    def _add(self, change) -> None:
+    def _upload_button(self) -> ipywidgets.FileUpload:
+        button = ipywidgets.FileUpload(accept="image/*", multiple=True, description="Add pictures")
+        button.tooltip, button.layout.width = "Choose picture files on your computer", "auto"
+        button.observe(self._upload, "value")
+        return button
+
+    def _fetch_button(self) -> ipywidgets.Button:
+        button = ipywidgets.Button(description="Fetch", tooltip="Add the pictures at these addresses")
+        button.on_click(self._fetch)
+        return button
+
+    def _upload(self, change) -> None:
         files = [Fetched(file["name"], bytes(file["content"])) for file in change["new"]]
         if files:
-            self._do(lambda: verdict_table(add_fetched(self._concept, files, self._base_model))._repr_html_())
+            self._do(lambda: _summary(self._add(files)))
             change["owner"].value = ()  # so that the same file may come again
 
-    def _remove(self, name: str, _button) -> None:
-        self._do(lambda: remove_image(self._concept, name))
+    def _fetch(self, button: ipywidgets.Button) -> None:
+        button.disabled = True
+        try:
+            self._do(self._fetch_addresses)
+        finally:
+            button.disabled = False
+
+    def _fetch_addresses(self) -> str:
+        addresses = self._addresses.value.split("\n")
+        if not any(map(str.strip, addresses)):
+            raise UserError("Paste addresses, paths or folders first, each on its own line.")
+        self._say("Fetching…")
+        verdicts = self._add(fetch_all(addresses))
+        if all(verdict.outcome != "refused" for verdict in verdicts):
+            self._addresses.value = ""  # else they stay, to be corrected
+        return _summary(verdicts)
+
+    def _add(self, files: Sequence[Fetched]) -> list[Verdict]:
+        """The steps of `add_images`, with the bytes kept at hand: also what is refused gets a thumbnail."""
+        verdicts = add_fetched(self._concept, files, self._base_model)
+        pairs = list(zip(files, verdicts, strict=True))
+        self._notes = {verdict.path.name: _kept(verdict) for _, verdict in pairs if verdict.outcome == "kept"}
+        self._not_added.children = [card_not_added(*pair) for pair in pairs if pair[1].outcome != "kept"]
+        return verdicts
 
     def _do(self, action: Callable[[], str | None]) -> None:
         """A callback has nowhere to show an error but the widget itself."""
         try:
             self._show(action() or "")
         except UserError as error:
-            self._show(f"<p>{html.escape(str(error))}</p>")
+            self._show(str(error))
 
     def _show(self, message: str = "") -> None:
-        self._message.value = f"{message}<p>{html.escape(advice(self._concept))}</p>"
-        self._cards.children = [self._card(name, image) for name, image in self._pictures().items()]
+        self._say(message, advice(self._concept))
+        self._refresh()
 
-    def _pictures(self) -> dict[str, Image.Image]:
+    def _say(self, *sentences: str) -> None:
+        lines = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in sentences if sentence)
+        self._message.value = f'<div role="status">{lines}</div>'
+
+    def _refresh(self) -> None:
+        """Cards stay the same objects while their files are there, so that the keyboard's focus stays too."""
+        names = self._names()
+        self._card_of = {name: self._card_of.get(name) or self._new_card(name) for name in names}
+        for name, card in self._card_of.items():
+            card.refresh(self._notes.get(name, ""))
+        self._cards.children = list(self._card_of.values())
+
+    def _names(self) -> list[str]:
         try:
-            names = [path.name for path in image_paths(self._concept)]
+            return [path.name for path in image_paths(self._concept)]
         except UserError:
-            return {}  # none yet
-        return dict(zip(names, load_images(self._concept), strict=True))
+            return []  # none yet
 
-    def _card(self, name: str, image: Image.Image) -> ipywidgets.Widget:
-        remove = ipywidgets.Button(description="Remove", tooltip=f"Delete {name}", layout={"width": "auto"})
-        remove.on_click(functools.partial(self._remove, name))
-        picture = ipywidgets.Image(value=_png(image_grid([image], columns=1, cell=_SIDE)))
-        return ipywidgets.VBox([picture, ipywidgets.Label(name), remove], layout={"margin": "4px"})
+    def _new_card(self, name: str) -> PictureCard:
+        return PictureCard(self._concept, name, self._do)
 
     def _repr_mimebundle_(self, **kwargs):
         """The widget, and beside it the still picture for pages that have no kernel."""
+        self._refresh()
         bundle = super()._repr_mimebundle_(**kwargs)
-        pictures = self._pictures()
+        pictures = {name: card.thumbnail for name, card in self._card_of.items() if card.thumbnail}
         if pictures:
             sheet = image_grid(list(pictures.values()), columns=5, captions=list(pictures), cell=_SIDE)
-            bundle["image/png"] = base64.b64encode(_png(sheet)).decode()
+            bundle["image/png"] = base64.b64encode(as_png(sheet)).decode()
         return bundle
 
 
-def _png(image: Image.Image) -> bytes:
-    content = io.BytesIO()
-    image.save(content, format="PNG")
-    return content.getvalue()
+def _addresses_field() -> ipywidgets.Textarea:
+    return ipywidgets.Textarea(
+        description="Addresses",
+        placeholder="https://…, a path or a folder; each on its own line",
+        tooltip="Addresses of the web, paths or folders, each on its own line",
+        layout={"width": "90%"},
+    )
+
+
+def _kept(verdict: Verdict) -> str:
+    return f"{short_source(verdict.source)}: kept as {verdict.path.name}. {verdict.why}".strip()
+
+
+def _summary(verdicts: Sequence[Verdict]) -> str:
+    counts = Counter(verdict.outcome for verdict in verdicts)
+    return ", ".join(f"{count} {outcome}" for outcome, count in counts.items()) + "."

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from ..base_model import load_tokenizers
 from ..concept import Concept
 from ..errors import UserError
+from ..setting_help import HELP
 from ..tokens import check_words, show_tokens
 
 FIRST = (
@@ -53,19 +54,22 @@ GROUPS = {
     ),
 }
 _WORDS = ("placeholder_token", "initializer_token", "vectors", "base_model")
-_LAYOUT = {"style": {"description_width": "200px"}, "layout": {"width": "500px"}}
+_ASK_MUCH = ("base_model", "own_templates")  # checked when the field is left, not at each key
+_LAYOUT = {"style": {"description_width": "200px"}, "layout": {"width": "420px"}}
+_RED = "var(--jp-error-color1, #d32f2f)"
 
 
 class SettingsForm(ipywidgets.VBox):
     """The few settings that matter first, the hyperparameters folded away below.
 
-    Each change is checked and goes into `concept` at once; one that can't be used gets its sentence
-    below, and the concept keeps what it had. `Save` writes `concept.json`. On a page without a
-    kernel the form is a table of the settings.
+    Each change is checked as one types, and goes into `concept` at once. One that can't be used is
+    marked at its field, with its sentence, and the concept keeps what it had. `Save` writes
+    `concept.json`. On a page without a kernel the form is a table of the settings.
     """
 
     def __init__(self, concept: Concept):
         self._concept = concept
+        self._tokenizers = functools.cache(load_tokenizers)  # asked at each key
         self._message = ipywidgets.HTML()
         save = ipywidgets.Button(description="Save", button_style="primary")
         save.on_click(lambda _: self._do(self._save))
@@ -80,25 +84,29 @@ class SettingsForm(ipywidgets.VBox):
 
     def _field(self, part: BaseModel, name: str) -> ipywidgets.Widget:
         field = _widget(type(part).model_fields[name].annotation, getattr(part, name))
-        field.description = name
-        field.observe(functools.partial(self._changed, part, name), "value")
-        return field
+        field.description, field.tooltip = name, HELP[name]
+        field.continuous_update = name not in _ASK_MUCH
+        hint = ipywidgets.HTML(_hint(HELP[name]))
+        field.observe(functools.partial(self._changed, part, name, hint), "value")
+        return ipywidgets.HBox([field, hint], layout={"align_items": "center"})
 
-    def _changed(self, part: BaseModel, name: str, change: dict[str, Any]) -> None:
+    def _changed(self, part: BaseModel, name: str, hint: ipywidgets.HTML, change: dict[str, Any]) -> None:
         value = _value(type(part).model_fields[name].annotation, change["new"])
-        self._do(lambda: self._set(part, name, value))
+        problem = self._do(lambda: self._set(part, name, value))
+        hint.value = _problem(problem) if problem else _hint(HELP[name])
+        change["owner"].layout.border = f"1px solid {_RED}" if problem else ""
 
     def _set(self, part: BaseModel, name: str, value: Any) -> str:
         in_training = part is self._concept.training
         checked = self._concept.changed(**({"training": {name: value}} if in_training else {name: value}))
         if name in _WORDS:
-            check_words(checked, load_tokenizers(checked.base_model))
+            check_words(checked, self._tokenizers(checked.base_model))
         setattr(part, name, getattr(checked.training if in_training else checked, name))
         return self._words() if name in _WORDS else f"{name} is set."
 
     def _words(self) -> str:
         """What the tokenizers make of the concept's words."""
-        tokenizer = load_tokenizers(self._concept.base_model)[0]
+        tokenizer = self._tokenizers(self._concept.base_model)[0]
         return show_tokens(
             tokenizer, [*self._concept.placeholder_tokens, self._concept.initializer_token]
         ).data
@@ -107,12 +115,14 @@ class SettingsForm(ipywidgets.VBox):
         path = self._concept.save()
         return f"Saved: {path.parent.name}/{path.name}"
 
-    def _do(self, action: Callable[[], str]) -> None:
-        """A callback has nowhere to show an error but the widget itself."""
+    def _do(self, action: Callable[[], str]) -> str:
+        """A callback has nowhere to show an error but the widget itself; the error is returned, too."""
         try:
             self._message.value = action()
         except UserError as error:
-            self._message.value = f"<p style='color:#b00020'>{html.escape(str(error))}</p>"
+            self._message.value = _problem(str(error))
+            return str(error)
+        return ""
 
     def _repr_mimebundle_(self, **kwargs):
         """The widget, and beside it a plain table for pages that have no kernel."""
@@ -124,6 +134,14 @@ class SettingsForm(ipywidgets.VBox):
         )
         bundle["text/html"] = f"<table>{rows}</table>"
         return bundle
+
+
+def _hint(text: str) -> str:
+    return f"<span style='opacity:.7'>{html.escape(text)}</span>"
+
+
+def _problem(sentence: str) -> str:
+    return f"<span role='alert' style='color:{_RED}'>{html.escape(sentence)}</span>"
 
 
 def _widget(kind: Any, value: Any) -> ipywidgets.Widget:
