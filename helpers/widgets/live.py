@@ -1,5 +1,6 @@
-"""A training as it runs: loss curve, the latest samples, and a button to stop it."""
+"""A training as it runs: progress, curves, samples beside the pictures, and buttons to stop and go on."""
 
+import contextlib
 import html
 import threading
 import time
@@ -7,13 +8,20 @@ import time
 import ipywidgets
 
 from ..concept import Concept
+from ..errors import UserError
+from ..images import image_paths, load_images
+from ..training.follow import LogFollower
 from ..training.interrupts import request_stop
-from ..training.log import read_log, series
+from ..training.log import series
 from ..training.outcome import NAME as OUTCOME
-from ..training.samples import saved_samples
+from ..training.resume import OUTPUT, last_output, resume, state_of
+from .curves import curve
+from .progress import Progress
+from .sample_slider import SampleSlider
+from .picture_row import picture_row
 
 _EVERY = 2.0  # seconds
-_WIDTH, _HEIGHT = 480, 120
+_ROW = {"flex_flow": "row wrap", "align_items": "flex-start"}
 _HINT = (
     "Where the button waits for the cell to end, press the kernel's ■ instead: it saves first, too. "
     "So does an empty file named <code>stop</code> in the concept's <code>training/</code>."
@@ -21,65 +29,86 @@ _HINT = (
 
 
 class LiveTraining(ipywidgets.VBox):
-    """Shows what `training/log.jsonl` and `training/samples/` hold, every two seconds.
+    """Shows what a concept's `training/` holds, every two seconds.
 
     It reads files only, so it works for a run in this process, in another, or on another machine that
-    shares the folder. Make it before the run: it looks on from a thread until the run has ended.
+    shares the folder, and after the end. A thread looks on until a run has ended that began under its
+    eyes; a run that was stopped may go on, so there it keeps looking.
     """
 
     def __init__(self, concept: Concept):
         self._folder, self._concept = concept.training_folder, concept
-        self._since = time.time()
-        self._curve = ipywidgets.HTML("Nothing has been logged yet.")
-        self._strip = ipywidgets.Image(format="png", layout={"visibility": "hidden"})
-        stop = ipywidgets.Button(description="Stop", button_style="warning", tooltip="Saves first")
-        stop.on_click(lambda _: request_stop(self._folder))
-        super().__init__([self._curve, self._strip, ipywidgets.HBox([stop, ipywidgets.HTML(_HINT)])])
-        self.show()
+        self._since, self._log, self._shown = time.time(), LogFollower(concept.training_folder), None
+        self._lock = threading.Lock()
+        self.progress, self.curves = Progress(), ipywidgets.HTML()
+        self.pictures, self.samples = ipywidgets.HTML(_own_pictures(concept)), SampleSlider(concept)
+        self.stop = ipywidgets.Button(description="Stop", button_style="warning", tooltip="Saves first")
+        self.resume = ipywidgets.Button(
+            description="Resume", disabled=True, tooltip="Goes on where it was stopped"
+        )
+        self.message = ipywidgets.HTML(_HINT)
+        self.stop.on_click(lambda _: request_stop(self._folder))
+        self.resume.on_click(self._resume)
+        seen = ipywidgets.HBox([self.pictures, self.samples], layout=_ROW)
+        buttons = ipywidgets.HBox([self.stop, self.resume])
+        super().__init__([self.progress, self.curves, seen, buttons, self.message])
+        self._look()
         threading.Thread(target=self._look_on, daemon=True).start()
 
     def show(self) -> None:
-        """Read the folder once and show what is there."""
-        lines = read_log(self._folder)
-        if lines:
-            self._curve.value = _sentence(lines) + _curve(*series(lines, "fixed_loss"))
-        samples = saved_samples(self._concept)
-        if samples:
-            self._strip.value = samples[max(samples)].read_bytes()
-            self._strip.layout.visibility = "visible"
+        """Read what is new in the folder and show it."""
+        grown = self._log.read()
+        state = state_of(self._concept, self._log.lines)
+        if grown or state != self._shown:
+            self.progress.show(self._log.lines, state, self._concept.training.max_train_steps)
+            self.curves.value = _curves(self._log.lines)
+            self.stop.disabled = state == "starting"  # the run would not know of it yet
+            self.resume.disabled = state not in ("stopped", "broken")
+            self.message.value = self._broken() if state == "broken" else _HINT
+            self._shown = state
+        self.samples.show()
 
     def has_ended(self) -> bool:
         """Whether a run has ended since this view was made."""
         path = self._folder / OUTCOME
         return path.is_file() and path.stat().st_mtime >= self._since
 
+    def _resume(self, _button) -> None:
+        """The state is read anew: another view may have been quicker, or the cell been run again."""
+        if state_of(self._concept, self._log.lines) in ("stopped", "broken"):
+            resume(self._concept)
+        self._look()
+
+    def _broken(self) -> str:
+        said = html.escape(last_output(self._folder))
+        return f"It could not go on: <b>{said}</b> All that it said is in <code>training/{OUTPUT}</code>."
+
     def _look_on(self) -> None:
-        while not self.has_ended():
-            self.show()
+        while self.comm is not None and not self._is_over():
             time.sleep(_EVERY)
-        self.show()
+            self._look()
+
+    def _is_over(self) -> bool:
+        return self._shown in ("learned", "ceiling", "failed") and self.has_ended()
+
+    def _look(self) -> None:
+        # The folder may be renamed under its eyes, by a run that starts over: then look again next time.
+        with contextlib.suppress(OSError, UserError), self._lock:
+            self.show()
 
 
-def _sentence(lines: list[dict]) -> str:
-    losses = series(lines, "fixed_loss")[1]
-    norms = series(lines, "norm")[1]
-    parts = [f"step {lines[-1]['step']}"]
-    parts += [f"fixed loss {losses[-1]:.4f} (at first {losses[0]:.4f})"] if losses else []
-    parts += [f"length of the row {norms[-1]:.2f}"] if norms else []
-    events = [line["event"] for line in lines if "event" in line]
-    return f"<p>{' · '.join(parts)}<br>{html.escape(events[-1]) if events else ''}</p>"
+def _curves(lines: list[dict]) -> str:
+    drawn = [
+        curve("Fixed loss", *series(lines, "fixed_loss")),
+        curve("Length of the row", *series(lines, "norm")),
+    ]
+    return f'<div style="display:flex;flex-wrap:wrap;gap:12px">{"".join(drawn)}</div>' if any(drawn) else ""
 
 
-def _curve(steps: list[int], values: list[float]) -> str:
-    """A line as SVG: lighter than a plotting library while training has the processor."""
-    if len(steps) < 2:
+def _own_pictures(concept: Concept) -> str:
+    """The concept's pictures; nothing where there are none, or one is damaged: the run will say so."""
+    try:
+        names, images = [path.name for path in image_paths(concept)], load_images(concept)
+    except UserError:
         return ""
-    low, high, last = min(values), max(values), max(steps)
-    points = " ".join(
-        f"{_WIDTH * step / last:.1f},{_HEIGHT * (1 - (value - low) / ((high - low) or 1)):.1f}"
-        for step, value in zip(steps, values, strict=True)
-    )
-    return (
-        f'<svg viewBox="-4 -4 {_WIDTH + 8} {_HEIGHT + 8}" width="{_WIDTH}" height="{_HEIGHT}">'
-        f'<polyline points="{points}" fill="none" stroke="#1f77b4" stroke-width="2"/></svg>'
-    )
+    return picture_row("Your pictures", images, names)

@@ -1,0 +1,123 @@
+"""Going on with a stopped run in a process of its own, and whether a run is under way: from files alone."""
+
+import contextlib
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+
+from .. import places
+from ..concept import Concept
+from .former import MADE_WITH
+from .outcome import NAME as OUTCOME
+from .outcome import Outcome
+
+OUTPUT = "resume.log"
+_PROCESS = "resume.json"
+
+State = Literal["new", "starting", "running", "broken", "learned", "ceiling", "stopped", "failed"]
+
+
+def resume(concept: Concept) -> None:
+    """Start `python -m helpers.training` on a concept's folder; its output goes to `training/resume.log`.
+
+    It has a session of its own, so that an interrupt of the kernel leaves it alone: the stop file ends it.
+    Where such a process is at work already, nothing is done.
+    """
+    folder = concept.training_folder
+    if _is_alive(folder):
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / OUTPUT).open("w", encoding="utf-8") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "helpers.training", str(concept.folder)],
+            cwd=places.repository_folder(),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    _note(process.pid, folder)
+    threading.Thread(target=_wait, args=(process, folder), daemon=True).start()
+
+
+def state_of(concept: Concept, lines: list[dict[str, Any]]) -> State:
+    """How a concept's run stands: how it ended, or what it is at.
+
+    `starting` and `broken` are said of a process that `resume` started, which may be another kernel's:
+    it loads, or it ended with no outcome. A run that was killed reads as `running`.
+
+    Args:
+        lines: of the run's log.
+    """
+    folder = concept.training_folder
+    begun = _written(folder / MADE_WITH)
+    if _is_alive(folder):
+        return "running" if begun > _written(folder / _PROCESS) else "starting"
+    if _is_broken(folder):
+        return "broken"
+    if _written(folder / OUTCOME):
+        outcome = Outcome.load(concept)
+        if begun <= _written(folder / OUTCOME) and _ends_with(lines, outcome.reason):
+            return outcome.ended
+    return "running" if lines else "new"
+
+
+def last_output(folder: Path) -> str:
+    """The last line that a process started by `resume` wrote."""
+    path = folder / OUTPUT
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else []
+    return next((line.strip() for line in reversed(lines) if line.strip()), "It wrote nothing.")
+
+
+def _note(pid: int, folder: Path) -> None:
+    """Write down which process it is; its time of birth tells it from a later one of the same number."""
+    born = None
+    with contextlib.suppress(psutil.Error):
+        born = psutil.Process(pid).create_time()
+    partial = folder / f"{_PROCESS}.partial"
+    partial.write_text(json.dumps({"pid": pid, "born": born}) + "\n", encoding="utf-8")
+    partial.replace(folder / _PROCESS)
+
+
+def _wait(process: subprocess.Popen, folder: Path) -> None:
+    """Note a death that the process itself could not speak of."""
+    if process.wait() < 0 and folder.is_dir():
+        with (folder / OUTPUT).open("a", encoding="utf-8") as output:
+            output.write(f"\nThe process was killed (signal {-process.returncode}).\n")
+
+
+def _is_alive(folder: Path) -> bool:
+    path = folder / _PROCESS
+    if not path.is_file():
+        return False
+    noted = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        process = psutil.Process(noted["pid"])
+        return process.create_time() == noted["born"] and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def _is_broken(folder: Path) -> bool:
+    """Whether a process of `resume`, now dead, left no outcome, and no other run has begun since."""
+    started = _written(folder / _PROCESS)
+    if not started or _written(folder / OUTCOME) > started:
+        return False
+    return _written(folder / MADE_WITH) <= max(started, _written(folder / OUTPUT))
+
+
+def _ends_with(lines: list[dict[str, Any]], reason: str) -> bool:
+    return not lines or lines[-1].get("event") == reason
+
+
+def _written(path: Path) -> float:
+    """When a file was last written; 0 where there is none."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
