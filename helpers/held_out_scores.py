@@ -23,8 +23,8 @@ SEEDS = (42, 43, 44)
 _SUBJECTS = ("word", "initializer", "description")
 
 
-def teach_and_score(toy: str, seed: int) -> dict:
-    """Teach a held-out toy from five drawings of it, and score the word."""
+def teach_and_score(toy: str, seed: int, known: dict[str, dict]) -> dict:
+    """Teach a held-out toy from five drawings of it, and score the word; `known` as for `score_word`."""
     concept = Concept.make(f"{toy}-{seed}", base_model=MINIATURE, training={"seed": seed})
     path = concept.folder / "scores.json"
     if path.is_file():
@@ -32,7 +32,16 @@ def teach_and_score(toy: str, seed: int) -> dict:
     concept.save()
     add_images(concept, [str(picture) for picture in write_examples(concept.folder / "drawn", toy)])
     train(concept)
-    return score_word(concept, HELD_OUT_TOYS[toy])
+    return score_word(concept, HELD_OUT_TOYS[toy], known)
+
+
+def scores_of(toy: str) -> list[dict]:
+    """A toy's scores, one a seed; what is no learned word is the same for all seeds, and drawn once."""
+    scores, known = [], {}
+    for seed in SEEDS:
+        scores.append(teach_and_score(toy, seed, known))
+        known = {scores[0]["said"][name]: scores[0][name] for name in _SUBJECTS[1:]}
+    return scores
 
 
 def summary(scores: list[dict]) -> dict:
@@ -56,7 +65,7 @@ def _mean(values: list[float]) -> float:
 def main() -> None:
     root = places.repository_folder() / "build" / "held_out_scores" / places.miniature_mark()
     os.environ[places.ROOT_VARIABLE] = str(root)
-    scores = {toy: [teach_and_score(toy, seed) for seed in SEEDS] for toy in HELD_OUT_TOYS}
+    scores = {toy: scores_of(toy) for toy in HELD_OUT_TOYS}
     everything = [score for runs in scores.values() for score in runs]
     result = {
         "seeds": SEEDS,

@@ -79,12 +79,13 @@ def score_subject(pipeline: Any, subject: str, wanted: list[Drawing], judge: Jud
     }
 
 
-def score_word(concept: Concept | str, toy: Toy | None = None) -> dict:
+def score_word(concept: Concept | str, toy: Toy | None = None, known: dict[str, dict] | None = None) -> dict:
     """Score a learned word, and write `scores.json` into the concept's folder.
 
     Args:
         concept: an object that was learned on the miniature.
         toy: what it is; None: what the judge sees in the concept's pictures.
+        known: scores by what was said, from another word for the same toy: they are not drawn again.
 
     Returns:
         `identity` and `prompt` (shares, 0 to 1) of the word; the same with details for `word`,
@@ -105,8 +106,10 @@ def score_word(concept: Concept | str, toy: Toy | None = None) -> dict:
         "description": describe(toy),
     }
     guidance, wanted = examples_for(concept).guidance, evaluation_surroundings(toy)
+    known = known or {}
     scores = {
-        name: score_subject(pipeline, subject, wanted, judge, guidance) for name, subject in subjects.items()
+        name: known.get(subject) or score_subject(pipeline, subject, wanted, judge, guidance)
+        for name, subject in subjects.items()
     }
     summary = {name: scores["word"][name] for name in ("identity", "prompt")}
     return _save(concept, {**summary, "pictures": PICTURES, "said": subjects, **scores})
