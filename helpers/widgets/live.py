@@ -16,9 +16,9 @@ from ..training.log import series
 from ..training.outcome import NAME as OUTCOME
 from ..training.resume import OUTPUT, last_output, resume, state_of
 from .curves import curve
+from .picture_row import picture_row
 from .progress import Progress
 from .sample_slider import SampleSlider
-from .picture_row import picture_row
 
 _EVERY = 2.0  # seconds
 _ROW = {"flex_flow": "row wrap", "align_items": "flex-start"}
