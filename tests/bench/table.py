@@ -14,8 +14,8 @@ _HEAD = """\
 ## How it compares
 
 `make bench` trains on the same five pictures with the source tutorial's loop, with that of diffusers'
-`textual_inversion.py`, and with ours. Measured on {processor}, {threads} threads, torch {torch}. All
-figures are in [bench.json](tests/bench/bench.json).
+`textual_inversion.py`, and with ours, each with one vector. Measured on {processor}, with torch {torch} and
+{threads} of its threads. All figures are in [bench.json](tests/bench/bench.json).
 
 | | source | diffusers | ours | source / ours |
 | --- | --- | --- | --- | --- |
