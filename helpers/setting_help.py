@@ -34,8 +34,8 @@ HELP = {
     "timesteps_per_picture": "noise levels of one picture in a batch",
     "num_processes": "one for each GPU",
     "mixed_precision": "number format of the frozen model; auto looks at the machine",
-    "gradient_checkpointing": "less memory, a third more time",
-    "compile": "quicker steps after a minute or two of compiling",
+    "gradient_checkpointing": "less memory, more time",
+    "compile": "quicker steps, once it has compiled",
     "quantize": "hold the frozen UNet in 8 or 4 bit: less memory",
     "save_pipeline": "also save the whole pipeline with the word in it",
 }
