@@ -53,8 +53,9 @@ def concepts_root() -> Path:
     On Colab that is Drive where it is mounted, on Kaggle `/kaggle/working`, on Gradient
     `/storage`, on RunPod `/workspace`; anywhere else, `concepts/` in the repository.
     """
-    if os.environ.get(ROOT_VARIABLE):
-        return repository_folder() / Path(os.environ[ROOT_VARIABLE]).expanduser()
+    chosen = os.environ.get(ROOT_VARIABLE)
+    if chosen:
+        return repository_folder() / Path(chosen).expanduser()
     kept = {
         "colab": Path("/content/drive/MyDrive"),
         "kaggle": Path("/kaggle/working"),

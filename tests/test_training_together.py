@@ -90,11 +90,13 @@ def test_only_the_main_process_writes(tiny):
     assert len(list((tiny.training_folder / "tensorboard").iterdir())) == 1
 
 
-def test_a_word_learned_beside_another_is_the_word_learned_alone(tiny):
-    both = [tiny, tiny.changed(name="second", placeholder_token="<second>", training={"seed": 7})]
-    second = both[1]
+def test_a_word_learned_beside_another_is_the_word_learned_alone(grooty):
+    """On the miniature: random weights are so steep that a rounding error grows a thousandfold a step."""
+    first = grooty.changed(training={"sample_every": 0, "mixed_precision": "no"})
+    second = first.changed(name="second", placeholder_token="<second>", training={"seed": 7})
+    both = [first, second]
     second.save()
-    second.images_folder.symlink_to(tiny.images_folder)
+    second.images_folder.symlink_to(first.images_folder)
     together = train_many(both)
     rows = [load_rows(concept.embeds_path)[0] for concept in both]
     assert [outcome.concept for outcome in together] == ["grooty", "second"]
