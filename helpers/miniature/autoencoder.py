@@ -7,7 +7,8 @@ import torch
 from diffusers import AutoencoderKL
 
 from .drawing import PICTURE_SIDE
-from .sitting import Plan, autocast, generator_of, sit
+from .machine import autocast
+from .sitting import Plan, generator_of, sit
 
 LATENT_CHANNELS = 4
 LATENT_DEVIATION = 0.08

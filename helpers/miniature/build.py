@@ -17,13 +17,14 @@ from .autoencoder import polish_autoencoder, rebuild, train_autoencoder
 from .diffusion import encode_shards, new_scheduler, train_diffusion
 from .grooty import write_examples
 from .judge import train_judge
+from .machine import device
 from .pictures import SHARD, draw_for_judging, load_labels, load_pixels, make_shards
-from .sitting import Plan, device
+from .sitting import Plan
 from .tokenizer import build_tokenizer
 
-SHARDS = 10
-_JUDGED_DRAWINGS = 5_000
-_ROUND_TRIPS = 12_000
+SHARDS = 25
+_JUDGED_DRAWINGS = 20_000
+_ROUND_TRIPS = 40_000
 FIRST_SITTING = Plan("diffusion-1", pictures=128_000, batch=64, lr=3e-3, cooldown=0.5)
 
 
@@ -57,7 +58,7 @@ def sit_again(pictures: int) -> Path:
         shutil.copytree(shipped / "tokenizer", work / "tokenizer")
     vae = AutoencoderKL.from_pretrained(shipped / "vae").eval()
     shards = make_shards(SHARDS, work / "pictures", work / "tokenizer")
-    plan = Plan(f"diffusion-{len(notes['sittings']) + 1}", pictures, batch=64, lr=1.5e-3, cooldown=0.7)
+    plan = Plan(f"diffusion-{len(notes['sittings']) + 1}", pictures, batch=128, lr=2e-3, cooldown=0.7)
     model = _sitting(work, shards, tokenizer, vae, plan, start=_shipped_model(shipped))
     folder = assemble(tokenizer, vae, model)
     return _write_notes(folder, {**notes, "sittings": [*notes["sittings"], note(work, plan.name)]})

@@ -7,10 +7,12 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from torch import nn
+from torch.nn.attention import sdpa_kernel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from .autoencoder import LATENT_CHANNELS, LATENT_DEVIATION, encode
-from .sitting import Plan, autocast, generator_of, sit
+from .machine import attention_backends, autocast, compile_where_possible
+from .sitting import Plan, generator_of, sit
 
 _WIDTH = 128
 _LATENT_SIDE = 16
@@ -104,6 +106,7 @@ def train_diffusion(
     torch.manual_seed(0)
     model = start or nn.ModuleDict({"text_encoder": new_text_encoder(tokenizer), "unet": new_unet()})
     model.to(device, memory_format=torch.channels_last).train()
+    compile_where_possible(model["unet"])
     scheduler = new_scheduler()
 
     def loss_of(step: int) -> torch.Tensor:
@@ -117,7 +120,8 @@ def train_diffusion(
         timesteps = _spread_timesteps(plan.batch, scheduler.config.num_train_timesteps, draw)
         return _loss(model, scheduler, clean, noise, timesteps, sentences, device)
 
-    return sit(plan, model, loss_of, folder)
+    with sdpa_kernel(attention_backends(device)):
+        return sit(plan, model, loss_of, folder)
 
 
 def _spread_timesteps(count: int, number: int, draw: torch.Generator) -> torch.Tensor:

@@ -52,9 +52,9 @@ def toy_svg(toy: Toy, accessory: str, wobble: tuple[float, ...]) -> str:
     top, ear_x, ear_y, eye_x, eye_y = PLACES_ON_BODY[toy.body]
     parts = (
         _ears(toy.ears, top, ear_x, ear_y, paint, edge),
-        _feet(toy.feet, paint),
         f"<g {paint}>{SHAPES[toy.body]}</g>",
         _pattern(toy.pattern, SHAPES[toy.body], COLORS[toy.second_color], eye_y),
+        _feet(toy.feet, paint),
         _eyes(toy.eyes, eye_x, eye_y),
         f'<path d="M44 {eye_y + 12} q6 6 12 0" fill="none" stroke="{_INK}" stroke-width="2.6"/>',
         _accessory(accessory, eye_y),
@@ -89,14 +89,14 @@ def _ears(ears: str, top: float, x: float, y: float, paint: str, edge: str) -> s
 
 def _feet(feet: str, paint: str) -> str:
     if feet == "boots":
-        boot = '<path d="M34 80 h13 v15 h-22 q0 -8 9 -8Z"/>'
+        boot = '<path d="M33 77 h14 v19 h-25 q0 -10 11 -10Z"/>'
         return f'<g fill="#ffcf21" stroke="#7a5a00" stroke-width="2.5">{_both(boot)}</g>'
     if feet == "wheels":
         wheel = (
-            '<circle cx="35" cy="88" r="9" fill="#2b2b33"/><circle cx="35" cy="88" r="3.5" fill="#d8d8e0"/>'
+            '<circle cx="34" cy="86" r="11" fill="#2b2b33"/><circle cx="34" cy="86" r="4.5" fill="#d8d8e0"/>'
         )
         return _both(wheel)
-    return f"<g {paint}>" + _both('<ellipse cx="38" cy="89" rx="9" ry="5.5"/>') + "</g>"
+    return f"<g {paint}>" + _both('<ellipse cx="36" cy="89" rx="10" ry="6"/>') + "</g>"
 
 
 def _pattern(pattern: str, shape: str, color: str, eye_y: float) -> str:

@@ -2,6 +2,8 @@
 
 import torch
 
+from .machine import has_quick_bf16
+
 
 class Muon(torch.optim.Optimizer):
     """Momentum whose update is made orthogonal by five Newton-Schulz steps.
@@ -39,9 +41,9 @@ class Muon(torch.optim.Optimizer):
 def orthogonalized(matrices: torch.Tensor) -> torch.Tensor:
     """The nearest matrices with all singular values about 1, (N, rows, columns)."""
     tall = matrices.shape[1] > matrices.shape[2]
-    x = matrices.float()
-    x = x.mT if tall else x
-    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    x = matrices.mT if tall else matrices
+    x = x / (x.float().norm(dim=(1, 2), keepdim=True) + 1e-7)
+    x = x.to(torch.bfloat16 if has_quick_bf16(x.device) else torch.float32)
     for _ in range(5):
         square = x @ x.mT
         x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x

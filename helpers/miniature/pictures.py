@@ -15,7 +15,7 @@ from .world import HELD_OUT_STYLE, HELD_OUT_TOYS, named_toys, sample_drawing
 
 SHARD = 4_000  # pictures
 CAPTIONS = 3  # sentences for each picture
-_NAMED_SHARE = 0.25
+_NAMED_SHARE = 0.35
 
 
 def make_shard(number: int, folder: Path, tokenizer_folder: Path) -> Path:

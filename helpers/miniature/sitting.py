@@ -117,20 +117,3 @@ def _log(path: Path, pictures: int, loss: float) -> None:
 def generator_of(step: int) -> torch.Generator:
     """The random numbers of a step: the same each time it is taken."""
     return torch.Generator().manual_seed(1_000_003 + step)
-
-
-def autocast(device: torch.device) -> torch.autocast:
-    """bfloat16 where the machine multiplies it quickly, else float32."""
-    quick = device.type == "cuda" or (torch.backends.cpu.get_cpu_capability() == "AVX512" and _has_bf16())
-    return torch.autocast(device.type, torch.bfloat16, enabled=quick)
-
-
-def _has_bf16() -> bool:
-    """Whether the CPU has AVX-512 bf16 (Linux's list of its features; elsewhere: no)."""
-    features = Path("/proc/cpuinfo")
-    return features.exists() and "avx512_bf16" in features.read_text()
-
-
-def device() -> torch.device:
-    """The GPU if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

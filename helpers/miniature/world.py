@@ -129,4 +129,6 @@ def readable(attribute: str, drawing: Drawing) -> bool:
         return not colorless and drawing.toy.pattern != "plain"
     if attribute == "scene":
         return not (colorless and drawing.scene in BACKGROUNDS)
+    if attribute == "feet":
+        return drawing.size != "close-up"  # they may lie beyond the edge
     return not (attribute == "eyes" and drawing.style == "pixel art")
