@@ -24,6 +24,7 @@ __all__ = [
     "STABLE_DIFFUSION",
     "Components",
     "Source",
+    "check_base_model",
     "default_base_model",
     "hub_login",
     "load_components",
@@ -182,12 +183,23 @@ def hub_login(base_model: str) -> str:
         One sentence on what was done and why.
 
     Raises:
-        UserError: there is no such base model.
+        UserError: there is no such base model, or the token that is here does not open it.
     """
     source = resolve(base_model)
     return (
         hub.login(source.location) if source.kind == "hub" else "This base model is on disk: no login needed."
     )
+
+
+def check_base_model(base_model: str) -> None:
+    """Find out early, before anything is fetched, that a base model can't be had.
+
+    Raises:
+        UserError: there is no such base model, or the hub does not let it be read.
+    """
+    source = resolve(base_model)
+    if source.kind == "hub":
+        hub.check_access(source.location)
 
 
 def _open(base_model: str, parts: Collection[str] = (), dtype: torch.dtype = torch.float32) -> ModelFolder:
