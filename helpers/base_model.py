@@ -83,7 +83,7 @@ def resolve(base_model: str) -> Source:
     A relative path counts from the working folder, then from `notebooks/`.
 
     Raises:
-        UserError: it is no folder or file that is there, and does not look like a hub's id.
+        UserError: it is a file of another kind, or nothing that is there or looks like a hub's id.
     """
     if base_model == MINIATURE:
         return Source("folder", str(places.miniature_folder()))
@@ -91,8 +91,8 @@ def resolve(base_model: str) -> Source:
         path = (start / Path(base_model).expanduser()).resolve()
         if path.is_dir():
             return Source("folder", str(path))
-        if path.is_file() and path.suffix in _FILE_TYPES:
-            return Source("file", str(path))
+        if path.is_file():
+            return Source("file", _checkpoint(path))
     if _HUB_ID.fullmatch(base_model) and not base_model.endswith(_FILE_TYPES):
         return Source("hub", base_model)
     raise UserError(
@@ -200,6 +200,15 @@ def check_base_model(base_model: str) -> None:
     source = resolve(base_model)
     if source.kind == "hub":
         hub.check_access(source.location)
+
+
+def _checkpoint(path: Path) -> str:
+    if path.suffix not in _FILE_TYPES:
+        raise UserError(
+            f"{path.name} is no base model: give a .safetensors or .ckpt file, or a folder in diffusers' "
+            "layout."
+        )
+    return str(path)
 
 
 def _open(base_model: str, parts: Collection[str] = (), dtype: torch.dtype = torch.float32) -> ModelFolder:

@@ -138,7 +138,10 @@ def image_paths(concept: ConceptLike) -> list[Path]:
     folder = _images_folder(concept)
     paths = _picture_files(folder)
     if not paths:
-        raise UserError(f"The concept “{folder.parent.name}” has no pictures yet: run notebook 1 first.")
+        raise UserError(
+            f"The concept “{folder.parent.name}” has no pictures yet: run notebook 1, and read in its table "
+            "why one is refused."
+        )
     return paths
 
 

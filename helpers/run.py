@@ -7,13 +7,18 @@ The notebooks with their outputs lie in `concepts/<name>/notebooks/`, what came 
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
 from . import places
-from .base_model import MINIATURE
+from .base_model import MINIATURE, check_base_model
 from .concept import Concept
+from .download import DATASET, fetch_all
 from .errors import UserError
+
+# How papermill talks to a kernel. Over TCP anyone on the machine could listen, and the kernel says so.
+_TRANSPORT = "tcp" if os.name == "nt" else "ipc"
 
 
 def notebooks() -> list[Path]:
@@ -37,6 +42,7 @@ def run_notebook(notebook: Path, output_folder: Path, parameters: dict) -> float
     """
     import papermill
     from nbclient.exceptions import DeadKernelError
+    from traitlets.config import Config
 
     output = output_folder / notebook.name
     output_folder.mkdir(parents=True, exist_ok=True)
@@ -50,11 +56,12 @@ def run_notebook(notebook: Path, output_folder: Path, parameters: dict) -> float
             cwd=notebook.parent,
             progress_bar={"desc": notebook.stem},
             stderr_file=sys.stderr,  # the training's own progress bar comes this way
+            config=Config(KernelManager={"transport": _TRANSPORT}),
         )
     except papermill.PapermillExecutionError as error:
+        what = error.evalue if error.ename == UserError.__name__ else f"{error.ename}: {error.evalue}"
         raise UserError(
-            f"{notebook.name} stopped in cell [{error.exec_count}] with {error.ename}: {error.evalue} "
-            f"Open {output} to see where."
+            f"{notebook.name} stopped in cell [{error.exec_count}]. {what} Open {output} to see where."
         ) from None
     except DeadKernelError:
         raise UserError(
@@ -107,19 +114,36 @@ def _from_here(source: str) -> str:
     return str(path.resolve()) if source != MINIATURE and path.exists() else source
 
 
-def main() -> int:
+def _check_pictures(source: str) -> None:
+    """Refuse a path without pictures before anything runs; what lies elsewhere is fetched only once.
+
+    Raises:
+        UserError: nothing can be read there.
+    """
+    if "://" in source or source.startswith(DATASET):
+        return
+    fetched = fetch_all(source)
+    if not any(one.data for one in fetched):
+        raise UserError(f"“{source}” can't be learned from. {fetched[0].problem}")
+
+
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m helpers.run", description="Run the six notebooks.")
     parser.add_argument("--concept", default="grooty", help="its name; its folder under concepts/")
     parser.add_argument("--base-model", help="miniature, a hub id, a folder or a file; found by looking")
     parser.add_argument("--images", help="pictures to learn from: a folder, a file or an address")
     parser.add_argument("--initializer", help="the word to start from, for example cat")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     parameters = {
         "BASE_MODEL": _from_here(given.base_model) if given.base_model else None,
         "ADDRESSES": [_from_here(given.images)] if given.images else None,
         "INITIALIZER_TOKEN": given.initializer or None,
     }
     try:
+        if given.base_model:
+            check_base_model(given.base_model)
+        if given.images:
+            _check_pictures(given.images)
         report = run_series(given.concept, **parameters)
     except UserError as error:
         print(error, file=sys.stderr)

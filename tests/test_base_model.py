@@ -98,6 +98,14 @@ def test_what_is_not_there_is_said_in_one_sentence(name):
         resolve(name)
 
 
+def test_a_file_of_another_kind_is_not_taken_for_a_hub_s_id(tmp_path, monkeypatch):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "notes.txt").write_text("buy milk")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"notes\.txt is no base model: give a \.safetensors or \.ckpt file"):
+        resolve("notes/notes.txt")
+
+
 def test_a_hub_s_id_is_recognised_without_asking_the_hub():
     assert resolve("owner/some-model.v2") == base_model.Source("hub", "owner/some-model.v2")
 
