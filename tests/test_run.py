@@ -109,6 +109,7 @@ def test_the_page_has_the_scores_beside_each_other(grooty):
     assert "<th>identity<td>0.91<td>0.32<td>0.93" in page
     assert "<th>scene<td>0.50<td>0.50<td>0.50" in page
     assert "word: &lt;grooty&gt;" in page
+    assert page.index("<details>") < page.index("<th>learning_rate"), "what few read is folded away"
 
 
 def test_a_name_that_is_no_folder_runs_nothing(two_notebooks, concepts):
