@@ -195,5 +195,7 @@ def test_the_joined_notebook_has_everything_once(two_notebooks):
 
 def test_the_joined_notebook_clones_an_address_that_is_there(two_notebooks, monkeypatch):
     monkeypatch.setattr(places, "REPOSITORY_ADDRESS", "https://example.org/someone/series")
-    clone = all_in_one.joined().cells[1].source
-    assert "git clone --depth 1 https://example.org/someone/series" in clone and "%cd series" in clone
+    said, clone = (cell.source for cell in all_in_one.joined().cells[1:3])
+    assert "restart the kernel" in said and "switch Internet on" in said
+    assert "git clone --depth 1 https://example.org/someone/series" in clone
+    assert "pip install -q -r series/requirements.txt" in clone and "%cd series" in clone
