@@ -195,11 +195,13 @@ def check_base_model(base_model: str) -> None:
     """Find out early, before anything is fetched, that a base model can't be had.
 
     Raises:
-        UserError: there is no such base model, or the hub does not let it be read.
+        UserError: there is no such base model, it is of another family, or the hub does not let it be read.
     """
     source = resolve(base_model)
     if source.kind == "hub":
         hub.check_access(source.location)
+    if source.kind == "folder":
+        ModelFolder(source.location)
 
 
 def _checkpoint(path: Path) -> str:

@@ -126,6 +126,7 @@ def test_a_name_that_is_no_folder_runs_nothing(two_notebooks, concepts):
         (["--images", "no/such/folder"], "“no/such/folder” can't be learned from. No file or folder"),
         (["--images", "notes"], "This folder holds no pictures"),
         (["--base-model", "notes/notes.txt"], "notes.txt is no base model: give a .safetensors"),
+        (["--base-model", "notes"], "model_index.json is missing or damaged"),
         (["--base-model", "minature"], "There is no base model at “minature”"),
     ],
 )
