@@ -20,9 +20,9 @@ This notebook is the six notebooks of the series, one after the other. Use it on
 opens on a machine of its own. It is generated: change the six, then `make all-in-one`."""
 
 _BEFORE_THE_CLONE = """\
-This brings the code here and installs what it needs. Then restart the kernel and run this cell again. Until then, a
-library that was loaded before the install stays the old one. On Kaggle, first switch Internet on under
-Session options."""
+This brings the code here and installs what it needs. Then restart the kernel and run this cell again. Until
+then, a library that was loaded before the install stays the old one. On Kaggle, first switch Internet on,
+under Session options."""
 
 
 def all_in_one_path() -> Path:

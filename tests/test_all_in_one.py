@@ -1,4 +1,4 @@
-"""The all-in-one notebook, as on a cloud: six notebooks in one kernel, where names of one meet those of another."""
+"""The all-in-one notebook, as on a cloud: names of one notebook meet those of another."""
 
 import pytest
 
