@@ -17,9 +17,6 @@ from .concept import Concept
 from .download import DATASET, fetch_all
 from .errors import UserError
 
-# How papermill talks to a kernel. Over TCP anyone on the machine could listen, and the kernel says so.
-_TRANSPORT = "tcp" if os.name == "nt" else "ipc"
-
 
 def notebooks() -> list[Path]:
     """The six notebooks of the series, in order."""
@@ -42,7 +39,6 @@ def run_notebook(notebook: Path, output_folder: Path, parameters: dict) -> float
     """
     import papermill
     from nbclient.exceptions import DeadKernelError
-    from traitlets.config import Config
 
     output = output_folder / notebook.name
     output_folder.mkdir(parents=True, exist_ok=True)
@@ -55,13 +51,13 @@ def run_notebook(notebook: Path, output_folder: Path, parameters: dict) -> float
             kernel_name="python3",
             cwd=notebook.parent,
             progress_bar={"desc": notebook.stem},
+            config=_kernel_settings(),
             stderr_file=sys.stderr,  # the training's own progress bar comes this way
-            config=Config(KernelManager={"transport": _TRANSPORT}),
         )
     except papermill.PapermillExecutionError as error:
         what = error.evalue if error.ename == UserError.__name__ else f"{error.ename}: {error.evalue}"
         raise UserError(
-            f"{notebook.name} stopped in cell [{error.exec_count}]. {what} Open {output} to see where."
+            f"{notebook.name} stopped in cell [{error.exec_count}]. {what.rstrip('.')}. Open {output} to see where."
         ) from None
     except DeadKernelError:
         raise UserError(
@@ -69,6 +65,13 @@ def run_notebook(notebook: Path, output_folder: Path, parameters: dict) -> float
             "choose a smaller model."
         ) from None
     return ran.metadata.papermill.duration
+
+
+def _kernel_settings():
+    """Sockets in a folder of one's own where the system has them: over TCP a kernel warns of listeners."""
+    from traitlets.config import Config
+
+    return Config() if os.name == "nt" else Config(KernelManager={"transport": "ipc"})
 
 
 def run_series(name: str, **parameters) -> Path:
