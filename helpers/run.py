@@ -57,7 +57,8 @@ def run_notebook(notebook: Path, output_folder: Path, parameters: dict) -> float
     except papermill.PapermillExecutionError as error:
         what = error.evalue if error.ename == UserError.__name__ else f"{error.ename}: {error.evalue}"
         raise UserError(
-            f"{notebook.name} stopped in cell [{error.exec_count}]. {what.rstrip('.')}. Open {output} to see where."
+            f"{notebook.name} stopped in cell [{error.exec_count}]. {what.rstrip('.')}. Open {output} to see "
+            "where."
         ) from None
     except DeadKernelError:
         raise UserError(
