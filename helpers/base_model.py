@@ -186,9 +186,9 @@ def hub_login(base_model: str) -> str:
         UserError: there is no such base model, or the token that is here does not open it.
     """
     source = resolve(base_model)
-    return (
-        hub.login(source.location) if source.kind == "hub" else "This base model is on disk: no login needed."
-    )
+    if source.kind != "hub":
+        return "This base model is on disk: no login needed."
+    return hub.login(source.location)
 
 
 def check_base_model(base_model: str) -> None:
