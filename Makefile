@@ -6,6 +6,7 @@ IMAGES ?=
 INITIALIZER ?=
 BASE_PYTHON ?= python3
 OLDEST := build/oldest
+export CONCEPT BASE_MODEL IMAGES INITIALIZER  # so that a path may hold a quote
 
 # `make run PYTHON=python` uses an environment of your own, as it is, and installs nothing.
 ifneq ($(origin PYTHON),command line)
@@ -20,8 +21,8 @@ help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
 
 run: $(RUNS) ## all six notebooks in order: make run CONCEPT=my_cat IMAGES=my_photos INITIALIZER=cat BASE_MODEL=...
-	$(PYTHON) -m helpers.run --concept '$(CONCEPT)' --base-model '$(BASE_MODEL)' \
-	    --images '$(IMAGES)' --initializer '$(INITIALIZER)'
+	@$(PYTHON) -m helpers.run --concept "$$CONCEPT" --base-model "$$BASE_MODEL" \
+	    --images "$$IMAGES" --initializer "$$INITIALIZER"
 
 lab: $(RUNS) ## open JupyterLab on the first notebook
 	$(PYTHON) -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/1_download_images.ipynb

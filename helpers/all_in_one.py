@@ -19,6 +19,11 @@ _INTRODUCTION = """\
 This notebook is the six notebooks of the series, one after the other. Use it on a cloud where every notebook
 opens on a machine of its own. It is generated: change the six, then `make all-in-one`."""
 
+_BEFORE_THE_CLONE = """\
+This brings the code here and installs what it needs. Then restart the kernel and run this cell again. Until
+then, a library that was loaded before the install stays the old one. On Kaggle, first switch Internet on,
+under Session options."""
+
 
 def all_in_one_path() -> Path:
     return places.repository_folder() / "notebooks" / "all_in_one.ipynb"
@@ -30,7 +35,7 @@ def joined() -> nbformat.NotebookNode:
     common = set.intersection(*map(_code, parts))
     cells = [
         nbformat.v4.new_markdown_cell(_INTRODUCTION, id="introduction"),
-        *_clone_cell(places.REPOSITORY_ADDRESS),
+        *_clone_cells(places.REPOSITORY_ADDRESS),
     ]
     seen = set()
     for number, part in enumerate(parts, start=1):
@@ -54,20 +59,25 @@ def write_all_in_one() -> Path:
     return all_in_one_path()
 
 
-def _clone_cell(address: str | None) -> list[nbformat.NotebookNode]:
-    """The cell that brings `helpers` to a cloud, once the repository has a public address."""
+def _clone_cells(address: str | None) -> list[nbformat.NotebookNode]:
+    """What brings `helpers` to a cloud, once the repository has a public address; it may run again."""
     if address is None:
         return []
     folder = address.rstrip("/").rsplit("/", 1)[-1].removesuffix(".git")
     lines = [
         "import os",
         "",
-        'if not os.path.isdir("helpers"):',
-        f"    !git clone --depth 1 {address}",
+        'if not (os.path.isdir("helpers") or os.path.isdir("../helpers")):',
+        f'    if not os.path.isdir("{folder}"):',
+        f"        !git clone --depth 1 {address}",
+        f"        %pip install -q -r {folder}/requirements.txt",
+        '        print("Now restart the kernel, then run this cell again.")',
         f"    %cd {folder}",
-        "    %pip install -q -r requirements.txt",
     ]
-    return [nbformat.v4.new_code_cell("\n".join(lines), id="clone")]
+    return [
+        nbformat.v4.new_markdown_cell(_BEFORE_THE_CLONE, id="before-the-clone"),
+        nbformat.v4.new_code_cell("\n".join(lines), id="clone"),
+    ]
 
 
 def _code(notebook: nbformat.NotebookNode) -> set[str]:

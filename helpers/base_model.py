@@ -24,6 +24,7 @@ __all__ = [
     "STABLE_DIFFUSION",
     "Components",
     "Source",
+    "check_base_model",
     "default_base_model",
     "hub_login",
     "load_components",
@@ -82,7 +83,7 @@ def resolve(base_model: str) -> Source:
     A relative path counts from the working folder, then from `notebooks/`.
 
     Raises:
-        UserError: it is no folder or file that is there, and does not look like a hub's id.
+        UserError: it is a file of another kind, or nothing that is there or looks like a hub's id.
     """
     if base_model == MINIATURE:
         return Source("folder", str(places.miniature_folder()))
@@ -90,8 +91,8 @@ def resolve(base_model: str) -> Source:
         path = (start / Path(base_model).expanduser()).resolve()
         if path.is_dir():
             return Source("folder", str(path))
-        if path.is_file() and path.suffix in _FILE_TYPES:
-            return Source("file", str(path))
+        if path.is_file():
+            return Source("file", _checkpoint(path))
     if _HUB_ID.fullmatch(base_model) and not base_model.endswith(_FILE_TYPES):
         return Source("hub", base_model)
     raise UserError(
@@ -182,12 +183,34 @@ def hub_login(base_model: str) -> str:
         One sentence on what was done and why.
 
     Raises:
-        UserError: there is no such base model.
+        UserError: there is no such base model, or the token that is here does not open it.
     """
     source = resolve(base_model)
-    return (
-        hub.login(source.location) if source.kind == "hub" else "This base model is on disk: no login needed."
-    )
+    if source.kind != "hub":
+        return "This base model is on disk: no login needed."
+    return hub.login(source.location)
+
+
+def check_base_model(base_model: str) -> None:
+    """Find out early, before anything is fetched, that a base model can't be had.
+
+    Raises:
+        UserError: there is no such base model, it is of another family, or the hub does not let it be read.
+    """
+    source = resolve(base_model)
+    if source.kind == "hub":
+        hub.check_access(source.location)
+    if source.kind == "folder":
+        ModelFolder(source.location)
+
+
+def _checkpoint(path: Path) -> str:
+    if path.suffix not in _FILE_TYPES:
+        raise UserError(
+            f"{path.name} is no base model: give a .safetensors or .ckpt file, or a folder in diffusers' "
+            "layout."
+        )
+    return str(path)
 
 
 def _open(base_model: str, parts: Collection[str] = (), dtype: torch.dtype = torch.float32) -> ModelFolder:

@@ -86,7 +86,7 @@ class Concept(_Settings):
     @classmethod
     def _name_is_a_folder(cls, name: str) -> str:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
-            raise ValueError("use letters, digits, - and _ only, for example grooty")
+            raise ValueError("use letters, digits, - and _ only, without accents, for example grooty")
         return name
 
     @field_validator("placeholder_token")

@@ -128,17 +128,12 @@ def _from_file(path: Path, source: str) -> Fetched:
 
 def _dataset_files(dataset: str) -> list[Path]:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+
+    from .hub_answers import clear_sentences
 
     patterns = [f"*{suffix}" for suffix in sorted(PICTURE_SUFFIXES)]
-    try:
+    with clear_sentences(dataset):
         folder = snapshot_download(dataset, repo_type="dataset", allow_patterns=patterns)
-    except GatedRepoError as error:
-        raise UserError(f"“{dataset}” asks for a login: accept its terms on the hub, then log in.") from error
-    except (RepositoryNotFoundError, HFValidationError) as error:
-        raise UserError(f"The hub has no data set “{dataset}”: check the name (owner/name).") from error
-    except Exception as error:  # the hub's client raises its own, its transport's and the system's errors
-        raise UserError(f"“{dataset}” could not be fetched from the hub. {connection_advice()}") from error
     return sorted(Path(folder).rglob("*"))
 
 

@@ -1,33 +1,22 @@
-"""Fetching a base model from a hub, and one clear sentence for each thing that can go wrong.
+"""Fetching a base model from a hub, and logging in where it asks for that.
 
 Which hub is `huggingface_hub`'s business: it reads the variables `HF_ENDPOINT`, `HF_HOME`, `HF_TOKEN`.
 """
 
-import contextlib
-import errno
 import re
-import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 
 import huggingface_hub
-from huggingface_hub import constants
-from huggingface_hub.errors import (
-    GatedRepoError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-)
+from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
 
-from . import places
 from .errors import UserError
+from .hub_answers import clear_sentences, connection_errors, is_refusal
 
 _SETTINGS = ["*.json", "*.txt"]
 _WEIGHTS = re.compile(
     r"(?:diffusion_pytorch_|pytorch_)?model(?P<half>\.fp16)?(?:-\d+-of-\d+)?\.(?P<type>safetensors|bin)"
 )
-# huggingface_hub lets the errors of its HTTP client through, and has changed that client twice.
-_HTTP_CLIENTS = {"httpx2": "HTTPError", "httpx": "HTTPError", "requests": "RequestException"}
 
 
 def fetch(repository: str, parts: Collection[str] = (), half: bool = False) -> Path:
@@ -44,17 +33,16 @@ def fetch(repository: str, parts: Collection[str] = (), half: bool = False) -> P
         The folder, in diffusers' layout.
 
     Raises:
-        UserError: the repository is missing, private or gated, the connection broke, or the disk is full.
+        UserError: the repository is missing, private or gated, the token is refused, the connection
+            broke, or the disk is full.
     """
-    with _clear_sentences(repository):
+    with clear_sentences(repository):
         try:
             files = huggingface_hub.list_repo_files(repository)
-        except (OfflineModeIsEnabled, *_connection_errors()) as error:
-            if isinstance(error, RepositoryNotFoundError):
+        except connection_errors() as error:
+            if is_refusal(error):
                 raise
-            return Path(
-                huggingface_hub.snapshot_download(repository, allow_patterns=_SETTINGS, local_files_only=True)
-            )
+            return _fetched_before(repository, error)
         wanted = [file for part in parts for file in weight_files(files, part, half)]
         return Path(huggingface_hub.snapshot_download(repository, allow_patterns=[*_SETTINGS, *wanted]))
 
@@ -72,57 +60,62 @@ def weight_files(files: Collection[str], part: str, half: bool) -> list[str]:
     return found[max(found)] if found else []
 
 
+def check_access(repository: str) -> None:
+    """Ask the hub whether a repository may be read, and fetch nothing.
+
+    Where the hub does not answer, nothing happens: what was fetched before may be enough.
+
+    Raises:
+        UserError: the repository is missing, private or gated, or the token is refused.
+    """
+    with clear_sentences(repository):
+        try:
+            huggingface_hub.auth_check(repository)
+        except connection_errors() as error:
+            if is_refusal(error):
+                raise
+
+
 def login(repository: str) -> str:
     """Ask for a login only where the repository wants one and no token is found.
 
     Returns:
         One sentence on what was done.
+
+    Raises:
+        UserError: the repository is missing or private, or the token does not open it.
     """
-    if huggingface_hub.get_token():
-        return "A token for the hub is here already: nothing to do."
+    token = huggingface_hub.get_token()
+    with clear_sentences(repository):
+        try:
+            huggingface_hub.auth_check(repository)
+        except connection_errors() as error:
+            if isinstance(error, GatedRepoError) and not token:
+                return _ask_for_token(repository)
+            if is_refusal(error):
+                raise
+            return "The hub can't be asked now: what was fetched before can still be used."
+    whom = "to your token" if token else "to everyone"
+    return f"{repository} is open {whom}: no login is needed."
+
+
+def _fetched_before(repository: str, error: Exception) -> Path:
     try:
-        huggingface_hub.auth_check(repository)
-    except RepositoryNotFoundError:  # also one that is gated
+        return Path(
+            huggingface_hub.snapshot_download(repository, allow_patterns=_SETTINGS, local_files_only=True)
+        )
+    except LocalEntryNotFoundError:
+        raise error from None
+
+
+def _ask_for_token(repository: str) -> str:
+    """Newer versions of `notebook_login` wait for the answer, older ones show a form and return."""
+    try:
         huggingface_hub.notebook_login()
-        return (
-            f"{repository} is gated, private or misspelt: accept its licence on its page, and log in above."
-        )
-    except (OfflineModeIsEnabled, *_connection_errors()):
-        return "The hub can't be asked now: what was fetched before can still be used."
-    return f"{repository} is open to everyone: no login is needed."
-
-
-@contextlib.contextmanager
-def _clear_sentences(repository: str) -> Iterator[None]:
-    try:
-        yield
-    except GatedRepoError as error:
+    except Exception as error:  # of its own, its transport's and the kernel's, where nobody can answer
         raise UserError(
-            f"{repository} is gated: accept its licence on its page, then run the login cell of notebook 2."
+            f"{repository} is gated, and no login could be asked for: set HF_TOKEN before you start."
         ) from error
-    except RepositoryNotFoundError as error:
-        raise UserError(
-            f"The hub has no repository “{repository}”, or it is private: check the spelling, or run the "
-            "login cell of notebook 2."
-        ) from error
-    except (OfflineModeIsEnabled, LocalEntryNotFoundError, *_connection_errors()) as error:
-        raise UserError(_connection_sentence(repository, error)) from error
-
-
-def _connection_errors() -> tuple[type[Exception], ...]:
-    clients = [
-        getattr(sys.modules[name], error) for name, error in _HTTP_CLIENTS.items() if name in sys.modules
-    ]
-    return (*clients, OSError)
-
-
-def _connection_sentence(repository: str, error: Exception) -> str:
-    if getattr(error, "errno", None) == errno.ENOSPC:
-        return f"The disk is full: make room in {constants.HF_HUB_CACHE}, then run the cell again."
-    if constants.HF_HUB_OFFLINE:
-        return f"HF_HUB_OFFLINE is set and {repository} was never fetched: unset it, then restart."
-    if places.cloud() == "kaggle":
-        return (
-            f"{repository} can't be fetched: switch on Internet in the notebook's settings, then try again."
-        )
-    return f"The connection broke while fetching {repository}: run the cell again, finished files are kept."
+    if huggingface_hub.get_token():
+        return f"You are logged in. Accept the licence of {repository} on its page, if you have not yet."
+    return f"{repository} is gated: accept its licence on its page, and log in above."

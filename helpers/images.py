@@ -1,7 +1,6 @@
 """The pictures of a concept: checked, made alike in form, and kept in `images/`."""
 
 import html
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -138,7 +137,10 @@ def image_paths(concept: ConceptLike) -> list[Path]:
     folder = _images_folder(concept)
     paths = _picture_files(folder)
     if not paths:
-        raise UserError(f"The concept “{folder.parent.name}” has no pictures yet: run notebook 1 first.")
+        raise UserError(
+            f"The concept “{folder.parent.name}” has no pictures yet: run notebook 1, and read in its table "
+            "why one is refused."
+        )
     return paths
 
 
@@ -226,15 +228,9 @@ def _base_model_of(concept: ConceptLike) -> str:
 
 def _resolution(base_model: str) -> int:
     """The side of the pictures that a model draws, by its settings; 512 where those are not on disk."""
-    from .base_model import resolve
+    from .base_model import load_resolution, resolve
 
-    source = resolve(base_model)
-    if source.kind != "folder":
-        return _USUAL_RESOLUTION
-    unet, vae = (
-        json.loads((Path(source.location) / part / "config.json").read_text()) for part in ("unet", "vae")
-    )
-    return unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1)
+    return load_resolution(base_model) if resolve(base_model).kind == "folder" else _USUAL_RESOLUTION
 
 
 def _judge(one: Fetched, folder: Path, resolution: int, known: dict[Path, Fingerprint]) -> Verdict:

@@ -96,7 +96,8 @@ class ModelFolder:
         models = self.models(dtype)
         with self._readable(INDEX), quiet_loading():
             pipeline_class = getattr(diffusers(), self.pipeline_name)
-            return pipeline_class.from_pretrained(self.path, **models).to(dtype=dtype)
+            variant = self._variant("safety_checker", dtype)  # the one model that is not handed over
+            return pipeline_class.from_pretrained(self.path, variant=variant, **models).to(dtype=dtype)
 
     def _present(self, names: tuple[str, ...]) -> list[str]:
         return [name for name in names if self._index.get(name, [None])[0]]

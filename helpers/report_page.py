@@ -20,18 +20,28 @@ from .grid import image_grid
 _WIDEST = 1200  # pixels
 _PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
 
+_GRIDS = {
+    "before_and_after": "Above the initializer, below the word; a column has one prompt and one seed.",
+    "guidance_by_seeds": "A row for each guidance: how much the prompt counts.",
+    "prompt": "One prompt, another seed for each picture.",
+    "steps_by_prompts": "A row for each training step that was kept, the last one for the result.",
+    "styles": "The word in other styles.",
+}
+
 _PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
 <style>
-body {{ font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 76rem; margin: 2rem auto }}
-h2 {{ margin-top: 2.5rem; border-top: 1px solid #ddd; padding-top: 1rem }}
+:root {{ color-scheme: light dark }}
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem }}
+h2 {{ margin-top: 2.5rem; border-top: 1px solid #8886; padding-top: 1rem }}
+table {{ display: block; overflow-x: auto }}
 th, td {{ padding-right: 1rem; text-align: left; vertical-align: top }}
 img {{ max-width: 100% }}
 figure {{ margin: 1rem 0 }}
-figcaption {{ color: #666 }}
+figcaption {{ opacity: 0.75 }}
 </style>
 <h1>{title}</h1>
 {sections}
@@ -43,10 +53,10 @@ def write_report(concept: Concept) -> Path:
     """Write `report.html` into the concept's folder and return its path."""
     sections = {
         "The pictures": _images(concept),
-        "The settings": _settings(concept),
-        "The training": _training(concept),
         "The grids": _grids(concept),
         "The scores": _scores(concept),
+        "The training": _training(concept),
+        "The settings": _settings(concept),
         "The files for other programs": _exports(concept),
         "The notebooks": _times(concept),
     }
@@ -69,8 +79,11 @@ def _images(concept: Concept) -> str:
 
 
 def _settings(concept: Concept) -> str:
-    settings = concept.model_dump(exclude={"training"}) | concept.training.model_dump()
-    return _table((name, _shown(value)) for name, value in settings.items())
+    tables = [
+        _table((name, _shown(value)) for name, value in settings.items())
+        for settings in (concept.model_dump(exclude={"training"}), concept.training.model_dump())
+    ]
+    return "{}\n<details><summary>The hyperparameters</summary>\n{}\n</details>".format(*tables)
 
 
 def _training(concept: Concept) -> str:
@@ -92,7 +105,10 @@ def _training(concept: Concept) -> str:
 
 
 def _grids(concept: Concept) -> str:
-    return "\n".join(_figure(Image.open(path), path.stem) for path in _pictures_in(concept.grids_folder))
+    return "\n".join(
+        _figure(Image.open(path), _GRIDS.get(path.stem, path.stem.replace("_", " ")))
+        for path in _pictures_in(concept.grids_folder)
+    )
 
 
 def _scores(concept: Concept) -> str:

@@ -7,12 +7,14 @@ The notebooks with their outputs lie in `concepts/<name>/notebooks/`, what came 
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
 from . import places
-from .base_model import MINIATURE
+from .base_model import MINIATURE, check_base_model
 from .concept import Concept
+from .download import DATASET, fetch_all
 from .errors import UserError
 
 
@@ -49,12 +51,14 @@ def run_notebook(notebook: Path, output_folder: Path, parameters: dict) -> float
             kernel_name="python3",
             cwd=notebook.parent,
             progress_bar={"desc": notebook.stem},
+            config=_kernel_settings(),
             stderr_file=sys.stderr,  # the training's own progress bar comes this way
         )
     except papermill.PapermillExecutionError as error:
+        what = error.evalue if error.ename == UserError.__name__ else f"{error.ename}: {error.evalue}"
         raise UserError(
-            f"{notebook.name} stopped in cell [{error.exec_count}] with {error.ename}: {error.evalue} "
-            f"Open {output} to see where."
+            f"{notebook.name} stopped in cell [{error.exec_count}]. {what.rstrip('.')}. Open {output} to see "
+            "where."
         ) from None
     except DeadKernelError:
         raise UserError(
@@ -62,6 +66,13 @@ def run_notebook(notebook: Path, output_folder: Path, parameters: dict) -> float
             "choose a smaller model."
         ) from None
     return ran.metadata.papermill.duration
+
+
+def _kernel_settings():
+    """Sockets in a folder of one's own where the system has them: over TCP a kernel warns of listeners."""
+    from traitlets.config import Config
+
+    return Config() if os.name == "nt" else Config(KernelManager={"transport": "ipc"})
 
 
 def run_series(name: str, **parameters) -> Path:
@@ -107,19 +118,36 @@ def _from_here(source: str) -> str:
     return str(path.resolve()) if source != MINIATURE and path.exists() else source
 
 
-def main() -> int:
+def _check_pictures(source: str) -> None:
+    """Refuse a path without pictures before anything runs; what lies elsewhere is fetched only once.
+
+    Raises:
+        UserError: nothing can be read there.
+    """
+    if "://" in source or source.startswith(DATASET):
+        return
+    fetched = fetch_all(source)
+    if not any(one.data for one in fetched):
+        raise UserError(f"“{source}” can't be learned from. {fetched[0].problem}")
+
+
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m helpers.run", description="Run the six notebooks.")
     parser.add_argument("--concept", default="grooty", help="its name; its folder under concepts/")
     parser.add_argument("--base-model", help="miniature, a hub id, a folder or a file; found by looking")
     parser.add_argument("--images", help="pictures to learn from: a folder, a file or an address")
     parser.add_argument("--initializer", help="the word to start from, for example cat")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     parameters = {
         "BASE_MODEL": _from_here(given.base_model) if given.base_model else None,
         "ADDRESSES": [_from_here(given.images)] if given.images else None,
         "INITIALIZER_TOKEN": given.initializer or None,
     }
     try:
+        if given.base_model:
+            check_base_model(given.base_model)
+        if given.images:
+            _check_pictures(given.images)
         report = run_series(given.concept, **parameters)
     except UserError as error:
         print(error, file=sys.stderr)

@@ -80,8 +80,8 @@ def put_embedding(file: Path, web_ui: WebUI, replace: bool = False) -> Path:
         The copy's path.
 
     Raises:
-        UserError: InvokeAI, which wants the file in its model manager; or there is another
-            embedding of that name; then nothing was changed.
+        UserError: InvokeAI, which wants the file in its model manager; there is another embedding of
+            that name; or the folder can't be written to. Nothing was changed then.
     """
     folder = web_ui.embeddings_folder
     if folder is None:
@@ -101,10 +101,15 @@ def put_embedding(file: Path, web_ui: WebUI, replace: bool = False) -> Path:
                 f"There is another {file.name} in {NAMES[web_ui.program]}'s {folder.name}/: pass "
                 "replace=True to overwrite it, or name your concept otherwise."
             )
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix(".partial")
-    shutil.copyfile(file, partial)
-    return partial.replace(target)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = target.with_suffix(".partial")
+        shutil.copyfile(file, partial)
+        return partial.replace(target)
+    except OSError as error:
+        raise UserError(
+            f"{folder} can't be written to ({error.strerror}): copy {file} there yourself."
+        ) from error
 
 
 def start_command(web_ui: WebUI, checkpoint: Path | str | None = None, share: bool = False) -> str:

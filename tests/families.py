@@ -11,7 +11,13 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import (
+    CLIPConfig,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+)
 
 from helpers.lean_diffusers import diffusers
 from helpers.templates import OBJECT_TEMPLATES, STYLE_TEMPLATES
@@ -33,6 +39,18 @@ _TEXT = {
     "num_attention_heads": 2,
     "num_hidden_layers": 2,
     "projection_dim": 32,
+}
+_FEATURES = {
+    "crop_size": 224,
+    "do_center_crop": True,
+    "do_convert_rgb": True,
+    "do_normalize": True,
+    "do_resize": True,
+    "feature_extractor_type": "CLIPFeatureExtractor",
+    "image_mean": [0.48145466, 0.4578275, 0.40821073],
+    "image_std": [0.26862954, 0.26130258, 0.27577711],
+    "resample": 3,
+    "size": 224,
 }
 _BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 _SD_UNET = {
@@ -58,6 +76,7 @@ def _make_sd1(folder):
     scheduler = library.PNDMScheduler(**_BETAS, skip_prk_steps=True, steps_offset=1, set_alpha_to_one=False)
     encoder = CLIPTextModel(CLIPTextConfig(**_TEXT, hidden_act="quick_gelu"))
     _save(folder, "StableDiffusionPipeline", unet, _vae(512), scheduler, [encoder], ["<|endoftext|>"])
+    _add_safety_checker(folder)
 
 
 def _make_sd2(folder):
@@ -113,6 +132,22 @@ def _vae(sample_size, **settings):
         sample_size=sample_size,
         **settings,
     )
+
+
+def _add_safety_checker(folder):
+    """1.5 is the one that ships with a checker. With these weights it never refuses a picture."""
+    from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
+
+    cut = {name: _TEXT[name] for name in ("hidden_size", "intermediate_size", "num_hidden_layers")}
+    cut |= {"num_attention_heads": 2, "projection_dim": 32}
+    config = CLIPConfig(text_config=cut, vision_config={**cut, "patch_size": 14}, projection_dim=32)
+    StableDiffusionSafetyChecker(config).save_pretrained(folder / "safety_checker")
+    (folder / "feature_extractor").mkdir()
+    (folder / "feature_extractor" / "preprocessor_config.json").write_text(json.dumps(_FEATURES))
+    index = json.loads((folder / "model_index.json").read_text())
+    index["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
+    index["feature_extractor"] = ["transformers", "CLIPImageProcessor"]
+    (folder / "model_index.json").write_text(json.dumps(index))
 
 
 def _save(folder, pipeline, unet, vae, scheduler, encoders, paddings):

@@ -1,7 +1,9 @@
 """A hub on this machine's loopback, with the few answers that `huggingface_hub` asks for.
 
-It serves one folder under several repository ids: `OPEN` as it is; `GATED` only with the token `TOKEN`;
-`BREAKING` with a connection that breaks in the middle of each weight file. Any other id is missing.
+It serves one folder under several repository ids, as a model or as a data set: `OPEN` as it is; `RENAMED`
+by a redirect to it; `GATED` only with the token `TOKEN`; `BREAKING` with a connection that breaks in the
+middle of each large file; `TIRED` with an error of the server's. Any other id is missing, and any other
+token is refused. It has no page to log in.
 """
 
 import hashlib
@@ -15,7 +17,9 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 OPEN, GATED, BREAKING = "someone/open-model", "someone/gated-model", "someone/breaking-model"
+RENAMED, TIRED = "someone/renamed-model", "someone/tired-model"
 TOKEN = "hf_" + "x" * 34
+_LARGE = 10_000
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -66,17 +70,31 @@ class _Answers(BaseHTTPRequestHandler):
 
     def _answer(self, with_body):
         parts = unquote(urlsplit(self.path).path).strip("/").split("/")
-        is_api = parts[:2] == ["api", "models"]
-        repository, rest = "/".join(parts[2:4] if is_api else parts[:2]), parts[4:] if is_api else parts[2:]
+        is_api = parts[0] == "api"
+        parts = parts[is_api:]
+        repository, rest = self._split(parts)
+        if self.headers.get("Authorization") not in (None, f"Bearer {TOKEN}"):
+            return self._refuse(401, "", "Invalid credentials in Authorization header")
+        if repository == TIRED:
+            return self._refuse(503, "", "Service unavailable")
+        if repository == RENAMED:
+            return self._redirect(self.path.replace(RENAMED, OPEN))
         if repository not in (OPEN, GATED, BREAKING):
             return self._refuse(404, "RepoNotFound", "Repository not found")
         if is_api and rest[:1] != ["auth-check"]:
             return self._send_json(self._tree() if rest[:1] == ["tree"] else self._model(repository))
-        if repository == GATED and self.headers.get("Authorization") != f"Bearer {TOKEN}":
+        if repository == GATED and not self.headers.get("Authorization"):
             return self._refuse(403, "GatedRepo", f"Access to model {repository} is restricted")
         if is_api:
             return self._send(b"{}", "application/json", {})
         return self._send_file(repository, "/".join(rest[2:]), with_body)
+
+    def _split(self, parts):
+        parts = parts[parts[0] in ("models", "datasets") :]
+        return "/".join(parts[:2]), parts[2:]
+
+    def _redirect(self, location):
+        self._start(307, "text/plain", 0, {"Location": location})
 
     def _model(self, repository):
         siblings = [{"rfilename": name} for name in self.server.files]
@@ -95,7 +113,7 @@ class _Answers(BaseHTTPRequestHandler):
         headers = {"ETag": f'"{_digest(data)}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
         if with_body:
             self.server.requested.append(name)
-        if with_body and repository == BREAKING and name.endswith(".safetensors"):
+        if with_body and repository == BREAKING and len(data) > _LARGE:
             return self._break_off(data, headers)
         return self._send(data, "application/octet-stream", headers, with_body)
 

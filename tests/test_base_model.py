@@ -47,6 +47,7 @@ def test_each_family_s_pipeline_draws(families, family):
     pipeline = load_pipeline(str(families[family]))
     pipeline.set_progress_bar_config(disable=True)
     assert pipeline("a toy", num_inference_steps=1, height=64, width=64).images[0].size == (64, 64)
+    assert (getattr(pipeline, "safety_checker", None) is not None) == (family == "sd1")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -97,6 +98,14 @@ def test_what_is_not_there_is_said_in_one_sentence(name):
         resolve(name)
 
 
+def test_a_file_of_another_kind_is_not_taken_for_a_hub_s_id(tmp_path, monkeypatch):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "notes.txt").write_text("buy milk")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"notes\.txt is no base model: give a \.safetensors or \.ckpt file"):
+        resolve("notes/notes.txt")
+
+
 def test_a_hub_s_id_is_recognised_without_asking_the_hub():
     assert resolve("owner/some-model.v2") == base_model.Source("hub", "owner/some-model.v2")
 
@@ -123,9 +132,23 @@ def test_a_damaged_part_is_named(families, tmp_path, damage):
 
 
 def test_half_precision_files_are_taken_where_they_are(families, tmp_path):
-    folder = tmp_path / "model"
-    shutil.copytree(families["sd1"], folder)
-    for path in folder.glob("*/*.safetensors"):
-        path.rename(path.with_suffix(".fp16.safetensors"))
+    folder = _halved(families["sd1"], tmp_path / "model", "*/*.safetensors")
     assert load_components(str(folder), torch.float16).unet.dtype == torch.float16
     assert load_components(str(folder)).unet.dtype == torch.float32
+
+
+@pytest.mark.parametrize("halved", ["*/*.safetensors", "safety_checker/*.safetensors", "unet/*.safetensors"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_a_pipeline_opens_whichever_files_are_in_half_precision(families, tmp_path, halved, dtype):
+    """A GPU fetches the checker of Stable Diffusion 1.5 in half precision only."""
+    pipeline = load_pipeline(str(_halved(families["sd1"], tmp_path / "model", halved)), dtype)
+    for part in (pipeline.unet, pipeline.text_encoder, pipeline.safety_checker):
+        assert {parameter.dtype for parameter in part.parameters()} == {dtype}
+
+
+def _halved(family, folder, pattern):
+    """A copy of a model in which some weight files are those of the variant `fp16`."""
+    shutil.copytree(family, folder)
+    for path in folder.glob(pattern):
+        path.rename(path.with_suffix(".fp16.safetensors"))
+    return folder

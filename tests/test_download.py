@@ -212,8 +212,8 @@ def test_a_server_that_is_not_there(web, monkeypatch):
         ("https://", "not an address"),
         ("no/such/folder", "No file or folder"),
         ("www.example.org/a.png", "begins with https://"),
-        ("dataset:no-owner/../x", "no data set"),
-        ("dataset:someone/offline", "could not be fetched from the hub"),
+        ("dataset:no-owner/../x", "The hub has no repository"),
+        ("dataset:someone/offline", "HF_HUB_OFFLINE is set and someone/offline was never fetched"),
     ],
 )
 def test_what_is_no_address_gets_its_sentence(address, sentence):

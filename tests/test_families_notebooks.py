@@ -1,10 +1,13 @@
 """The notebooks from 2 on run on every family, so that nothing rests on the miniature's sizes."""
 
+import shutil
+
 import pytest
-from families import FAMILIES
+from single_files import write_single_file
 
 from helpers import run
 from helpers.concept import Concept
+from helpers.export import PROGRAMS
 from helpers.run import run_notebook
 
 NOTEBOOKS = run.notebooks()[1:]
@@ -21,10 +24,34 @@ SHORT = {
 DRAWING = {"DRAW_STEPS": 1, "PICTURE_SIZE": 64}
 
 
+@pytest.fixture
+def model(request, families, tmp_path):
+    """A family as a folder, or as one file with its settings in a folder of the same name beside it."""
+    family, form = request.param
+    if form == "folder":
+        return families[family]
+    shutil.copytree(families[family], tmp_path / family, ignore=shutil.ignore_patterns("*.safetensors"))
+    return write_single_file(families[family], tmp_path / f"{family}{form}")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
-def test_the_series_runs(family, families, grooty, tmp_path):
-    given = {"CONCEPT": "grooty", "BASE_MODEL": str(families[family]), "TRAINING": SHORT, **DRAWING}
+@pytest.mark.parametrize(
+    "model",
+    [
+        ("sd1", "folder"),
+        ("sd2", "folder"),
+        ("sdxl", "folder"),
+        ("sd1", ".ckpt"),
+        ("sd2", ".safetensors"),
+        ("sdxl", ".safetensors"),
+    ],
+    ids=" ".join,
+    indirect=True,
+)
+def test_the_series_runs(model, grooty, tmp_path):
+    given = {"CONCEPT": "grooty", "BASE_MODEL": str(model), "TRAINING": SHORT, **DRAWING}
     for notebook in NOTEBOOKS:
         run_notebook(notebook, tmp_path / "notebooks", given)
-    assert Concept.load("grooty").base_model == str(families[family])
+    concept = Concept.load("grooty")
+    assert concept.base_model == str(model)
+    assert {path.parent.name for path in concept.export_folder.rglob("*.safetensors")} == set(PROGRAMS)

@@ -229,6 +229,11 @@ def test_how_large_is_asked_of_the_model(concepts):
         add_fetched("toy", [content], "no such model")
 
 
+def test_a_folder_that_is_no_model_is_named(concepts, tmp_path):
+    with pytest.raises(UserError, match=r"model_index\.json is missing"):
+        add_images("toy", [], str(tmp_path))
+
+
 def test_the_concepts_own_model_counts(concepts):
     concept = Concept.make("toy", base_model="owner/model")
     (verdict,) = add_fetched(concept, [Fetched("a.png", encoded(drawing()))])

@@ -87,6 +87,22 @@ def test_constraints_pin_every_requirement():
         assert line.split(">=")[0].lower().replace("_", "-") in pinned
 
 
+def test_make_hands_over_a_path_as_it_was_typed(tmp_path):
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    python.chmod(0o755)
+    ran = subprocess.run(
+        ["make", "run", f"PYTHON={python}", "CONCEPT=cat", "IMAGES=Anna's cat photos"],
+        cwd=places.repository_folder(),
+        capture_output=True,
+        text=True,
+    )
+    given = ran.stdout.splitlines()
+    assert given[given.index("--images") + 1] == "Anna's cat photos", ran.stderr
+    assert given[given.index("--concept") + 1] == "cat"
+    assert given[given.index("--base-model") + 1] == ""
+
+
 def test_the_readme_links_to_clouds_only_from_an_address(monkeypatch):
     readme = (places.repository_folder() / "README.md").read_text()
     assert badges.with_badges(readme) == readme, "`python -m helpers.badges`"

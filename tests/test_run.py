@@ -67,7 +67,9 @@ def test_a_run_goes_in_order_and_ends_with_a_page(two_notebooks, concepts, capsy
     pictures = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
     assert Image.open(io.BytesIO(base64.b64decode(pictures[0]))).getpixel((5, 5))[0] > 100
     assert not re.search(r'(src|href)="(?!data:)', page), "the page must hold everything in itself"
-    assert re.search(r"1_first +\d+\.\d s\n2_second +\d+\.\d s", capsys.readouterr().out)
+    said = capsys.readouterr()
+    assert re.search(r"1_first +\d+\.\d s\n2_second +\d+\.\d s", said.out)
+    assert "2_second" in said.err and "WARNING" not in said.err, "a bar for each notebook, and nothing else"
 
 
 def test_a_failing_cell_is_one_sentence(two_notebooks, concepts):
@@ -77,6 +79,10 @@ def test_a_failing_cell_is_one_sentence(two_notebooks, concepts):
     with pytest.raises(UserError, match=r"2_second.ipynb stopped .*ValueError: no such picture") as caught:
         run.run_series("brown", BASE_MODEL="some/model")
     assert "\n" not in str(caught.value)
+    broken.cells[-1].source = "from helpers.images import load_images\nload_images('green')"
+    nbformat.write(broken, two_notebooks[1])
+    with pytest.raises(UserError, match=r"stopped in cell \[4\]\. The concept “green” has no pictures yet"):
+        run.run_series("red", BASE_MODEL="some/model")
     assert (concepts / "brown" / "notebooks" / "2_second.ipynb").is_file()
 
 
@@ -103,12 +109,47 @@ def test_the_page_has_the_scores_beside_each_other(grooty):
     assert "<th>identity<td>0.91<td>0.32<td>0.93" in page
     assert "<th>scene<td>0.50<td>0.50<td>0.50" in page
     assert "word: &lt;grooty&gt;" in page
+    assert page.index("<details>") < page.index("<th>learning_rate"), "what few read is folded away"
 
 
 def test_a_name_that_is_no_folder_runs_nothing(two_notebooks, concepts):
     with pytest.raises(UserError, match="letters"):
         run.run_series("../elsewhere")
     assert not list(concepts.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (["--concept", "a/b"], "letters, digits"),
+        (["--concept", "Kätzchen"], "letters, digits"),
+        (["--images", "no/such/folder"], "“no/such/folder” can't be learned from. No file or folder"),
+        (["--images", "notes"], "This folder holds no pictures"),
+        (["--base-model", "notes/notes.txt"], "notes.txt is no base model: give a .safetensors"),
+        (["--base-model", "notes"], "model_index.json is missing or damaged"),
+        (["--base-model", "minature"], "There is no base model at “minature”"),
+    ],
+)
+def test_what_is_mistyped_is_said_before_anything_runs(
+    given, sentence, two_notebooks, concepts, capsys, monkeypatch
+):
+    folder = concepts.parent / "notes"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("buy milk")
+    monkeypatch.chdir(concepts.parent)
+    assert run.main(given) == 1
+    said = capsys.readouterr().err
+    assert sentence in said and said.count("\n") == 1
+    assert not list(concepts.iterdir())
+
+
+def test_one_bad_picture_in_a_folder_stops_nothing(two_notebooks, concepts, capsys):
+    folder = concepts.parent / "photos"
+    folder.mkdir()
+    Image.new("RGB", (64, 64)).save(folder / "good.png")
+    (folder / "bad.png").write_text("no picture")
+    assert run.main(["--images", str(folder), "--base-model", "some/model"]) == 0
+    assert "report.html" in capsys.readouterr().out
 
 
 @pytest.fixture
@@ -155,5 +196,7 @@ def test_the_joined_notebook_has_everything_once(two_notebooks):
 
 def test_the_joined_notebook_clones_an_address_that_is_there(two_notebooks, monkeypatch):
     monkeypatch.setattr(places, "REPOSITORY_ADDRESS", "https://example.org/someone/series")
-    clone = all_in_one.joined().cells[1].source
-    assert "git clone --depth 1 https://example.org/someone/series" in clone and "%cd series" in clone
+    said, clone = (cell.source for cell in all_in_one.joined().cells[1:3])
+    assert "restart the kernel" in said and "switch Internet on" in said
+    assert "git clone --depth 1 https://example.org/someone/series" in clone
+    assert "pip install -q -r series/requirements.txt" in clone and "%cd series" in clone

@@ -80,6 +80,13 @@ def test_an_older_file_for_the_same_word_is_pointed_out(exported, tmp_path):
     assert [path for path in ui.embeddings_folder.rglob("*") if path.is_file()] == [older]
 
 
+def test_a_folder_that_takes_no_file_is_named(exported, tmp_path):
+    ui = web_ui_at(install("automatic1111", tmp_path / "ui"))
+    ui.embeddings_folder.write_text("a file where a folder should be")
+    with pytest.raises(UserError, match=r"embeddings can't be written to .*: copy .*grooty\.safetensors"):
+        put_embedding(exported, ui)
+
+
 def test_invokeai_is_told_about_in_its_own_window(exported, tmp_path):
     with pytest.raises(UserError, match="Add Model"):
         put_embedding(exported, web_ui_at(install("invokeai", tmp_path / "ui")))

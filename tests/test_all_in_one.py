@@ -1,0 +1,23 @@
+"""The all-in-one notebook, as on a cloud: names of one notebook meet those of another."""
+
+import pytest
+
+from helpers import all_in_one
+from helpers.concept import Concept
+from helpers.run import run_notebook
+
+SHORT = {
+    "CONCEPT": "grooty",
+    "BASE_MODEL": "miniature",
+    "TRAINING": {"max_train_steps": 2, "evaluate_every": 2, "sample_every": 0, "checkpoint_every": 2},
+    "DRAW_STEPS": 1,
+}
+
+
+@pytest.mark.slow
+def test_it_runs_from_the_first_picture_to_the_export(concepts, tmp_path):
+    run_notebook(all_in_one.all_in_one_path(), tmp_path, SHORT)
+    concept = Concept.load("grooty")
+    assert len(list(concept.images_folder.iterdir())) == 5
+    assert concept.training.max_train_steps == 2 and concept.embeds_path.is_file()
+    assert any(concept.grids_folder.iterdir()) and any(concept.export_folder.iterdir())
