@@ -135,7 +135,8 @@ def _train(
 
 def _run(concepts: list[Concept], processes: Processes, scorer: ConceptScorer | None, started: float) -> bool:
     """Load the model and step to the end; whether it was interrupted."""
-    model = load_model(concepts[0], processes.device, announce=print if processes.is_main else None)
+    announce = print if processes.is_main else None
+    model = load_model(concepts[0], processes.device, announce, words=len(concepts))
     scaler = make_scaler(model)
     watches = [_watch(concept, model, processes, scorer, started, scaler) for concept in concepts]
     return run_loop(model, watches, processes, scaler)
