@@ -1,5 +1,6 @@
 """The frozen base model on its device, and what one asks of it."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -8,9 +9,12 @@ import torch
 
 from ..base_model import MINIATURE, Components, load_components, pick_dtype
 from ..concept import Concept
+from ..errors import UserError
 from .attention import choose_attention
 from .memory import advice
 from .quantize import quantize_linears
+
+_COMPILERS = ("g++", "clang++", "cl")
 
 
 @dataclass
@@ -66,9 +70,14 @@ def load_model(
         words: how many are trained together.
 
     Raises:
-        UserError: the base model can't be loaded, or not in the format that was asked for.
+        UserError: the base model can't be loaded, or not in the format that was asked for; or there is
+            nothing to compile with.
     """
     settings = concept.training
+    if settings.compile and not any(map(shutil.which, _COMPILERS)):
+        raise UserError(
+            "compile needs a C++ compiler, and there is none: install g++, or set compile to False."
+        )
     dtype = _format(concept, device)
     components = load_components(concept.base_model, dtype)
     resolution = settings.resolution or components.resolution
