@@ -44,8 +44,7 @@ _FULL = (
 )
 
 _NO_ROOM = (
-    "The disk is full: make room on it, and train again. It goes on from the last checkpoint; nothing that was "
-    "saved is lost."
+    "The disk is full: make room on it, and train again. It goes on from the last checkpoint, which is whole."
 )
 
 ConceptScorer = Callable[[Concept, Model], float]
