@@ -39,7 +39,13 @@ class TrainingSettings(_Settings):
     learning_rate: Annotated[float, Field(gt=0, lt=1)] | None = None  # None: by the initializer's numbers
     scale_lr: bool = False
     lr_scheduler: Literal[
-        "constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"
+        "constant",
+        "constant_with_warmup",
+        "linear",
+        "cosine",
+        "cosine_with_restarts",
+        "polynomial",
+        "piecewise_constant",
     ] = "constant_with_warmup"
     lr_warmup_steps: Annotated[int, Field(ge=0)] = 10
     weight_decay: Annotated[float, Field(ge=0)] = 0.0

@@ -52,8 +52,9 @@ class LearnedRows(nn.Module):
         row = input_ids - self.ids[0]
         is_new = (row >= 0) & (row < len(self.ids))
         old = self.table(input_ids.masked_fill(is_new, 0))
-        new = nn.functional.embedding(row.clamp(0, len(self.ids) - 1), self.rows)
-        return torch.where(is_new.unsqueeze(-1), new.to(old.dtype), old)
+        places = is_new.nonzero(as_tuple=True)
+        new = nn.functional.embedding(row[places], self.rows)
+        return old.index_put(places, new.to(old.dtype))
 
     def _copies(self, initializer_ids: Sequence[int]) -> torch.Tensor:
         ids = torch.tensor(initializer_ids, device=self.weight.device)

@@ -7,6 +7,7 @@ from .model import Model
 from .step import squared_errors, target_of
 
 SAMPLES = 16
+_BATCHES_AT_ONCE = 4  # without a gradient nothing is kept for a backward pass
 
 
 class FixedLoss:
@@ -38,7 +39,7 @@ class FixedLoss:
         first, last = settings.first_timestep, settings.last_timestep
         edges = torch.linspace(first, last + 1, samples + 1)
         self.timesteps = ((edges[:-1] + edges[1:]) / 2).long().to(device)
-        self.batch = settings.train_batch_size
+        self.batch = _BATCHES_AT_ONCE * settings.train_batch_size
 
     @torch.no_grad()
     def __call__(self, model: Model) -> float:

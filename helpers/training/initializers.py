@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..concept import Concept
 from ..errors import UserError
 from ..tokens import initializer_ids
 from .evaluation import FixedLoss
 from .learner import Learner
-from .model import Model
+from .model import Model, load_model
+from .processes import Processes
 from .sentences import token_ids, training_templates, with_word
 
 
@@ -17,6 +19,23 @@ class Candidate:
 
     words: str
     fixed_loss: float
+
+
+def try_initializers(concept: Concept, candidates: Sequence[str]) -> list[Candidate]:
+    """Try the concept's own initializer and others before any training; the best one first.
+
+    It loads the base model into this process, and uses the GPU where there is one.
+
+    Raises:
+        UserError: as in `rank_initializers`, or the concept can't be trained as it is.
+    """
+    processes = Processes()
+    try:
+        model = load_model(concept, processes.device)
+        learner = Learner(concept, model, processes)
+    finally:
+        processes.close()
+    return rank_initializers(learner, model, list(dict.fromkeys([concept.initializer_token, *candidates])))
 
 
 def rank_initializers(learner: Learner, model: Model, candidates: Sequence[str]) -> list[Candidate]:

@@ -37,16 +37,29 @@ class Log:
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a training folder's log; none where there is no log. A line half written is left out."""
+    """The lines of a training folder's log; none where there is no log. A damaged line is left out."""
     path = folder / "log.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    return parse_lines(path.read_bytes()) if path.is_file() else []
+
+
+def parse_lines(content: bytes) -> list[dict[str, Any]]:
+    """The whole lines of a log; without one half written, or damaged by a machine that went down."""
+    whole = content[: content.rfind(b"\n") + 1].decode("utf-8", errors="replace")
+    parsed = (_parse(line) for line in whole.split("\n"))
+    return [line for line in parsed if isinstance(line, dict) and "step" in line]
 
 
 def series(lines: list[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
     """Steps and values of one quantity, for a plot."""
     found = [(line["step"], line[name]) for line in lines if name in line]
     return [step for step, _ in found], [value for _, value in found]
+
+
+def _parse(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
 
 
 def _drop_after(path: Path, step: int) -> None:
