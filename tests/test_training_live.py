@@ -80,7 +80,7 @@ def draw_sample(concept, step, colour):
 
 
 def wait_until(is_so):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not is_so() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert is_so()
