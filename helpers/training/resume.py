@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,12 +13,15 @@ import psutil
 
 from .. import places
 from ..concept import Concept
+from ..errors import UserError
 from .former import MADE_WITH
 from .outcome import NAME as OUTCOME
 from .outcome import Outcome
 
 OUTPUT = "resume.log"
 _PROCESS = "resume.json"
+
+_SILENCE = 120  # seconds after which a run that writes nothing is taken for dead
 
 State = Literal["new", "starting", "running", "broken", "learned", "ceiling", "stopped", "failed"]
 
@@ -65,6 +69,22 @@ def state_of(concept: Concept, lines: list[dict[str, Any]]) -> State:
         if begun <= _written(folder / OUTCOME) and _ends_with(lines, outcome.reason):
             return outcome.ended
     return "running" if lines else "new"
+
+
+def check_at_rest(concept_folder: Path) -> None:
+    """Make sure that no run would lose its folder.
+
+    Raises:
+        UserError: a process of `resume` is at work on it, or another that wrote something just now.
+    """
+    folder = concept_folder / "training"
+    newest = max(_written(folder / MADE_WITH), _written(folder / "log.jsonl"))
+    has_ended = _written(folder / OUTCOME) >= newest
+    if _is_alive(folder) or (not has_ended and time.time() - newest < _SILENCE):
+        raise UserError(
+            f"The word of “{concept_folder.name}” is being learned now: press Stop in notebook 4 first. "
+            f"(If that run was killed, wait {_SILENCE // 60} minutes.)"
+        )
 
 
 def last_output(folder: Path) -> str:
