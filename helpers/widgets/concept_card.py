@@ -29,16 +29,20 @@ class ConceptCard(ipywidgets.VBox):
         """`act` gets each change to call: it shows the sentence that the change returns or raises."""
         self._shown, self._act = shown, act
         name = shown.name
-        self.open = _button("Open", f"Which notebook comes next for {name}", self._open)
-        self.rename = _button("Rename", f"Give {name} or its word another name", self._ask_to_rename)
-        self.delete = _button("Delete", f"Move {name} to the trash, after a question", self._ask_to_delete)
-        self.rename.disabled = shown.state == "damaged"
+        self.open_button = _button("Open", f"Which notebook comes next for {name}", self._open)
+        self.rename_button = _button("Rename", f"Give {name} or its word another name", self._ask_to_rename)
+        self.delete_button = _button(
+            "Delete", f"Move {name} to the trash, after a question", self._ask_to_delete
+        )
+        self.rename_button.disabled = shown.state == "damaged"
         self.name = ipywidgets.Text(name, description="Name", layout=_WIDE)
         self.word = ipywidgets.Text(self._word(), description="Word", layout=_WIDE)
         self.name.observe(self._follow, "value")
         self.panel = ipywidgets.VBox()
         look = ipywidgets.HTML(_look(shown) + _facts(shown))
-        super().__init__([look, ipywidgets.HBox([self.open, self.rename, self.delete]), self.panel])
+        super().__init__(
+            [look, ipywidgets.HBox([self.open_button, self.rename_button, self.delete_button]), self.panel]
+        )
         self.layout = _LAYOUT
 
     def _word(self) -> str:
