@@ -147,4 +147,6 @@ def _code(path):
 def _text(output):
     if output.output_type == "stream":
         return output.text
-    return "\n".join(text for mime, text in output.data.items() if not mime.startswith("image/"))
+    return "\n".join(
+        text for mime, text in output.data.items() if isinstance(text, str) and not mime.startswith("image/")
+    )
