@@ -28,6 +28,7 @@ from .run import notebooks, run_notebook, start_here
 
 CODE_HASH = "outputs_are_of_code"
 _LONGEST_SIDE = 1000  # pixels
+_LIVE = "application/vnd.jupyter.widget-view+json"
 _PICTURES = ("image/png", "image/jpeg")
 _SHOWN = ("text/html", "text/markdown", "text/latex", "image/svg+xml", "text/plain")
 
@@ -105,13 +106,22 @@ def _clean(output: nbformat.NotebookNode, count: int, notebook: Path) -> nbforma
         )
     if output.output_type == "stream":
         return _clean_stream(output)
-    alt = next((one["alt"] for one in output.metadata.values() if isinstance(one, dict) and "alt" in one), "")
+    alt = _alt(output)
     data = _clean_data(output.data, alt)
     if not data:
         return None
     metadata = {mime: {"alt": alt} for mime in data if alt and mime in _PICTURES}
     counted = {"execution_count": count} if output.output_type == "execute_result" else {}
     return nbformat.v4.new_output(output.output_type, data=data, metadata=metadata, **counted)
+
+
+def _alt(output: nbformat.NotebookNode) -> str:
+    """The text of a picture, or of the still picture that stands for a widget; empty where it has none."""
+    given = [output.metadata.get(mime, {}).get("alt") for mime in _PICTURES]
+    if _LIVE in output.data:
+        said = output.data.get("text/plain", "")
+        given.append("What the form shows, as a still picture." if "children=(" in said else said)
+    return next(filter(None, given), "")
 
 
 def _clean_stream(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
@@ -128,8 +138,7 @@ def _clean_data(data: dict, alt: str = "") -> dict:
     if pictures:
         mime, content = min(pictures, key=lambda picture: len(picture[1]))
         return {mime: base64.b64encode(content).decode(), "text/plain": alt or "<a picture>"}
-    live = "application/vnd.jupyter.widget-view+json" in data
-    shown = [mime for mime in _SHOWN if mime in data and not (live and mime == "text/plain")]
+    shown = [mime for mime in _SHOWN if mime in data and not (_LIVE in data and mime == "text/plain")]
     return {mime: without_machine(data[mime]) for mime in shown}
 
 

@@ -7,6 +7,7 @@ The notebooks with their outputs lie in `concepts/<name>/notebooks/`, what came 
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -54,6 +55,7 @@ def run_notebook(notebook: Path, output_folder: Path, parameters: dict) -> float
             kernel_name="python3",
             cwd=notebook.parent,
             progress_bar={"desc": notebook.stem},
+            config=_kernel_settings(),
             stderr_file=sys.stderr,  # the training's own progress bar comes this way
         )
     except papermill.PapermillExecutionError as error:
@@ -67,6 +69,13 @@ def run_notebook(notebook: Path, output_folder: Path, parameters: dict) -> float
             "choose a smaller model."
         ) from None
     return ran.metadata.papermill.duration
+
+
+def _kernel_settings():
+    """Sockets in a folder of one's own where the system has them: over TCP a kernel warns of listeners."""
+    from traitlets.config import Config
+
+    return Config() if os.name == "nt" else Config(KernelManager={"transport": "ipc"})
 
 
 def run_series(name: str, **parameters) -> Path:

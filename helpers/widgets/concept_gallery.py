@@ -71,6 +71,7 @@ class ConceptGallery(ipywidgets.VBox):
         bundle["text/html"] = ConceptTable(all_concepts())._repr_html_()
         if not isinstance(sheet, ConceptTable):
             bundle["image/png"] = base64.b64encode(as_png(sheet)).decode()
+            bundle["text/plain"] = sheet.alt
         return bundle
 
 
