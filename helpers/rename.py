@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from safetensors.torch import load_file
 
 from .base_model import load_tokenizers
@@ -23,6 +23,8 @@ from .training.outcome import NAME as OUTCOME
 from .training.result import load_rows, save_result, save_rows
 from .training.resume import check_at_rest
 from .training.whole_pipeline import save_pipeline
+
+_PLAN = "grid"  # the text in a sheet's file that says how it was drawn
 
 
 def rename_concept(name: str, new_name: str, placeholder_token: str | None = None) -> str:
@@ -137,19 +139,37 @@ def _rename_export(before: Concept, after: Concept, program: str) -> None:
 
 
 def _rename_picture(before: Concept, after: Concept, path: Path) -> None:
-    """Settings with the new names, in a file that is named by them; the pixels stay."""
+    """What a picture or a sheet was drawn with, under the new names; pixels and time stay."""
+    times = path.stat()
     try:
-        settings = read_settings(path)
-    except UserError:
-        return  # a sheet, or a picture from elsewhere
-    if settings.concept != before.name:
-        return
-    with Image.open(path) as image:
-        times, picture = path.stat(), Picture(image.copy(), _with_names(settings, before, after))
-    new = save_picture(picture, path.parent)
+        new = _rename_settings(before, after, path) or _rename_plan(before, after, path)
+    except (UserError, OSError, ValueError):
+        return  # from elsewhere, or damaged
     os.utime(new, ns=(times.st_atime_ns, times.st_mtime_ns))
     if new != path:
         path.unlink()
+
+
+def _rename_settings(before: Concept, after: Concept, path: Path) -> Path | None:
+    """The picture in a file that is named by its settings, as all are; None where it is a sheet."""
+    with Image.open(path) as image:
+        if _PLAN in image.info:
+            return None
+        settings = read_settings(path)
+        if settings.concept != before.name:
+            return path
+        changed = _with_names(settings.model_dump(), before, after)
+        return save_picture(Picture(image.copy(), PictureSettings(**changed)), path.parent)
+
+
+def _rename_plan(before: Concept, after: Concept, path: Path) -> Path:
+    with Image.open(path) as image:
+        plan = _with_names(json.loads(image.info[_PLAN]), before, after)
+        texts = PngImagePlugin.PngInfo()
+        texts.add_text(_PLAN, json.dumps(plan))
+        partial = path.with_suffix(".partial")
+        image.save(partial, format="PNG", pnginfo=texts)
+    return partial.replace(path)
 
 
 def _rename_caption(before: Concept, path: Path) -> None:
@@ -161,10 +181,12 @@ def _rename_caption(before: Concept, path: Path) -> None:
         partial.replace(path)
 
 
-def _with_names(settings: PictureSettings, before: Concept, after: Concept) -> PictureSettings:
-    word = re.compile(rf"(?<!\w){re.escape(before.placeholder_token)}(?!\w)")
-    texts = {
-        name: word.sub(lambda _: after.placeholder_token, getattr(settings, name))
-        for name in ("prompt", "negative_prompt")
-    }
-    return settings.model_copy(update={"concept": after.name, **texts})
+def _with_names(value: Any, before: Concept, after: Concept) -> Any:
+    """JSON with the new word wherever the old one stands, and the new name as its `concept`."""
+    if isinstance(value, dict):
+        changed = {key: _with_names(part, before, after) for key, part in value.items()}
+        return changed | ({"concept": after.name} if value.get("concept") == before.name else {})
+    if isinstance(value, list):
+        return [_with_names(part, before, after) for part in value]
+    word = rf"(?<!\w){re.escape(before.placeholder_token)}(?!\w)"
+    return re.sub(word, lambda _: after.placeholder_token, value) if isinstance(value, str) else value

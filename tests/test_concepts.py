@@ -7,7 +7,7 @@ import time
 
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from safetensors.torch import load_file
 
 from helpers import rename as renaming
@@ -186,6 +186,19 @@ def test_a_saved_picture_speaks_of_the_new_name(learned):
     assert settings.concept == "robo" and settings.prompt == "a photo of a <robo> on a beach"
     assert path.stat().st_mtime == before and Image.open(path).getpixel((0, 0)) == (255, 0, 0)
     assert "robo" in path.name and Image.open(path).text["parameters"].startswith(settings.prompt)
+
+
+def test_a_sheet_is_drawn_with_the_new_word(learned):
+    path, texts = learned.grids_folder / "sheet.png", PngImagePlugin.PngInfo()
+    axis = {"kind": "word", "values": ["toy", "<grooty>"]}
+    plan = {"concept": "grooty", "word": "<grooty>", "prompt": "a photo of a {}", "x": axis}
+    texts.add_text("grid", json.dumps(plan))
+    Image.new("RGB", (8, 8), "red").save(path, pnginfo=texts)
+    rename_concept("grooty", "robo")
+    with Image.open(Concept.load("robo").grids_folder / "sheet.png") as sheet:
+        renamed = json.loads(sheet.info["grid"])
+    assert (renamed["concept"], renamed["word"]) == ("robo", "<robo>")
+    assert renamed["prompt"] == plan["prompt"] and renamed["x"]["values"] == ["toy", "<robo>"]
 
 
 def test_a_picture_can_be_made_again_after_renaming(learned):
