@@ -21,8 +21,9 @@ from helpers.training.log import read_log
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
-SECONDS = 120
-STEPS = 120  # of a training that is stopped on its way
+SECONDS = 300
+STEPS = 400  # of a training that is stopped on its way
+MORE = 20  # steps after that
 SHOTS = places.repository_folder() / "build" / "screenshots"  # to be looked at after a run
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="there is no Chromium on this machine: `apt-get install chromium`, then again"
@@ -99,7 +100,7 @@ def lesson(work, concepts, monkeypatch):
 
     def make(name):
         training = {"max_train_steps": STEPS, "stop_when_learned": False, "train_batch_size": 1}
-        concept = Concept.make(name, training={**training, "sample_every": 20, "checkpoint_every": 40})
+        concept = Concept.make(name, training={**training, "sample_every": MORE, "checkpoint_every": 40})
         concept.save()
         shutil.copytree(places.data_folder() / "grooty", concept.images_folder)
         for copy, last in (("train", "notebook_launcher"), ("look", "LiveTraining")):
@@ -124,17 +125,20 @@ def test_a_training_is_stopped_survives_a_reload_and_goes_on(lab, page, lesson):
     _wait(lambda: page.locator("li.lm-TabBar-tab.jp-mod-dirty").count() == 0, "it is not saved", page)
     page.screenshot(path=SHOTS / "training_stopped.png")
 
+    last = end_after(concept, stopped["steps"] + MORE)
     page.reload()
     page.get_by_text(f"step {stopped['steps']} of at most {STEPS}").wait_for()
     button(page, "Resume").click()
     page.get_by_text("A run starts: it loads the model first.").wait_for()
     start(lab, page, "look_walker")  # a second notebook, with a kernel of its own
-    page.get_by_text(re.compile(rf"step \d+ of at most {STEPS} · .* left")).wait_for()
+    page.get_by_text(re.compile(rf"step \d+ of at most {last} · .* left")).wait_for()
     page.get_by_text("It reached max_train_steps.").wait_for()
     steps = [line["step"] for line in read_log(concept.training_folder) if "loss" in line]
-    assert steps == list(range(1, STEPS + 1)) and outcome(concept)["ended"] == "ceiling"
+    assert steps == list(range(1, last + 1)) and outcome(concept)["ended"] == "ceiling"
+    newest = last - last % MORE
+    page.get_by_text(f"Drawn at step {newest}").wait_for()
     slide_back(page, "Step")
-    page.get_by_text(f"Drawn at step {STEPS - 20}").wait_for()
+    page.get_by_text(f"Drawn at step {newest - MORE}").wait_for()
     page.screenshot(path=SHOTS / "training_ended.png")
 
 
@@ -149,6 +153,7 @@ def test_without_subshells_the_kernels_interrupt_stops_and_saves(lab, page, less
         _wait(lambda: (concept.training_folder / "outcome.json").is_file(), "it goes on", page)
         assert outcome(concept)["ended"] == "stopped" and concept.embeds_path.is_file()
         page.get_by_text("It was stopped: run it again to go on.").first.wait_for()
+        end_after(concept, outcome(concept)["steps"] + 2)
         button(page, "Resume").click()
         page.get_by_text("It reached max_train_steps.").first.wait_for()
         assert outcome(concept)["ended"] == "ceiling"
@@ -237,6 +242,13 @@ def slide_back(page, name):
     handle = page.locator(".widget-hslider, .jupyter-widgets", has_text=name).locator(".noUi-handle").last
     handle.focus()
     handle.press("ArrowLeft")
+
+
+def end_after(concept, steps):
+    """Set how long the training shall be; a stopped one may be given another length."""
+    concept.training.max_train_steps = steps
+    concept.save()
+    return steps
 
 
 def outcome(concept):
