@@ -90,12 +90,12 @@ def _look(shown: Overview) -> str:
 
 
 def _facts(shown: Overview) -> str:
-    word = f" {shown.concept.placeholder_token}" if shown.state == "learned" else ""
-    model = f" on {shown.concept.base_model.rsplit('/', 1)[-1]}" if shown.concept else ""
+    concept = shown.concept
     lines = [
-        shown.problem or f"{shown.state}{word}{model}",
-        f"{shown.pictures} picture(s), {in_bytes(shown.size)}, {shown.changed:%Y-%m-%d %H:%M}",
+        f"{concept.placeholder_token} on {concept.base_model.rsplit('/', 1)[-1]}" if concept else "",
+        shown.problem or f"{shown.state}, {shown.pictures} picture(s)",
         scores_in_words(shown.scores),
+        f"{in_bytes(shown.size)}, {shown.changed:%Y-%m-%d %H:%M}",
     ]
     small = "".join(f"<div>{html.escape(line)}</div>" for line in lines if line)
     style = "line-height:1.3;overflow-wrap:anywhere"
