@@ -48,6 +48,7 @@ class LiveTraining(ipywidgets.VBox):
         )
         self.message = ipywidgets.HTML(_HINT)
         self.stop.on_click(lambda _: request_stop(self._folder))
+        _heard_while_a_cell_runs(self.stop)
         self.resume.on_click(self._resume)
         seen = ipywidgets.HBox([self.pictures, self.samples], layout=_ROW)
         buttons = ipywidgets.HBox([self.stop, self.resume])
@@ -95,6 +96,15 @@ class LiveTraining(ipywidgets.VBox):
         # The folder may be renamed under its eyes, by a run that starts over: then look again next time.
         with contextlib.suppress(OSError, UserError), self._lock:
             self.show()
+
+
+def _heard_while_a_cell_runs(widget: ipywidgets.Widget) -> None:
+    """Let JupyterLab send what is pressed to a subshell, as it wants to.
+
+    ipykernel 7.4 hands it to the shell that spoke to the widget last instead: to the one that trains.
+    """
+    if widget.comm is not None:
+        widget.comm._reply_subshell_for = None
 
 
 def _curves(concept: Concept, lines: list[dict]) -> str:
