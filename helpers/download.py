@@ -17,6 +17,7 @@ from urllib3.util import Retry
 from . import places
 from .cloud import connection_advice
 from .errors import UserError
+from .progress import progress
 
 PICTURE_SUFFIXES = frozenset(
     ".png .jpg .jpeg .jpe .jfif .webp .avif .gif .bmp .tif .tiff .heic .heif".split()
@@ -66,7 +67,7 @@ def fetch_all(
     wanted = [address for address in (str(address).strip() for address in addresses) if address]
     with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
         found = pool.map(lambda address: _fetch(address, timeout, retries), wanted)
-        return list(chain.from_iterable(found))
+        return list(chain.from_iterable(progress(found, "fetching pictures", total=len(wanted))))
 
 
 def is_picture_file(path: Path) -> bool:

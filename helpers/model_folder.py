@@ -12,12 +12,14 @@ from safetensors import SafetensorError
 
 from .errors import UserError
 from .lean_diffusers import diffusers
+from .progress import progress
 from .quiet import quiet_loading
 
 INDEX = "model_index.json"
 
 _PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 MODELS = ("text_encoder", "text_encoder_2", "vae", "unet")
+_LARGE = 500_000_000  # bytes; to read so many takes seconds
 _TOKENIZERS = ("tokenizer", "tokenizer_2")
 
 
@@ -73,9 +75,14 @@ class ModelFolder:
 
     def models(self, dtype: torch.dtype) -> dict[str, Any]:
         """Text encoder(s), VAE and UNet by the folder's names for them."""
-        models = {name: self._model(name, dtype) for name in self.model_names}
+        names = progress(self.model_names, f"loading {self.path.name}", at_once=self._is_large())
+        models = {name: self._model(name, dtype) for name in names}
         self.pool_at_end(models)
         return models
+
+    def _is_large(self) -> bool:
+        weights = [path for name in self.model_names for path in (self.path / name).glob("*model*")]
+        return sum(path.stat().st_size for path in weights) > _LARGE
 
     def vae(self, dtype: torch.dtype) -> Any:
         return self._model("vae", dtype)

@@ -10,6 +10,7 @@ from PIL import Image
 from ..concept import Concept
 from ..dataset import preprocess, to_image
 from ..images import load_images
+from ..progress import progress
 from .model import Model
 
 
@@ -113,7 +114,8 @@ def encode(model: Model, pixel_values: torch.Tensor, keep_vae: bool = False) -> 
     One at a time, so that many take no more memory. The VAE leaves the device unless `keep_vae`.
     """
     vae = model.vae.to(model.device)
-    posteriors = [vae.encode(one.unsqueeze(0).to(model.device)).latent_dist for one in pixel_values]
+    seen = progress(pixel_values, "encoding pictures")
+    posteriors = [vae.encode(one.unsqueeze(0).to(model.device)).latent_dist for one in seen]
     if not keep_vae:
         vae.to("cpu")
     scale, shift = vae.config.scaling_factor, getattr(vae.config, "shift_factor", None) or 0.0
@@ -128,6 +130,7 @@ def decode(model: Model, latents: torch.Tensor) -> list[Image.Image]:
     vae = model.vae.to(model.device)
     shift = getattr(vae.config, "shift_factor", None) or 0.0
     latents = latents.float().to(model.device) / vae.config.scaling_factor + shift
+    latents = progress(latents, "decoding pictures")
     pictures = [to_image(vae.decode(one.unsqueeze(0)).sample[0]) for one in latents]
     vae.to("cpu")
     return pictures

@@ -82,8 +82,9 @@ class Learner:
         for rows, start, rate in zip(self.parameters(), self.starting_norms, rates, strict=True):
             NORM_RULES[self.settings.norm](rows, start, rate)
 
-    def mean_norm(self) -> float:
-        return torch.cat([rows.detach().norm(dim=1) for rows in self.parameters()]).mean().item()
+    def norms(self) -> list[float]:
+        """The length of each row, encoder after encoder."""
+        return torch.cat([rows.detach().norm(dim=1) for rows in self.parameters()]).tolist()
 
     def is_finite(self) -> bool:
         return all(bool(rows.detach().isfinite().all()) for rows in self.parameters())

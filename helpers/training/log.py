@@ -4,12 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..concept import Concept
+
 
 class Log:
     """Appends to `log.jsonl` in a training folder and to `tensorboard/` beside it.
 
-    A line is a dictionary with `step` and, as they come: `loss`, `learning_rate`, `norm`, `seconds`
-    (of the run so far) for a step; `fixed_loss`; `score`; `event` with a sentence.
+    A line is a dictionary with `step` and, as they come: `loss`, `learning_rate`, `norm` (the mean of
+    `norms`, one a row), `seconds` (of the run so far) for a step; `fixed_loss`; `score`; `event` with a
+    sentence.
 
     Args:
         folder: the training folder.
@@ -60,6 +63,15 @@ def _parse(line: str) -> Any:
         return json.loads(line)
     except ValueError:
         return None
+
+
+def row_norms(concept: Concept, lines: list[dict[str, Any]]) -> dict[str, tuple[list[int], list[float]]]:
+    """Steps and lengths of each row of a word, by the token it stands for; XL has each token twice."""
+    steps, norms = series(lines, "norms")
+    rows, tokens = list(zip(*norms, strict=True)), concept.placeholder_tokens
+    encoders = ["", ", second encoder"][: len(rows) // len(tokens)]
+    names = [token + encoder for encoder in encoders for token in tokens]
+    return {name: (steps, list(values)) for name, values in zip(names, rows, strict=False)}
 
 
 def _drop_after(path: Path, step: int) -> None:

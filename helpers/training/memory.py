@@ -115,7 +115,8 @@ def _unet_activations(
         timesteps = torch.zeros(samples, dtype=torch.long)
         states = torch.zeros(samples, 77, config.cross_attention_dim, dtype=dtype, requires_grad=True)
         added = _added_conditioning(components, samples, dtype)
-    unet.to(dtype).requires_grad_(False).eval()
+    nn.Module.to(unet, dtype)  # diffusers' own `to` warns of parts to keep in float32 where there are none
+    unet.requires_grad_(False).eval()
     whole = saved_bytes(unet, lambda: unet(latents, timesteps, states, added_cond_kwargs=added))
     if not checkpointing:
         return whole

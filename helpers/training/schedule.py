@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import torch
 
 from ..concept import TrainingSettings
+from ..quiet import bitsandbytes
 
 # Adam moves each number of a row by about the learning rate at a step, so the rate is in the numbers' own
 # unit. On Stable Diffusion 1.5, whose numbers are near 0.014, this comes to AUTOMATIC1111's 0.005.
@@ -33,7 +34,7 @@ def make_optimizer(
     4,096 elements stay in 32 bit there.
     """
     if settings.use_8bit_adam:
-        from bitsandbytes.optim import AdamW8bit as AdamW
+        AdamW = bitsandbytes().optim.AdamW8bit
     else:
         from torch.optim import AdamW
     groups = [{"params": [rows], "lr": learning_rate(settings, processes, rows)} for rows in parameters]

@@ -119,6 +119,7 @@ class Gallery(ipywidgets.VBox):
         if pictures:
             sheet = image_grid(list(pictures.values()), columns=5, captions=list(pictures), cell=_SIDE)
             bundle["image/png"] = base64.b64encode(as_png(sheet)).decode()
+            bundle["text/plain"] = sheet.alt
         return bundle
 
 
