@@ -105,7 +105,7 @@ def _prepare(concept: Concept, fresh: bool) -> bool:
     if fresh or another:
         aside = put_aside(concept)
         if another and not fresh:
-            print(f"The settings or pictures have changed: the former run is now in {aside.name}/.")
+            print(f"The settings, pictures or captions have changed: the former run is now in {aside.name}/.")
     write_made_with(concept, now)
     clear_request(concept.training_folder)  # one left from before; one that comes now counts
     return True
