@@ -16,8 +16,25 @@ def captions_of(concept: Concept) -> dict[str, list[str]]:
     Raises:
         UserError: the concept has no pictures, or a file can't be used; the sentence names it.
     """
-    read = {path.name: _read(concept, path) for path in image_paths(concept)}
+    read = {path.name: read_captions(concept, path.name) for path in image_paths(concept)}
     return {name: captions for name, captions in read.items() if captions}
+
+
+def read_captions(concept: Concept, name: str) -> list[str]:
+    """The own captions of the picture `name`, with `{}` for the word; none where it has none.
+
+    Raises:
+        UserError: there is no such picture, or its file can't be used.
+    """
+    path = caption_path(image_path(concept, name))
+    if not path.is_file():
+        return []
+    try:
+        return parsed(concept, path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError:
+        raise UserError(f"images/{path.name} is no text: delete it, or save it as UTF-8.") from None
+    except UserError as error:
+        raise UserError(f"images/{path.name}: {error}") from None
 
 
 def write_captions(concept: Concept, name: str, text: str) -> list[str]:
@@ -66,15 +83,3 @@ def _checked(concept: Concept, line: str) -> str:
             f"Put {{}} into “{line}”, once: it stands for your word, as in “a photo of {{}} on a red table”."
         )
     return caption
-
-
-def _read(concept: Concept, picture: Path) -> list[str]:
-    path = caption_path(picture)
-    if not path.is_file():
-        return []
-    try:
-        return parsed(concept, path.read_text(encoding="utf-8-sig"))
-    except UnicodeDecodeError:
-        raise UserError(f"images/{path.name} is no text: delete it, or save it as UTF-8.") from None
-    except UserError as error:
-        raise UserError(f"images/{path.name}: {error}") from None

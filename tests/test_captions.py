@@ -67,7 +67,7 @@ def test_a_file_that_can_not_be_used_is_named(grooty):
 
 
 def test_a_caption_for_a_picture_that_is_not_there_is_refused(grooty):
-    with pytest.raises(UserError, match="There is no picture “../concept.json”"):
+    with pytest.raises(UserError, match=r"There is no picture “\.\./concept\.json”"):
         write_captions(grooty, "../concept.json", RED)
 
 
