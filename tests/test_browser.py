@@ -18,6 +18,7 @@ from helpers import places
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
 SECONDS = 120
+SHOTS = places.repository_folder() / "build" / "screenshots"  # to be looked at after a run
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="there is no Chromium on this machine: `apt-get install chromium`, then again"
 )
@@ -106,11 +107,48 @@ def test_a_changed_setting_is_in_the_concept_file(lab, page, concepts):
     )
 
 
-def run_all(lab, page, name):
-    """Open a notebook in a fresh kernel, run all its cells and wait for the last one."""
+def test_a_caption_is_kept_over_a_reload_and_a_new_kernel(lab, page, concepts):
+    images = concepts / "grooty" / "images"
+    second = sorted(images.glob("*.png"))[1]
+    run_all(lab, page, "3_dataset_preview")
+    move(page, "Picture")
+    page.get_by_alt_text(f"{second.name} as the network sees it", exact=True).wait_for()
+    move(page, "Sentence")
+    page.get_by_text("a rendering of a <grooty>", exact=True).last.wait_for()
+    page.get_by_label("mirrored").check()
+    page.get_by_alt_text(f"{second.name} as the network sees it, mirrored").wait_for()
+    field = page.get_by_label("Captions")
+    field.press_sequentially("a photo of a toy")
+    page.get_by_role("alert").filter(has_text="Put {} into “a photo of a toy”").wait_for()
+    assert not second.with_suffix(".txt").exists()
+    field.press_sequentially(" and {}")
+    page.get_by_text(f"Kept in images/{second.stem}.txt.").wait_for()
+    assert second.with_suffix(".txt").read_text() == "a photo of a toy and {}\n"
+    page.screenshot(path=SHOTS / "captions.png")
+    page.reload()
+    run_all(lab, page, "3_dataset_preview", restart=True)
+    move(page, "Picture")
+    page.get_by_text("a photo of a toy and <grooty>", exact=True).wait_for()
+    assert page.get_by_label("Captions").input_value() == "a photo of a toy and {}"
+
+
+def move(page, name):
+    """One step to the right with the slider of that name, by its key."""
+    handle = page.locator(".widget-hslider", has_text=name).locator(".noUi-handle")
+    handle.focus()
+    handle.press("ArrowRight")
+
+
+def run_all(lab, page, name, restart=False):
+    """Open a notebook, run all its cells, in a kernel started anew if asked, and wait for the last one."""
     page.goto(f"{lab}/lab/tree/notebooks/{name}.ipynb?reset")
     page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
     page.get_by_text("| Idle").wait_for()  # the kernel, in the bar at the bottom
+    if restart:
+        page.get_by_role("menuitem", name="Kernel", exact=True).click()
+        page.get_by_role("menuitem", name="Restart Kernel and Clear Outputs of All Cells").click()
+        page.locator(".jp-Dialog .jp-mod-accept").click()
+        _wait(lambda: not page.locator(".jp-OutputArea-output").count(), "the outputs stay", page)
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     last = page.locator(".jp-Notebook .jp-CodeCell").last.locator(".jp-InputArea-prompt")
