@@ -168,6 +168,16 @@ def show_tokens(tokenizer: Any, words: Sequence[str]) -> HTML:
     return HTML(f"<table><tr><th>text</th><th>tokens and their ids</th></tr>{''.join(rows)}</table>")
 
 
+def known_words(tokenizer: Any) -> dict[str, int]:
+    """Words of three letters or more that end where their token ends, with their ids."""
+    known = {
+        token.removesuffix(_WORD_END): number
+        for token, number in tokenizer.get_vocab().items()
+        if token.endswith(_WORD_END)
+    }
+    return {word: number for word, number in known.items() if re.fullmatch("[a-z]{3,}", word)}
+
+
 def coloured_pieces(parts: Sequence[tuple[str, int]]) -> str:
     """What `pieces` gave as HTML: each piece in a colour of its own, with its id."""
     return " ".join(
@@ -186,8 +196,7 @@ def _would_do(tokenizer: Any, words: str) -> list[str]:
     own = [word for word in words.split() if len(_ids(tokenizer, word)) == 1]
     if own:
         return own
-    known = [token.removesuffix(_WORD_END) for token in tokenizer.get_vocab() if token.endswith(_WORD_END)]
-    known = [word for word in known if re.fullmatch("[a-z]{3,}", word)]
+    known = known_words(tokenizer)
     near = [
         word for part in words.lower().split() for word in difflib.get_close_matches(part, known, cutoff=0.5)
     ]

@@ -20,6 +20,7 @@ from .learner import Learner
 from .loop import run_loop
 from .model import Model, load_model
 from .outcome import Outcome
+from .pace import note_run
 from .processes import Processes
 from .update import make_scaler
 from .watch import Watch
@@ -138,6 +139,8 @@ def _run(concepts: list[Concept], processes: Processes, scorer: ConceptScorer | 
     model = load_model(concepts[0], processes.device, announce=print if processes.is_main else None)
     scaler = make_scaler(model)
     watches = [_watch(concept, model, processes, scorer, started, scaler) for concept in concepts]
+    if processes.is_main and len(concepts) == 1:  # several share their steps
+        note_run(concepts[0])
     return run_loop(model, watches, processes, scaler)
 
 
