@@ -64,11 +64,12 @@ def collisions(concept: Concept, tokenizer: Any) -> list[str]:
             check_placeholder(tokenizer, token)
         except UserError as error:
             found.append(str(error))
-    inside = [word for word in known_words(tokenizer) if concept.placeholder_token.lower() in word]
+    own = concept.placeholder_token
+    inside = sorted(word for word in known_words(tokenizer) if own.lower() in word)
     if inside and not found:
         found.append(
-            f"“{concept.placeholder_token}” is a part of words such as {', '.join(sorted(inside)[:3])}, which "
-            f"would be cut there: write it in brackets, for example <{concept.placeholder_token}>."
+            f"“{own}” is a part of words such as {', '.join(inside[:3])}, which would be cut there: write it "
+            f"in brackets, for example <{own}>."
         )
     return found + [_taken(concept, other) for other in _others(concept)]
 

@@ -1,12 +1,26 @@
 """What a training will need on this machine, before it is launched; reads no weights, touches no GPU."""
 
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
 
 from ..base_model import load_shapes
-from ..concept import Concept
+from ..concept import Concept, TrainingSettings
 from ..machine import Machine, this_machine
 from .memory import GIB, Forecast, forecast
 from .pace import Pace, known_pace
+
+# The settings that decide how much memory a step takes, beside model and number format.
+MEMORY = (
+    "resolution",
+    "random_crop",
+    "train_batch_size",
+    "timesteps_per_picture",
+    "gradient_checkpointing",
+    "quantize",
+)
 
 
 @dataclass(frozen=True)
@@ -51,8 +65,14 @@ def estimate(concept: Concept) -> Estimate:
         UserError: the base model can't be read, or this machine can't compute in the format asked for.
     """
     machine, settings = this_machine(), concept.training
-    dtype = machine.dtype(settings.mixed_precision)
-    shapes = load_shapes(concept.base_model, dtype)
-    memory = forecast(shapes, settings, settings.resolution or shapes.resolution, dtype)
+    counted = tuple((name, getattr(settings, name)) for name in MEMORY)
+    memory = _forecast(concept.base_model, machine.dtype(settings.mixed_precision), counted)
     pace = known_pace(concept)
     return Estimate(machine, memory, pace, pace.seconds(concept) if pace else None)
+
+
+@lru_cache(maxsize=32)
+def _forecast(base_model: str, dtype: torch.dtype, counted: tuple[tuple[str, Any], ...]) -> Forecast:
+    """Kept, since a form asks at each key."""
+    shapes, settings = load_shapes(base_model, dtype), TrainingSettings(**dict(counted))
+    return forecast(shapes, settings, settings.resolution or shapes.resolution, dtype)

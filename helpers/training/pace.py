@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from .. import places
 from ..concept import Concept
 from ..errors import UserError
+from ..images import image_paths
 from ..machine import this_machine
 from .log import read_log
 
@@ -62,6 +63,7 @@ def measure_pace(concept: Concept) -> Pace:
     Raises:
         UserError: the training can't begin; the sentence says why.
     """
+    image_paths(concept)  # before a model is loaded
     ran = subprocess.run(
         [sys.executable, "-m", "helpers.training.pace"],
         input=concept.model_dump_json(),
