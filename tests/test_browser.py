@@ -107,6 +107,29 @@ def test_a_changed_setting_is_in_the_concept_file(lab, page, concepts):
     )
 
 
+def test_a_bad_value_is_marked_while_it_is_typed(lab, page, concepts):
+    """In the notebook that the test before this one has left open: no Enter is pressed, no field is left."""
+    settings = concepts / "grooty" / "concept.json"
+    field, row = page.get_by_label("vectors"), page.locator(".widget-hbox", has=page.get_by_label("vectors"))
+    field.fill("")
+    field.press_sequentially("2x")
+    row.get_by_role("alert").filter(has_text="vectors").wait_for()
+    page.screenshot(path=SHOTS / "bad_value.png")
+    assert field.evaluate("field => field === document.activeElement")
+    field.press("Backspace")
+    row.get_by_role("alert").wait_for(state="detached")
+    row.get_by_text("rows of numbers for the word").wait_for()
+    word = page.get_by_label("initializer_token")
+    word.fill("")
+    word.press_sequentially("robotic")
+    page.get_by_text("Words of one token near “robotic”: robot").wait_for()
+    word.press("Backspace")
+    word.press("Backspace")
+    page.get_by_role("button", name="Save", exact=True).click()
+    page.get_by_text("Saved: grooty/concept.json.", exact=True).wait_for()
+    assert json.loads(settings.read_text())["initializer_token"] == "robot"
+
+
 def test_a_caption_is_kept_over_a_reload_and_a_new_kernel(lab, page, concepts):
     images = concepts / "grooty" / "images"
     second = sorted(images.glob("*.png"))[1]

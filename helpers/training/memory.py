@@ -11,6 +11,7 @@ from torch import nn
 from ..base_model import Components
 from ..concept import TrainingSettings
 from ..lean_diffusers import diffusers
+from ..quiet import quiet_loading
 
 GIB = 2**30
 _BYTES_A_WEIGHT = {"no": None, "8bit": 1, "4bit": 0.53}  # NF4: half a byte, and a scale for 64 weights
@@ -110,7 +111,8 @@ def _unet_activations(
         timesteps = torch.zeros(samples, dtype=torch.long)
         states = torch.zeros(samples, 77, config.cross_attention_dim, dtype=dtype, requires_grad=True)
         added = _added_conditioning(components, samples, dtype)
-    unet.to(dtype).requires_grad_(False).eval()
+    with quiet_loading():  # diffusers remarks on each change of format
+        unet.to(dtype).requires_grad_(False).eval()
     whole = saved_bytes(unet, lambda: unet(latents, timesteps, states, added_cond_kwargs=added))
     if not checkpointing:
         return whole
