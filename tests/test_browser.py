@@ -11,7 +11,9 @@ import time
 import urllib.error
 import urllib.request
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from helpers import places
 
@@ -22,6 +24,19 @@ SHOTS = places.repository_folder() / "build" / "screenshots"  # to be looked at 
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="there is no Chromium on this machine: `apt-get install chromium`, then again"
 )
+
+
+_DROP = """async (addresses) => {
+  const files = new DataTransfer();
+  for (const address of addresses) {
+    const data = await (await fetch(address)).blob();
+    files.items.add(new File([data], address.split("/").pop()));
+  }
+  const area = document.querySelector(".drop-area");
+  for (const kind of ["dragover", "drop"]) {
+    area.dispatchEvent(new DragEvent(kind, { dataTransfer: files, bubbles: true, cancelable: true }));
+  }
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +106,23 @@ def test_a_picture_is_removed_by_its_button(lab, page, concepts):
     page.get_by_role("button", name="Remove").first.click()
     _wait(lambda: len(list(images.iterdir())) == 4, "the picture is still there")
     _wait(lambda: page.get_by_role("button", name="Remove").count() == 4, "it is still shown", page)
+
+
+def test_dropped_files_become_pictures(lab, page, concepts):
+    """In the notebook that the test before this one has left open; one file takes several messages."""
+    images = concepts / "grooty" / "images"
+    kept = {path.name for path in images.iterdir()}
+    noise = np.random.default_rng(0).integers(0, 256, (1500, 1500, 3), dtype=np.uint8)
+    files = {"noise.png": noise, "tall.png": np.full((90, 64, 3), 200, np.uint8)}
+    for name, pixels in files.items():
+        Image.fromarray(pixels).save(concepts.parent / name)
+    assert (concepts.parent / "noise.png").stat().st_size > 4 * 2**20
+    page.evaluate(_DROP, [f"{lab}/files/{name}" for name in files])
+    page.get_by_text("2 kept.", exact=True).wait_for()
+    new = {path.name for path in images.iterdir()} - kept
+    assert len(new) == 2
+    assert any((np.asarray(Image.open(images / name)).shape == noise.shape) for name in new)
+    page.screenshot(path=SHOTS / "dropped.png")
 
 
 def test_a_changed_setting_is_in_the_concept_file(lab, page, concepts):
