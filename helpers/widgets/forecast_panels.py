@@ -34,7 +34,7 @@ class WordPanel(ipywidgets.HTML):
         self.value = (
             f'<div role="status">{show_tokens(tokenizer, words).data}'
             + "".join(f"<div>{html.escape(sentence)}</div>" for sentence in said)
-            + "".join(f"<div>{problem(sentence)}</div>" for sentence in collisions(concept, tokenizer))
+            + "".join(problem(sentence) for sentence in collisions(concept, tokenizer))
             + "</div>"
         )
 
@@ -47,7 +47,7 @@ class NeedsPanel(ipywidgets.VBox):
         self.measure = ipywidgets.Button(
             description="Measure the time",
             tooltip="Takes a few steps in another process; it loads the model first",
-            layout={"width": "auto"},
+            layout={"width": "auto", "align_self": "flex-start"},
         )
         self.measure.on_click(self._measure)
         super().__init__([self.said, self.measure], layout={"margin": "6px 0"})

@@ -44,7 +44,7 @@ class Gallery(ipywidgets.VBox):
         button.tooltip = (
             "Choose picture files on your computer, 10 MB at most together; drop larger ones below"
         )
-        button.layout.width = "auto"
+        button.layout.width, button.layout.align_self = "auto", "flex-start"
         button.observe(self._upload, "value")
         return button
 

@@ -7,9 +7,9 @@ RED = "var(--jp-error-color1, #d32f2f)"
 
 def hint(text: str) -> str:
     """A quiet line beside a field."""
-    return f"<span style='opacity:.75'>{html.escape(text)}</span>"
+    return f"<div style='opacity:.75;line-height:1.3'>{html.escape(text)}</div>"
 
 
 def problem(sentence: str) -> str:
     """Why a value can't be used; a screen reader reads it out at once."""
-    return f"<span role='alert' style='color:{RED}'>{html.escape(sentence)}</span>"
+    return f"<div role='alert' style='color:{RED};line-height:1.3'>{html.escape(sentence)}</div>"

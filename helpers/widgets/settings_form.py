@@ -56,7 +56,7 @@ GROUPS = {
 }
 _WORDS = ("placeholder_token", "initializer_token", "vectors", "base_model")
 _ASK_MUCH = ("base_model",)  # the hub is asked for it: when the field is left, not at each key
-_LAYOUT = {"style": {"description_width": "200px"}, "layout": {"width": "420px"}}
+_LAYOUT = {"style": {"description_width": "200px"}, "layout": {"width": "420px", "flex": "0 0 auto"}}
 
 
 class SettingsForm(ipywidgets.VBox):
@@ -88,10 +88,10 @@ class SettingsForm(ipywidgets.VBox):
         field = _widget(type(part).model_fields[name].annotation, getattr(part, name))
         field.description, field.tooltip = name, HELP[name]
         field.continuous_update = name not in _ASK_MUCH
-        beside = ipywidgets.HTML(hint(HELP[name]))
+        beside = ipywidgets.HTML(hint(HELP[name]), layout={"flex": "1 1 0%", "min_width": "120px"})
         field.observe(functools.partial(self._changed, part, name, beside), "value")
         self._fields[name] = field
-        return ipywidgets.HBox([field, beside], layout={"align_items": "center", "flex_flow": "row wrap"})
+        return ipywidgets.HBox([field, beside], layout={"align_items": "center"})
 
     def _changed(self, part: BaseModel, name: str, beside: ipywidgets.HTML, change: dict[str, Any]) -> None:
         value = _value(type(part).model_fields[name].annotation, change["new"])
@@ -145,7 +145,7 @@ class SettingsForm(ipywidgets.VBox):
 def _widget(kind: Any, value: Any) -> ipywidgets.Widget:
     """A field for a setting of that type. Numbers are typed as text, so that `5e-3` and nothing both go."""
     if kind is bool:
-        return ipywidgets.Checkbox(value=value, indent=False, **_LAYOUT)
+        return ipywidgets.Checkbox(value=value, **_LAYOUT)
     if get_origin(kind) is Literal:
         return ipywidgets.Dropdown(options=get_args(kind), value=value, **_LAYOUT)
     if kind == list[str]:
