@@ -51,6 +51,7 @@ def test_a_gpu_is_known_by_its_driver_alone(asked):
     t4, h200 = asked("Tesla T4, 15360, 7.5"), asked("NVIDIA H200, 143771, 9.0")
     assert (t4.name, t4.memory, t4.dtype("auto")) == ("Tesla T4", 15360 * 2**20, torch.float16)
     assert h200.dtype("auto") == torch.bfloat16 and h200.dtype("fp16") == torch.float16
+    assert asked("NVIDIA B200, 183359, 10.0").has_bfloat16
     assert asked("").memory is None
     assert not torch.cuda.is_initialized()
 

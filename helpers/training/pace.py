@@ -160,7 +160,7 @@ def _write(concept: Concept, name: str, pace: dict) -> None:
 def _circumstances(concept: Concept) -> dict:
     settings = concept.training.model_dump(mode="json")
     speed = {name: settings[name] for name in _SPEED}
-    return {"machine": this_machine().name, "base_model": concept.base_model, **speed}
+    return {"machine": this_machine().mark, "base_model": concept.base_model, **speed}
 
 
 def main() -> int:
