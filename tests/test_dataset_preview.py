@@ -120,6 +120,7 @@ def test_turning_the_pictures_writes_nothing(grooty):
         view.picture.value = name
     assert "images/grooty-2.txt: Put {}" in text(view) and view.captions.value == "a toy, no word"
     assert (grooty.images_folder / "grooty-2.txt").read_text() == "a toy, no word"
+    assert "text/plain" in view._repr_mimebundle_(), "it is shown all the same"
 
 
 def test_fewer_sentences_never_leave_the_slider_beyond_the_last(grooty):

@@ -22,6 +22,11 @@ _STILL = 160
 _WIDE = {"width": "min(100%, 560px)"}
 _STYLE = {"description_width": "90px"}
 _CAPTIONS = "Sentences for this picture alone, one a line, with {} for your word. They are kept as you type."
+_ABOUT = {
+    "Picture": "Which picture",
+    "Sentence": "Which of the sentences that training may say of it",
+    "Crop": "Which of the random crops",
+}
 
 
 class DatasetPreview(ipywidgets.VBox):
@@ -36,24 +41,12 @@ class DatasetPreview(ipywidgets.VBox):
 
     def __init__(self, concept: Concept):
         self._preview, self._concept, self._filling = Preview(concept), concept, False
-        flips = self._preview.flips()
-        self.picture = ipywidgets.SelectionSlider(
-            options=self._preview.names, description="Picture", style=_STYLE, layout=_WIDE
-        )
-        self.sentence = ipywidgets.IntSlider(1, 1, 1, description="Sentence", style=_STYLE, layout=_WIDE)
-        self.flipped = ipywidgets.Checkbox(
-            flips[0], description="mirrored", indent=False, disabled=len(flips) == 1
-        )
-        self.crop = ipywidgets.IntSlider(0, 0, 99, description="Crop", style=_STYLE, layout=_WIDE)
-        self.captions = ipywidgets.Textarea(
-            description="Captions",
-            placeholder="a photo of {} on a red table",
-            rows=3,
-            style=_STYLE,
-            layout=_WIDE,
-        )
+        self.picture = _slider(ipywidgets.SelectionSlider, "Picture", options=self._preview.names)
+        self.sentence = _slider(ipywidgets.IntSlider, "Sentence", value=1, min=1, max=1)
+        self.crop = _slider(ipywidgets.IntSlider, "Crop", value=0, max=99)
+        self.flipped = _flip_box(self._preview.flips())
+        self.captions = _captions_field()
         self.shown, self.kept = ipywidgets.HTML(), ipywidgets.HTML()
-        self._name_controls()
         crop = [self.crop] if concept.training.random_crop else []
         notes = ipywidgets.HTML(_warnings(warnings_of(concept)))
         super().__init__(
@@ -64,13 +57,6 @@ class DatasetPreview(ipywidgets.VBox):
         for control in (self.sentence, self.flipped, self.crop):
             control.observe(self._show, "value")
         self._turn()
-
-    def _name_controls(self) -> None:
-        self.picture.tooltip = "Which picture"
-        self.sentence.tooltip = "Which of the sentences that training may say of it"
-        self.flipped.tooltip = "As training mirrors it, by flip_probability"
-        self.crop.tooltip = "Which of the random crops"
-        self.captions.tooltip = _CAPTIONS
 
     def _turn(self, _change=None) -> None:
         """To another picture, with the captions that it has on disk."""
@@ -84,12 +70,12 @@ class DatasetPreview(ipywidgets.VBox):
     def _typed(self, change) -> None:
         if self._filling:
             return
-        problem = ""
+        why = ""
         try:
             write_captions(self._concept, self.picture.value, change["new"])
         except UserError as error:
-            problem = f"{error} Until then nothing is changed."
-        self._mark(self._count() or problem)
+            why = f"{error} Until then nothing is changed."
+        self._mark(self._count() or why)
 
     def _count(self) -> str:
         """Set the slider to the number of sentences; why there are none, if so."""
@@ -117,15 +103,34 @@ class DatasetPreview(ipywidgets.VBox):
     def _repr_mimebundle_(self, **kwargs):
         """The widget, and beside it a still picture for pages that have no kernel."""
         bundle = super()._repr_mimebundle_(**kwargs)
-        examples = [self._first(name) for name in self._preview.names]
-        sheet = image_grid(
-            [one.image for one in examples], 5, [one.sentence for one in examples], cell=_STILL
-        )
-        bundle["image/png"] = base64.b64encode(as_png(sheet)).decode()
+        with contextlib.suppress(UserError):  # as above: a caption can't be used
+            examples = [self._first(name) for name in self._preview.names]
+            sentences = [one.sentence for one in examples]
+            sheet = image_grid([one.image for one in examples], 5, sentences, cell=_STILL)
+            bundle["image/png"] = base64.b64encode(as_png(sheet)).decode()
         return bundle
 
     def _first(self, name: str) -> Example:
         return self._preview.example(name, self._preview.sentences(name)[0], self._preview.flips()[0])
+
+
+def _slider(kind: type, name: str, **settings) -> ipywidgets.Widget:
+    return kind(description=name, tooltip=_ABOUT[name], style=_STYLE, layout=_WIDE, **settings)
+
+
+def _flip_box(flips: tuple[bool, ...]) -> ipywidgets.Checkbox:
+    only_one = len(flips) == 1
+    about = "As training mirrors it, by flip_probability"
+    return ipywidgets.Checkbox(
+        flips[0], description="mirrored", tooltip=about, indent=False, disabled=only_one
+    )
+
+
+def _captions_field() -> ipywidgets.Textarea:
+    example = "a photo of {} on a red table"
+    return ipywidgets.Textarea(
+        description="Captions", placeholder=example, tooltip=_CAPTIONS, rows=3, style=_STYLE, layout=_WIDE
+    )
 
 
 def _as_html(shown: Example, flipped: bool) -> str:
