@@ -10,12 +10,13 @@ from helpers.concept import Concept
 from helpers.dataset import TextualInversionDataset
 from helpers.errors import UserError
 from helpers.images import add_images, image_paths, remove_image
-from helpers.training import loss_weights
+from helpers.training import loss_weights, train
 from helpers.training.arithmetic import preflight
 from helpers.training.draws import Draws
 from helpers.training.evaluation import FixedLoss
 from helpers.training.former import is_another, made_with, write_made_with
 from helpers.training.latents import Posterior
+from helpers.training.model import Model
 from helpers.training.sentences import training_sentences, training_templates
 
 FIRST, SECOND = "grooty-1.png", "grooty-2.png"
@@ -144,3 +145,21 @@ def test_a_changed_caption_is_another_run(grooty):
     assert is_another(grooty, made_with(grooty))
     write_captions(grooty, FIRST, "")
     assert not is_another(grooty, made_with(grooty))
+
+
+def test_a_run_tells_the_model_a_picture_s_own_caption(grooty, families, monkeypatch):
+    """All pictures have captions, so no template is left in what the text encoder is given."""
+    for path in image_paths(grooty):
+        write_captions(grooty, path.name, f"{{}} in picture {path.stem[-1]}")
+    concept = grooty.changed(base_model=str(families["sd1"]), training={"resolution": 64, "sample_every": 0})
+    read, told = Model.embed, []
+
+    def listen(model, ids):
+        if torch.is_grad_enabled():  # a step, and no look
+            told.extend(model.components.tokenizers[0].batch_decode(ids[0], skip_special_tokens=True))
+        return read(model, ids)
+
+    monkeypatch.setattr(Model, "embed", listen)
+    train(concept)
+    assert len(told) == 4 * 4 and all("in picture" in sentence for sentence in told)
+    assert len({*told}) == 5, "each picture has had its own"
