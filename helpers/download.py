@@ -109,9 +109,12 @@ def _from_folder(files: list[Path], source: str) -> list[Fetched]:
     if len(pictures) > _MOST_IN_A_FOLDER:
         raise UserError(f"This folder holds {len(pictures)} pictures: copy the 3 to 10 best into a new one.")
     fetched = [_from_file(path, f"{source.rstrip('/')}/{path.name}") for path in pictures]
-    others = sum(path.is_file() and not path.name.startswith(".") for path in files) - len(pictures)
-    if others:
-        fetched.append(Fetched(source, note=f"{others} other file(s) in it are no pictures."))
+    others = {path for path in files if path.is_file() and not path.name.startswith(".")} - {*pictures}
+    captions = others & {path.with_suffix(".txt") for path in pictures}
+    if captions:
+        fetched.append(Fetched(source, note=f"{len(captions)} caption(s) in it stay beside their pictures."))
+    if others - captions:
+        fetched.append(Fetched(source, note=f"{len(others - captions)} other file(s) in it are no pictures."))
     return fetched
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from .errors import UserError
 from .lean_diffusers import diffusers
@@ -84,6 +84,19 @@ class ModelFolder:
         weights = [path for name in self.model_names for path in (self.path / name).glob("*model*")]
         return sum(path.stat().st_size for path in weights) > _LARGE
 
+    def shapes(self, dtype: torch.dtype) -> dict[str, Any]:
+        """The parts on the `meta` device, made from their settings alone."""
+        return {name: self._shape(name, dtype) for name in self.model_names}
+
+    def word_table(self) -> torch.Tensor | None:
+        """The text encoder's token embeddings, (tokens, width), where they are on disk as safetensors."""
+        for file in sorted((self.path / "text_encoder").glob("*.safetensors")):
+            with self._readable("text_encoder"), safe_open(file, framework="pt") as weights:
+                for name in weights.keys():  # noqa: SIM118, it is no dictionary
+                    if name.endswith("token_embedding.weight"):
+                        return weights.get_tensor(name).float()
+        return None
+
     def vae(self, dtype: torch.dtype) -> Any:
         return self._model("vae", dtype)
 
@@ -108,6 +121,15 @@ class ModelFolder:
 
     def _present(self, names: tuple[str, ...]) -> list[str]:
         return [name for name in names if self._index.get(name, [None])[0]]
+
+    def _shape(self, name: str, dtype: torch.dtype) -> Any:
+        library, class_name = self._index[name]
+        with self._readable(name), quiet_loading(), torch.device("meta"):
+            if library == "transformers":
+                kind = getattr(transformers, class_name)
+                return kind(kind.config_class.from_pretrained(self.path, subfolder=name)).to(dtype)
+            kind = getattr(diffusers(), class_name)
+            return kind.from_config(kind.load_config(self.path, subfolder=name)).to(dtype)
 
     def _model(self, name: str, dtype: torch.dtype) -> Any:
         library, class_name = self._index[name]

@@ -10,7 +10,7 @@ from .evaluation import FixedLoss
 from .learner import Learner
 from .model import Model, load_model
 from .processes import Processes
-from .sentences import token_ids, training_templates, with_word
+from .sentences import token_ids, training_sentences, with_word
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,15 @@ def rank_initializers(learner: Learner, model: Model, candidates: Sequence[str])
 
 
 def fixed_loss(learner: Learner, model: Model) -> FixedLoss:
-    """The fixed loss of a learner, on the sentences that it trains with."""
-    concept = learner.concept
-    sentences = with_word(concept, training_templates(concept))
-    ids = token_ids(model.components.tokenizers, sentences, model.device)
-    return FixedLoss(learner.latents.means(), ids, concept.training, seed=concept.training.seed + 1)
+    """The fixed loss of a learner, on the pictures and sentences that it trains with."""
+    concept, latents = learner.concept, learner.latents.means()
+    sentences = training_sentences(concept)
+    ids = token_ids(model.components.tokenizers, with_word(concept, sentences.templates), model.device)
+    pictures = learner.latents.pictures  # after them come their mirror images
+    captions = {
+        place: sentences.captions[place % pictures]
+        for place in range(len(latents))
+        if place % pictures in sentences.captions
+    }
+    seed = concept.training.seed + 1
+    return FixedLoss(latents, ids, concept.training, seed, captions=captions)

@@ -21,6 +21,7 @@ from .learner import Learner
 from .loop import run_loop
 from .model import Model, load_model
 from .outcome import Outcome
+from .pace import note_run
 from .processes import Processes
 from .update import make_scaler
 from .watch import Watch
@@ -110,7 +111,7 @@ def _prepare(concept: Concept, fresh: bool) -> bool:
     if fresh or another:
         aside = put_aside(concept)
         if another and not fresh:
-            print(f"The settings or pictures have changed: the former run is now in {aside.name}/.")
+            print(f"The settings, pictures or captions have changed: the former run is now in {aside.name}/.")
     write_made_with(concept, now)
     clear_request(concept.training_folder)  # one left from before; one that comes now counts
     return True
@@ -148,6 +149,8 @@ def _run(concepts: list[Concept], processes: Processes, scorer: ConceptScorer | 
     model = load_model(concepts[0], processes.device, announce, words=len(concepts))
     scaler = make_scaler(model)
     watches = [_watch(concept, model, processes, scorer, started, scaler) for concept in concepts]
+    if processes.is_main and len(concepts) == 1:  # several share their steps
+        note_run(concepts[0])
     return run_loop(model, watches, processes, scaler)
 
 
