@@ -1,4 +1,4 @@
-"""Sheets that answer a question each: which prompt, which guidance, which training step. All are X/Y grids."""
+"""X/Y grids that answer a question each: which prompt, which guidance, which training step."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -174,8 +174,8 @@ class GridPlan(BaseModel):
         place = prompt.replace(self.word, "{}") if self.word else prompt
         if "{}" not in place and (word, weight) != (self.word, 1):
             raise UserError(
-                f"The prompt “{prompt}” has no {self.word or 'learned word'}, so there is nothing to weigh or "
-                "to replace: put it in."
+                f"The prompt “{prompt}” has no {self.word or 'learned word'}: put it in, so that there is "
+                "something to weigh or to replace."
             )
         return place.replace("{}", weighted(word, weight)) if word else prompt
 

@@ -104,9 +104,8 @@ def _providers(pipeline: Any) -> list[Any]:
     if hasattr(pipeline, "text_encoder_2"):
         pairs.append((pipeline.tokenizer_2, pipeline.text_encoder_2))
         layer = ReturnedEmbeddingsType.PENULTIMATE_HIDDEN_STATES_NON_NORMALIZED
-    return [
-        EmbeddingsProvider(*pair, returned_embeddings_type=layer, device=pipeline.device) for pair in pairs
-    ]
+    settings = {"returned_embeddings_type": layer, "device": pipeline.device}
+    return [EmbeddingsProvider(*pair, **settings) for pair in pairs]
 
 
 def _pooled(pipeline: Any, prompts: Sequence[str], negative_prompt: str) -> dict[str, torch.Tensor]:
@@ -119,9 +118,7 @@ def _pooled(pipeline: Any, prompts: Sequence[str], negative_prompt: str) -> dict
 def _weight(words: str, number: str) -> float:
     written = f"({words}:{number})"
     if not words.strip():
-        raise UserError(
-            f"“{written}” gives a weight to nothing: put words before the colon, as in (toy:1.3)."
-        )
+        raise UserError(f"“{written}” has no words: put them before the colon, as in (toy:1.3).")
     try:
         weight = float(number)
     except ValueError:

@@ -27,9 +27,8 @@ def with_labels(body: Image.Image, rows: Sequence[str], columns: Sequence[str]) 
     axes = figure.add_axes((0, 0, 1, 1))
     axes.imshow(body, interpolation="none", aspect="auto")
     axes.set_frame_on(False)
-    axes.tick_params(
-        length=0, pad=6, labelsize=_POINTS, labelcolor=_INK, top=True, labeltop=True, labelbottom=False
-    )
+    axes.tick_params(length=0, pad=6, labelsize=_POINTS, labelcolor=_INK)
+    axes.tick_params(top=True, labeltop=True, labelbottom=False)
     width = int(body.width / len(columns) / _LETTER)
     # Dollar signs in a prompt are no formulas.
     axes.set_xticks(_centres(body.width, len(columns)), _wrapped(columns, width), parse_math=False)
