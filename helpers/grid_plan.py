@@ -141,6 +141,12 @@ class GridPlan(BaseModel):
         names = [axis.name for axis in self.axes]
         return "_by_".join(reversed(names))
 
+    @property
+    def labels(self) -> list[str]:
+        """What tells each picture from the others, row by row."""
+        beside = self.y.labels if self.y else [""]
+        return [", ".join(filter(None, (down, across))) for down in beside for across in self.x.labels]
+
     def cells(self) -> list[Cell]:
         """What each picture is asked for, row by row.
 

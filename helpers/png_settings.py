@@ -6,6 +6,7 @@ picture again.
 """
 
 import hashlib
+import io
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,15 +82,17 @@ def write_png(image: Image.Image, path: Path, chunks: dict[str, str]) -> Path:
     return partial.replace(path)
 
 
-def read_png(path: Path | str) -> dict[str, str]:
+def read_png(path: Path | str, content: bytes | None = None) -> dict[str, str]:
     """The texts in a picture's file, by name; none where it is another kind of picture.
+
+    Args:
+        content: the file itself, where it is not on this machine's disk.
 
     Raises:
         UserError: there is no such file, or it is no picture.
     """
-    path = Path(path)
     try:
-        with Image.open(path) as image:
+        with Image.open(path if content is None else io.BytesIO(content)) as image:
             return {name: text for name, text in image.info.items() if isinstance(text, str)}
     except (FileNotFoundError, IsADirectoryError):
         raise UserError(f"There is no picture at {path}: choose one from the concept's grids/.") from None

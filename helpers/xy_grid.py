@@ -27,6 +27,7 @@ from .inference import (
     switch_step,
 )
 from .png_settings import Picture, no_settings, read_png, save_picture, write_png
+from .prompt_weights import is_weighted
 from .sheet_labels import with_labels
 
 _CELL = 128
@@ -91,7 +92,7 @@ def xy_grid(
 
 
 def make_plan(pipeline: Any, x: Given, y: Given | None = None, **settings) -> GridPlan:
-    """What `xy_grid` would draw. Settings that are None are those of the pipeline.
+    """What `xy_grid` would draw. What is None is the model's own; as a training step, the result.
 
     Raises:
         UserError: an axis or a setting can't be used.
@@ -106,7 +107,7 @@ def make_plan(pipeline: Any, x: Given, y: Given | None = None, **settings) -> Gr
         "size": own_size(pipeline),
         "prompt": "a photo of a {}",
     }
-    given = {key: value for key, value in settings.items() if value is not None}
+    given = {key: value for key, value in settings.items() if value is not None or key == "training_step"}
     return GridPlan.make(**(own | given), x=Axis.make(*x), y=Axis.make(*y) if y else None)
 
 
@@ -142,16 +143,27 @@ def draw_plan(
     return Sheet(name or plan.title, _laid_out(plan, pictures), pictures, plan)
 
 
-def reopen(path: Path | str) -> GridPlan:
+def reopen(path: Path | str, content: bytes | None = None) -> GridPlan:
     """What a saved sheet was drawn with.
+
+    Args:
+        content: the file itself, where it is not on this machine's disk.
 
     Raises:
         UserError: there is no such file, or it holds no grid of this series.
     """
     try:
-        return GridPlan.model_validate_json(read_png(path).get(_CHUNK, ""))
+        return GridPlan.model_validate_json(read_png(path, content).get(_CHUNK, ""))
     except ValidationError:
         raise no_settings(path) from None
+
+
+def saved_sheets(concept: Concept) -> list[Path]:
+    """The files that `Sheet.save` wrote, the newest first."""
+    beside_their_pictures = (
+        path for path in concept.grids_folder.rglob("*.png") if path.with_suffix("").is_dir()
+    )
+    return sorted(beside_their_pictures, key=lambda path: path.stat().st_mtime_ns, reverse=True)
 
 
 def redraw(path: Path | str, pipeline: Any = None) -> Sheet:
@@ -208,7 +220,7 @@ def _draw(
     """Pictures that have all but prompt and seed in common are drawn together."""
     together = defaultdict(list)
     for cell in cells:
-        together[cell.training_step, *cell.shared.values()].append(cell)
+        together[cell.training_step, is_weighted(cell.prompt), *cell.shared.values()].append(cell)
     drawn = {}
     for (step, *_), group in together.items():
         _turn_to(pipeline, concept, step)
