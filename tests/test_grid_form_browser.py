@@ -1,4 +1,4 @@
-"""The form of notebook 5 in JupyterLab: a weight mistyped, a grid drawn, a picture chosen, a grid reopened."""
+"""The form of notebook 5 in JupyterLab: a weight mistyped, a grid drawn, chosen from and reopened."""
 
 import re
 
@@ -47,7 +47,7 @@ def test_draw_choose_and_reopen(lab, page, concepts, form_notebook):  # noqa: F8
 
     prompt.fill("a photo of a")
     page.get_by_role("button", name="+ (<grooty>:1.3)").click()
-    page.get_by_label("Y", exact=True).select_option("Guidance")
+    page.get_by_label("Y axis").select_option("Guidance")
     page.get_by_label("X values").fill("0-1")
     page.get_by_label("Y values").fill("1, 4")
     page.get_by_label("Y values").press("Tab")
@@ -65,7 +65,7 @@ def test_draw_choose_and_reopen(lab, page, concepts, form_notebook):  # noqa: F8
     _shoot(page, "grid_form")
 
     prompt.fill("a toy")
-    page.get_by_label("X", exact=True).select_option("Steps")
+    page.get_by_label("X axis").select_option("Steps")
     _wait(lambda: page.get_by_label("X values").input_value() == "5, 10, 25", "no steps to begin with", page)
     page.get_by_role("button", name="Reopen", exact=True).click()
     _wait(lambda: prompt.input_value() == "a photo of a (<grooty>:1.3)", "the old prompt is not back", page)
@@ -89,9 +89,5 @@ def _shoot(tab, name):
         tab.get_by_role("menuitem", name="Settings", exact=True).click()
         tab.get_by_role("menuitem", name="Theme", exact=True).hover()
         tab.get_by_role("menuitem", name=f"JupyterLab {theme}", exact=True).click()
-        _wait(lambda: _theme(tab) == f"JupyterLab {theme}", f"the theme does not turn {theme}", tab)
+        tab.locator(f"body[data-jp-theme-name='JupyterLab {theme}']").wait_for()
         tab.screenshot(path=SHOTS / f"{name}_{theme.lower()}.png", full_page=True)
-
-
-def _theme(tab):
-    return tab.evaluate("document.body.dataset.jpThemeName")

@@ -15,7 +15,7 @@ _CHOICES = {
     "Guidance": "guidance",
     "Steps": "steps",
     "Scheduler": "scheduler",
-    "Weight of the word": "weight",
+    "Weight": "weight",
     "Training step": "training_step",
     "Before and after": "word",
 }
@@ -28,7 +28,10 @@ class AxisField(ipywidgets.HBox):
         """Show the field. `beginning` gives the axis of a setting's name, as long as a person typed none."""
         self.title, self._beginning = title, beginning
         self.choice = ipywidgets.Dropdown(
-            options=list(_CHOICES), description=title, layout={"width": "260px"}
+            options=list(_CHOICES),
+            description=f"{title} axis",
+            layout={"width": "290px"},
+            style={"description_width": "110px"},
         )
         self.choice.tooltip = f"What differs along {title}"
         self.values = ipywidgets.Textarea(
@@ -63,4 +66,4 @@ class AxisField(ipywidgets.HBox):
 
     def _begin(self, _change=None) -> None:
         self.values.value = self._beginning(self.name).text if self.name else ""
-        self.values.layout.visibility = "visible" if self.name else "hidden"
+        self.values.layout.display = "" if self.name else "none"

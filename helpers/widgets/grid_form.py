@@ -17,7 +17,7 @@ from ..errors import UserError
 from ..example_prompts import examples_for
 from ..grid_plan import Axis, GridPlan
 from ..inference import SCHEDULERS, check_settings
-from ..prompt_weights import MOST
+from ..png_settings import Picture
 from ..training.result import saved_steps
 from ..xy_grid import Sheet, check_same_word, draw_plan, make_plan
 from .axis_field import AxisField
@@ -37,7 +37,7 @@ _HELP = {
     "guidance": "How much the prompt counts; 1: no more than it does by itself",
     "steps": "In how many steps the noise is taken away",
     "scheduler": "The rule by which it is taken away",
-    "weight": "How much your word counts in the prompt; 1: as any other",
+    "weight": "How much your word counts in the prompt, 0 to 2; 1: as any other",
     "training_step": "The word as training kept it at that step",
 }
 _KEPT = ("size", "batch_size", "columns")  # of a plan, though the form has no fields for them
@@ -59,7 +59,7 @@ class GridForm(ipywidgets.VBox):
         self.draw = ipywidgets.Button(description="Draw", button_style="primary", tooltip="Draw the grid")
         self.draw.on_click(lambda _: self._do(self._draw))
         self._progress, self._message = ipywidgets.VBox(), ipywidgets.HTML()
-        self.pictures, self.chosen = PictureButtons(self._choose), ChosenPicture()
+        self.pictures, self.chosen = PictureButtons(self._choose), ChosenPicture(self._use)
         self.saved = SavedSheets(concept, self._reopen)
         seen = ipywidgets.HBox([self.pictures, self.chosen], layout=_ROW | {"align_items": "flex-start"})
         state = ipywidgets.VBox([self._progress, self._message])
@@ -194,13 +194,20 @@ class GridForm(ipywidgets.VBox):
     def _choose(self, number: int) -> None:
         self.chosen.show(self.sheet.pictures[number], self.sheet.plan.labels[number])
 
+    def _use(self, picture: Picture) -> None:
+        """Put one picture's settings into the form; a weight of the word is in its prompt."""
+        settings = picture.settings
+        own = {name: getattr(settings, name) for name in _HELP if name != "weight"}
+        axes = {"x": Axis.make("seed", [settings.seed]), "y": None, "columns": None}
+        self._do(lambda: self._reopened(self.sheet.plan.model_copy(update=own | axes | {"weight": 1.0})))
+
     def _reopen(self, read: Callable[[], GridPlan]) -> None:
         self._do(lambda: self._reopened(read()))
 
     def _reopened(self, plan: GridPlan) -> str:
         self.fill(plan)
         check_same_word(self._pipeline, self._concept, plan)
-        return "Reopened: press Draw for the same pictures."
+        return "Now Draw makes the same again, or change something first."
 
     def _do(self, action: Callable[[], str]) -> str:
         """A callback has nowhere to show an error but the widget itself; the error is returned, too."""
@@ -241,15 +248,7 @@ def _fields(concept: Concept) -> dict[str, ipywidgets.Widget]:
         "guidance": ipywidgets.FloatText(description="Guidance", step=0.5, **_NARROW),
         "steps": ipywidgets.IntText(description="Steps", **_NARROW),
         "scheduler": ipywidgets.Dropdown(options=list(SCHEDULERS), description="Scheduler", **_NARROW),
-        "weight": ipywidgets.FloatSlider(
-            1,
-            min=0,
-            max=MOST,
-            step=0.05,
-            description="Weight of the word",
-            continuous_update=False,
-            **_NARROW,
-        ),
+        "weight": ipywidgets.FloatText(description="Weight", step=0.1, **_NARROW),
         "training_step": ipywidgets.Dropdown(options=steps, description="Training step", **_NARROW),
     }
     for name, field in fields.items():
@@ -265,7 +264,11 @@ def _name(plan: GridPlan) -> str:
 
 def _as_code(plan: GridPlan) -> str:
     """The same without a form."""
-    settings = {name: getattr(plan, name) for name in _HELP if name not in {axis.name for axis in plan.axes}}
+    settings = {
+        name: getattr(plan, name)
+        for name in (*_HELP, "size")
+        if name not in {axis.name for axis in plan.axes}
+    }
     given = "".join(f"    {name}={value!r},\n" for name, value in settings.items())
     axes = "".join(
         f"    {side}={(axis.name, list(axis.values))!r},\n"

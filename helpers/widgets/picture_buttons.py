@@ -12,6 +12,8 @@ _SIDE = 128
 _FRAME = 3
 _CHOSEN = "var(--jp-brand-color1, #1976d2)"
 _STYLE = "line-height:1.3;overflow-wrap:anywhere"
+_CLASS = "picture-button"
+_FOCUS = f"<style>.{_CLASS}:focus-visible {{outline: {_FRAME}px solid {_CHOSEN} !important}}</style>"
 _SAME_PLACE = "1 / 1 / 2 / 2"  # of the one cell of a grid
 
 
@@ -38,7 +40,7 @@ class PictureButtons(ipywidgets.GridBox):
             self._cell(number, *pair) for number, pair in enumerate(zip(images, texts, strict=True))
         ]
         wide = len(columns)
-        children = [_label(""), *(_label(text, "center") for text in columns)]
+        children = [ipywidgets.HTML(_FOCUS), *(_label(text, "center") for text in columns)]
         for number, text in enumerate(rows):
             children += [_label(text, "right"), *self._cells[number * wide : (number + 1) * wide]]
         self.layout.grid_template_columns = f"minmax(0, max-content) repeat({wide}, {_SIDE + 2 * _FRAME}px)"
@@ -47,8 +49,9 @@ class PictureButtons(ipywidgets.GridBox):
     def _cell(self, number: int, image: Image.Image, text: str) -> ipywidgets.GridBox:
         """The picture, and over it a button that one can see through."""
         picture = ipywidgets.HTML(as_html(thumbnail(image), text, _SIDE), layout=_place())
-        button = ipywidgets.Button(tooltip=f"Settings of {text}", layout=_place())
-        button.style.button_color = "transparent"
+        button = ipywidgets.Button(description=f"Settings of {text}", tooltip=text, layout=_place())
+        button.style.button_color = button.style.text_color = "transparent"
+        button.add_class(_CLASS)
         button.on_click(lambda _: self._pressed(number))
         return ipywidgets.GridBox([picture, button], layout={"border": _frame("transparent")})
 
