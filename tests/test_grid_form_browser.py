@@ -62,6 +62,7 @@ def test_draw_choose_and_reopen(lab, page, concepts, form_notebook):  # noqa: F8
     page.keyboard.press("Enter")
     page.get_by_role("row", name="Prompt a photo of a (<grooty>:1.3)", exact=True).wait_for()
     assert page.get_by_role("row", name="Guidance 4", exact=True).is_visible()
+    prompt.scroll_into_view_if_needed()
     _shoot(page, "grid_form")
 
     prompt.fill("a toy")
@@ -86,8 +87,7 @@ def _shoot(tab, name):
     """Screenshots of the page in JupyterLab's two themes, to be looked at: `build/screenshots/`."""
     SHOTS.mkdir(parents=True, exist_ok=True)
     for theme in ("Light", "Dark"):
-        tab.get_by_role("menuitem", name="Settings", exact=True).click()
-        tab.get_by_role("menuitem", name="Theme", exact=True).hover()
-        tab.get_by_role("menuitem", name=f"JupyterLab {theme}", exact=True).click()
+        for entry in ("Settings", "Theme", f"JupyterLab {theme}"):
+            tab.locator(".lm-MenuBar-itemLabel, .lm-Menu-itemLabel").get_by_text(entry, exact=True).click()
         tab.locator(f"body[data-jp-theme-name='JupyterLab {theme}']").wait_for()
-        tab.screenshot(path=SHOTS / f"{name}_{theme.lower()}.png", full_page=True)
+        tab.screenshot(path=SHOTS / f"{name}_{theme.lower()}.png")

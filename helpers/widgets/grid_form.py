@@ -15,7 +15,7 @@ from ..concept import Concept
 from ..contact_sheets import a_few_steps
 from ..errors import UserError
 from ..example_prompts import examples_for
-from ..grid_plan import Axis, GridPlan
+from ..grid_plan import RESULT, Axis, GridPlan
 from ..inference import SCHEDULERS, check_settings
 from ..png_settings import Picture
 from ..training.result import saved_steps
@@ -76,6 +76,8 @@ class GridForm(ipywidgets.VBox):
         """
         x, y = self.x.read(), self.y.read()
         values = {name: field.value for name, field in self.fields.items()}
+        if values["training_step"] == RESULT:
+            values["training_step"] = None
         if x is None:  # one column, or the seeds as they are
             x, y = (y, None) if y and y.name == "seed" else (Axis.make("seed", [values["seed"]]), y)
         pairs = [(axis.name, axis.values) if axis else None for axis in (x, y)]
@@ -86,7 +88,8 @@ class GridForm(ipywidgets.VBox):
         self._filling = True
         for name, field in self.fields.items():
             with contextlib.suppress(TraitError):
-                field.value = getattr(plan, name)
+                value = getattr(plan, name)
+                field.value = RESULT if value is None else value  # a list can't hold None
         self.x.fill(plan.x)
         self.y.fill(plan.y)
         self._filling = False
@@ -239,7 +242,7 @@ def _border(field: ipywidgets.Widget, check: Callable[[], Any]) -> None:
 
 def _fields(concept: Concept) -> dict[str, ipywidgets.Widget]:
     """A field for each setting that all pictures share, the two prompts first."""
-    steps = [("the result", None), *((f"step {step}", step) for step in saved_steps(concept))]
+    steps = [("the result", RESULT), *((f"step {step}", step) for step in saved_steps(concept))]
     text = {"rows": 2, "continuous_update": False} | _WIDE
     fields = {
         "prompt": ipywidgets.Textarea(description="Prompt", **text),
