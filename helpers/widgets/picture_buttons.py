@@ -13,7 +13,8 @@ _FRAME = 3
 _CHOSEN = "var(--jp-brand-color1, #1976d2)"
 _STYLE = "line-height:1.3;overflow-wrap:anywhere"
 _CLASS = "picture-button"
-_FOCUS = f"<style>.{_CLASS}:focus-visible {{outline: {_FRAME}px solid {_CHOSEN} !important; outline-offset: -{_FRAME}px}}</style>"
+_OUTLINE = f"outline:{_FRAME}px solid {_CHOSEN} !important;outline-offset:-{_FRAME}px"
+_FOCUS = f"<style>.{_CLASS}:focus-visible{{{_OUTLINE}}}</style>"
 _SAME_PLACE = "1 / 1 / 2 / 2"  # of the one cell of a grid
 
 
