@@ -89,5 +89,5 @@ def _shoot(tab, name):
     for theme in ("Light", "Dark"):
         for entry in ("Settings", "Theme", f"JupyterLab {theme}"):
             tab.locator(".lm-MenuBar-itemLabel, .lm-Menu-itemLabel").get_by_text(entry, exact=True).click()
-        tab.locator(f"body[data-jp-theme-name='JupyterLab {theme}']").wait_for()
+        tab.locator(f"body[data-jp-theme-name='JupyterLab {theme}']").wait_for(state="attached")
         tab.screenshot(path=SHOTS / f"{name}_{theme.lower()}.png")
