@@ -27,7 +27,7 @@ _JUDGED_DRAWINGS = 10_000
 _ROUND_TRIPS = 10_000
 SITTINGS = (
     Plan("diffusion-1", pictures=128_000, batch=64, lr=3e-3, cooldown=0.5),
-    Plan("diffusion-2", pictures=340_000, batch=128, lr=2e-3, cooldown=0.7),
+    Plan("diffusion-2", pictures=280_000, batch=128, lr=2e-3, cooldown=0.7),
 )
 
 

@@ -126,7 +126,8 @@ def train_diffusion(
 
 def _spread_timesteps(count: int, number: int, draw: torch.Generator) -> torch.Tensor:
     """One timestep from each of `count` equal stretches: a steadier loss than free draws."""
-    return ((torch.arange(count) + torch.rand(count, generator=draw)) * number / count).long()
+    spread = (torch.arange(count) + torch.rand(count, generator=draw)) * number / count
+    return spread.long().clamp(max=number - 1)  # float32 may round the last one up
 
 
 def _loss(model, scheduler, clean, noise, timesteps, sentences, device) -> torch.Tensor:
