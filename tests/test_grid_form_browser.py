@@ -58,8 +58,8 @@ def test_draw_choose_and_reopen(lab, page, concepts, form_notebook):  # noqa: F8
     assert page.get_by_alt_text("guidance 4, seed 1").is_visible()
     (sheet,) = concepts.glob("grooty/grids/yours/*.png")
 
-    page.get_by_role("button", name="Settings of guidance 4, seed 0").focus()
-    page.keyboard.press("Enter")
+    page.get_by_text("Saved: grooty/grids/yours/").wait_for()
+    page.get_by_role("button", name="Settings of guidance 4, seed 0").click()
     page.get_by_role("row", name="Prompt a photo of a (<grooty>:1.3)", exact=True).wait_for()
     assert page.get_by_role("row", name="Guidance 4", exact=True).is_visible()
     prompt.scroll_into_view_if_needed()
