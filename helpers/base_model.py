@@ -31,8 +31,10 @@ __all__ = [
     "load_pipeline",
     "load_resolution",
     "load_scheduler",
+    "load_shapes",
     "load_tokenizers",
     "load_vae",
+    "load_word_table",
     "pick_dtype",
     "resolve",
 ]
@@ -151,7 +153,31 @@ def load_components(base_model: str, dtype: torch.dtype = torch.float32) -> Comp
         UserError: the model can't be found, fetched or read, or is of another family.
     """
     model = _open(base_model, MODELS, dtype)
-    models = model.models(dtype)
+    return _components(model, model.models(dtype))
+
+
+def load_shapes(base_model: str, dtype: torch.dtype = torch.float32) -> Components:
+    """The same parts on torch's `meta` device: shapes without numbers, to count with. Reads no weights.
+
+    Raises:
+        UserError: the model can't be found, fetched or read, or is of another family.
+    """
+    model = _open(base_model)
+    return _components(model, model.shapes(dtype))
+
+
+def load_word_table(base_model: str) -> torch.Tensor | None:
+    """The (first) text encoder's row for each token, (tokens, width), if that is on disk; nothing is fetched.
+
+    None for a single file, whose text encoder would have to be converted first.
+
+    Raises:
+        UserError: the model can't be found, or its settings can't be fetched or read.
+    """
+    return _open(base_model).word_table()
+
+
+def _components(model: ModelFolder, models: dict[str, Any]) -> Components:
     for part in models.values():
         part.requires_grad_(False).eval()
     return Components(

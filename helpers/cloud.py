@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from . import places
 from .concept import Concept
 from .errors import UserError
+from .progress import progress
 
 _MOST_FILES = 20_000
 _MOST_GROWTH = 200  # times the size of the zip, when unpacked
@@ -58,7 +59,7 @@ def pack(concept: Concept | str) -> Path:
     target = folder.with_name(f"{folder.name}.zip")
     partial = target.with_suffix(".partial")
     with zipfile.ZipFile(partial, "w", strict_timestamps=False) as archive:
-        for path in files:
+        for path in progress(files, "packing"):
             archive.write(path, path.relative_to(folder.parent))
     return partial.replace(target)
 
@@ -87,7 +88,8 @@ def unpack(path: str | Path) -> Concept:
             tempfile.TemporaryDirectory(suffix=".partial", dir=root) as folder,
         ):
             members = _safe_members(archive, path.stat().st_size)
-            archive.extractall(folder, members)
+            for member in progress(members, "unpacking"):
+                archive.extract(member, folder)
             return _move_in(Path(folder), root)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise UserError(f"“{path.name}” is damaged or no zip: pack and copy it again.") from error

@@ -39,7 +39,13 @@ class TrainingSettings(_Settings):
     learning_rate: Annotated[float, Field(gt=0, lt=1)] | None = None  # None: by the initializer's numbers
     scale_lr: bool = False
     lr_scheduler: Literal[
-        "constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"
+        "constant",
+        "constant_with_warmup",
+        "linear",
+        "cosine",
+        "cosine_with_restarts",
+        "polynomial",
+        "piecewise_constant",
     ] = "constant_with_warmup"
     lr_warmup_steps: Annotated[int, Field(ge=0)] = 10
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
@@ -132,7 +138,7 @@ class Concept(_Settings):
                 f"There is no concept “{name}” in {path.parent.parent.name}/ yet: run notebook 2 first, "
                 f"or choose one of these: {', '.join(saved_concepts()) or '(none yet)'}."
             )
-        concept = _checked(cls, path.read_text(encoding="utf-8"))
+        concept = _checked(cls, path.read_bytes())
         return concept if concept.name == name else concept.changed(name=name)  # its folder was copied
 
     @classmethod
@@ -211,7 +217,7 @@ def saved_concepts() -> list[str]:
 def _checked(cls, settings):
     try:
         return (
-            cls.model_validate_json(settings) if isinstance(settings, str) else cls.model_validate(settings)
+            cls.model_validate_json(settings) if isinstance(settings, bytes) else cls.model_validate(settings)
         )
     except ValidationError as error:
         raise UserError(_sentence(error)) from None
@@ -219,6 +225,8 @@ def _checked(cls, settings):
 
 def _sentence(error: ValidationError) -> str:
     first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return "concept.json is damaged: mend it, or delete it and run notebook 2 again."
     where = ".".join(str(part) for part in first["loc"]) or "The settings"
     what = first["msg"].removeprefix("Value error, ")
     given = "" if isinstance(first["input"], dict) else f" (you gave {first['input']!r})"

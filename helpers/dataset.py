@@ -1,14 +1,16 @@
 """The pictures and sentences that the network is shown. Each step is a function of its own."""
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from .captions import captions_of
 from .concept import Concept, TrainingSettings
-from .images import load_images
+from .images import image_paths, load_images
 from .tokens import expand_prompt
 
 INTERPOLATIONS = {
@@ -21,7 +23,7 @@ SMALLEST_RANDOM_CROP = 0.8
 
 
 class TextualInversionDataset(torch.utils.data.Dataset):
-    """The pictures of a concept, each time with another sentence.
+    """The pictures of a concept, each time with another sentence, or with one of its own captions.
 
     Its length is the number of pictures. The source tutorial's `repeats=100` only made an epoch
     longer, so that its loop seldom had to start one; our loop draws pictures without an end.
@@ -33,7 +35,7 @@ class TextualInversionDataset(torch.utils.data.Dataset):
         draw: where sentence, flip and random crop are drawn from; seeded from the settings if None.
 
     Raises:
-        UserError: the concept has no pictures.
+        UserError: the concept has no pictures, or a caption can't be used.
     """
 
     def __init__(
@@ -43,6 +45,8 @@ class TextualInversionDataset(torch.utils.data.Dataset):
         self.tokenizers = tokenizers
         self.resolution = concept.training.resolution or resolution
         self.images = load_images(concept)
+        own = captions_of(concept)
+        self.captions = [own.get(path.name) for path in image_paths(concept)]
         self.draw = draw or random.Random(concept.training.seed)
 
     def __len__(self) -> int:
@@ -57,7 +61,7 @@ class TextualInversionDataset(torch.utils.data.Dataset):
         """
         settings = self.concept.training
         flipped = self.draw.random() < settings.flip_probability
-        prompt = draw_prompt(self.concept, self.draw)
+        prompt = draw_prompt(self.concept, self.draw, self.captions[index])
         return {
             "pixel_values": preprocess(self.images[index], settings, self.resolution, flipped, self.draw),
             "input_ids": [prompt_ids(tokenizer, prompt) for tokenizer in self.tokenizers],
@@ -65,9 +69,14 @@ class TextualInversionDataset(torch.utils.data.Dataset):
         }
 
 
-def draw_prompt(concept: Concept, draw: random.Random) -> str:
-    """One of the concept's sentences with its word in it, all tokens of the word written out."""
-    sentence = draw.choice(concept.templates).replace("{}", concept.placeholder_token)
+def draw_prompt(concept: Concept, draw: random.Random, captions: Sequence[str] | None = None) -> str:
+    """One of the concept's sentences, or of a picture's own `captions`, with the word in it (`fill`)."""
+    return fill(concept, draw.choice(captions or concept.templates))
+
+
+def fill(concept: Concept, template: str) -> str:
+    """A sentence with the concept's word for `{}`, all tokens of the word written out."""
+    sentence = template.replace("{}", concept.placeholder_token)
     return expand_prompt(sentence, concept.placeholder_tokens)
 
 

@@ -17,6 +17,7 @@ from urllib3.util import Retry
 from . import places
 from .cloud import connection_advice
 from .errors import UserError
+from .progress import progress
 
 PICTURE_SUFFIXES = frozenset(
     ".png .jpg .jpeg .jpe .jfif .webp .avif .gif .bmp .tif .tiff .heic .heif".split()
@@ -66,7 +67,7 @@ def fetch_all(
     wanted = [address for address in (str(address).strip() for address in addresses) if address]
     with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
         found = pool.map(lambda address: _fetch(address, timeout, retries), wanted)
-        return list(chain.from_iterable(found))
+        return list(chain.from_iterable(progress(found, "fetching pictures", total=len(wanted))))
 
 
 def is_picture_file(path: Path) -> bool:
@@ -108,9 +109,12 @@ def _from_folder(files: list[Path], source: str) -> list[Fetched]:
     if len(pictures) > _MOST_IN_A_FOLDER:
         raise UserError(f"This folder holds {len(pictures)} pictures: copy the 3 to 10 best into a new one.")
     fetched = [_from_file(path, f"{source.rstrip('/')}/{path.name}") for path in pictures]
-    others = sum(path.is_file() and not path.name.startswith(".") for path in files) - len(pictures)
-    if others:
-        fetched.append(Fetched(source, note=f"{others} other file(s) in it are no pictures."))
+    others = {path for path in files if path.is_file() and not path.name.startswith(".")} - {*pictures}
+    captions = others & {path.with_suffix(".txt") for path in pictures}
+    if captions:
+        fetched.append(Fetched(source, note=f"{len(captions)} caption(s) in it stay beside their pictures."))
+    if others - captions:
+        fetched.append(Fetched(source, note=f"{len(others - captions)} other file(s) in it are no pictures."))
     return fetched
 
 

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
+from .described import Described, described
+
 GAP = 4
 _LINE = 16
 
@@ -13,7 +15,8 @@ def image_grid(
     columns: int,
     captions: Sequence[str] | None = None,
     cell: int | None = None,
-) -> Image.Image:
+    alt: str | None = None,
+) -> Described:
     """Lay pictures out row by row on white.
 
     Args:
@@ -21,6 +24,7 @@ def image_grid(
         columns: pictures in a row.
         captions: a line under each picture, cut where it is wider than the cell.
         cell: side of a cell in pixels; the first picture's longer side if None.
+        alt: what the sheet shows, in words; its captions if None.
 
     Returns:
         One RGB picture of `columns` x ceil(len(images) / columns) cells.
@@ -38,7 +42,12 @@ def image_grid(
         sheet.paste(fitted, (left + (cell - fitted.width) // 2, top + (cell - fitted.height) // 2))
         if captions:
             _write(sheet, captions[index], left, top + cell, cell)
-    return sheet
+    return described(sheet, alt or _in_words(len(images), columns, captions))
+
+
+def _in_words(count: int, columns: int, captions: Sequence[str] | None) -> str:
+    counted = "One picture" if count == 1 else f"{count} pictures, {min(columns, count)} in a row"
+    return f"{counted}: {', '.join(captions)}." if captions else f"{counted}."
 
 
 def _fit(image: Image.Image, side: int) -> Image.Image:

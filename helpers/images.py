@@ -175,12 +175,14 @@ def load_images(concept: ConceptLike) -> list[Image.Image]:
 
 
 def remove_image(concept: ConceptLike, name: str) -> None:
-    """Delete the picture `name`, for example `002.png`; the others keep their names.
+    """Delete the picture `name`, for example `002.png`, and its captions; the others keep their names.
 
     Raises:
         UserError: there is no picture of that name.
     """
-    image_path(concept, name).unlink()
+    path = image_path(concept, name)
+    path.unlink()
+    path.with_suffix(".txt").unlink(missing_ok=True)
 
 
 def replace_image(concept: ConceptLike, name: str, image: Image.Image) -> None:
@@ -261,7 +263,8 @@ def _judge_twin(source: str, image: Image.Image, twin: Path) -> Verdict:
 
 
 def _save(image: Image.Image, folder: Path) -> Path:
-    numbers = [int(path.stem) for path in _picture_files(folder) if re.fullmatch(r"\d{1,9}", path.stem)]
+    # Of all files: a caption whose picture was deleted by hand must not come under a new one.
+    numbers = [int(path.stem) for path in folder.iterdir() if re.fullmatch(r"\d{1,9}", path.stem)]
     return _write(image, folder / f"{max(numbers, default=0) + 1:03d}.png")
 
 

@@ -2,8 +2,10 @@
 
 import contextlib
 import hashlib
+import itertools
+import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from .embeddings import read_rows
 from .errors import UserError
 from .lean_diffusers import diffusers
 from .png_settings import Picture, PictureSettings, read_settings
+from .prompt_weights import is_weighted, weighted_embeddings, without_weights
 from .quiet import quiet_loading
 
 DEFAULT_SCHEDULER = "DPM++ 2M"
@@ -88,6 +91,11 @@ def add_word(pipeline: Any, word: str, rows: Sequence[torch.Tensor]) -> None:
             pipeline.load_textual_inversion({word: own}, tokenizer=tokenizer, text_encoder=encoder)
 
 
+def rows_mark(rows: Sequence[torch.Tensor]) -> str:
+    """A hash of a word's rows: other rows, other pictures."""
+    return hashlib.sha256(b"".join(own.numpy().tobytes() for own in rows)).hexdigest()[:16]
+
+
 def switch_step(pipeline: Any, concept: Concept, step: int | None) -> None:
     """Give a pipeline the word as it was at another training step; None: the result.
 
@@ -113,30 +121,33 @@ def generate(
     negative_prompt: str = "",
     size: int | None = None,
     batch_size: int | None = None,
+    bar: Any = None,
+    say: Callable[[str], Any] = print,
 ) -> list[Picture]:
     """Draw one picture for each pair of prompt and seed.
 
     Each picture has a random generator of its own, so that it is the same alone and in a grid.
 
     Args:
-        prompts: one a picture; a single one is used for all seeds.
+        prompts: one a picture; a single one is used for all seeds. `(word:1.3)` gives a word a weight.
         seeds: one a picture; a single one is used for all prompts.
         steps: how many times the network is asked.
         guidance: how much the prompt counts (classifier-free guidance); 1: no more than it does by itself.
         scheduler: one of `SCHEDULERS`.
         size: side of the pictures in pixels, a multiple of 8; None: the model's own.
         batch_size: pictures at once; None: as many as suit their size.
+        bar: a tqdm bar to move on by one for each step of each picture; None: one is shown if it takes long.
+        say: gets a sentence where the model's safety checker made pictures black.
 
     Raises:
-        UserError: a prompt holds a word in angle brackets that the pipeline does not have, the
-            scheduler is not one of ours, or there are not as many prompts as seeds.
+        UserError: a prompt holds a word in angle brackets that the pipeline does not have or a weight that
+            can't be read, the scheduler is not one of ours, a number can't be used, or there are not as
+            many prompts as seeds.
     """
-    _check_numbers(steps, size)
     prompts, seeds = _pairs(prompts, seeds)
-    for prompt in (*prompts, negative_prompt):
-        _check_words(pipeline, prompt)
+    check_settings(pipeline, prompts, seeds, steps, guidance, scheduler, negative_prompt, size)
     pipeline.scheduler = _make_scheduler(pipeline, scheduler)
-    size = size or pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+    size = size or own_size(pipeline)
     batch_size = batch_size or max(1, min(_MOST_AT_ONCE, _PIXELS_AT_ONCE // size**2))
     shared = {
         "negative_prompt": negative_prompt,
@@ -144,12 +155,55 @@ def generate(
         "guidance": guidance,
         "scheduler": scheduler,
     }
-    starts = range(0, len(prompts), batch_size)
+    if bar is None:
+        bar = drawing_bar(len(prompts) * steps)
     pictures = []
-    for start in tqdm(starts, desc="batches", delay=_SECONDS_WITHOUT_A_BAR, leave=False):
-        batch = slice(start, start + batch_size)
-        pictures += _draw(pipeline, prompts[batch], seeds[batch], size, shared)
+    for batch in _batches(prompts, batch_size):
+        pictures += _draw(pipeline, prompts[batch], seeds[batch], size, shared, bar)
+    if sentence := refusal(pictures):
+        say(sentence)
     return pictures
+
+
+def refusal(pictures: Sequence[Picture]) -> str:
+    """A sentence where a safety checker made pictures black; else nothing."""
+    refused = sum(picture.refused for picture in pictures)
+    if not refused:
+        return ""
+    return f"The model's safety checker made {refused} picture(s) black: try another seed or prompt."
+
+
+def drawing_bar(total: int) -> tqdm:
+    """A bar over the steps of all pictures, shown only where it takes long."""
+    return tqdm(total=total, desc="steps", delay=_SECONDS_WITHOUT_A_BAR, leave=False)
+
+
+def own_size(pipeline: Any) -> int:
+    """Side, in pixels, of the pictures that the model was made for."""
+    return pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+
+
+def check_settings(
+    pipeline: Any,
+    prompts: Sequence[str],
+    seeds: Sequence[int] = (),
+    steps: int = 25,
+    guidance: float = 7.5,
+    scheduler: str = DEFAULT_SCHEDULER,
+    negative_prompt: str = "",
+    size: int | None = None,
+) -> None:
+    """Look at everything that a person can mistype, before anything is drawn.
+
+    Raises:
+        UserError: as for `generate`.
+    """
+    _check_numbers(pipeline, steps, guidance, size)
+    for seed in seeds:
+        _check_seed(seed)
+    for prompt in (*prompts, negative_prompt):
+        _check_words(pipeline, without_weights(prompt))
+    _scheduler_class(scheduler)
 
 
 def remake(path: Path | str, pipeline: Any = None) -> Picture:
@@ -184,18 +238,20 @@ def remake(path: Path | str, pipeline: Any = None) -> Picture:
     return copies[settings.position]
 
 
-def _draw(pipeline: Any, prompts: list[str], seeds: list[int], size: int, shared: dict) -> list[Picture]:
+def _draw(
+    pipeline: Any, prompts: list[str], seeds: list[int], size: int, shared: dict, bar: Any
+) -> list[Picture]:
     with _fast_numbers(pipeline):
         drawn = pipeline(
-            prompts,
-            negative_prompt=[shared["negative_prompt"]] * len(prompts),
+            **_asked(pipeline, prompts, shared["negative_prompt"]),
             num_inference_steps=shared["steps"],
             guidance_scale=shared["guidance"],
             width=size,
             height=size,
             generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+            callback_on_step_end=_counts_on(bar, len(prompts), shared["steps"]),
         )
-    _say_refused(drawn)
+    refused = _refused(drawn)
     word = getattr(pipeline, "learned_word", None)
     return [
         Picture(
@@ -212,16 +268,44 @@ def _draw(pipeline: Any, prompts: list[str], seeds: list[int], size: int, shared
                 position=position,
                 **shared,
             ),
+            refused[position],
         )
         for position, (image, prompt, seed) in enumerate(zip(drawn.images, prompts, seeds, strict=True))
     ]
 
 
-def _say_refused(drawn: Any) -> None:
-    """XL's pipeline, and one without a checker, say nothing of this."""
-    refused = sum(getattr(drawn, "nsfw_content_detected", None) or [])
-    if refused:
-        print(f"The model's safety checker made {refused} picture(s) black: try another seed or prompt.")
+def _batches(prompts: list[str], batch_size: int) -> Iterator[slice]:
+    """Prompts with weights and plain ones go apart, so that a plain one takes the pipeline's usual way."""
+    start = 0
+    for _, group in itertools.groupby(prompts, is_weighted):
+        end = start + len(list(group))
+        for first in range(start, end, batch_size):
+            yield slice(first, min(first + batch_size, end))
+        start = end
+
+
+def _asked(pipeline: Any, prompts: list[str], negative_prompt: str) -> dict[str, Any]:
+    """The prompts, or where there are weights what compel makes of them."""
+    if any(map(is_weighted, (*prompts, negative_prompt))):
+        return weighted_embeddings(pipeline, prompts, negative_prompt)
+    words = [without_weights(prompt) for prompt in prompts]
+    return {"prompt": words, "negative_prompt": [without_weights(negative_prompt)] * len(prompts)}
+
+
+def _counts_on(bar: Any, pictures: int, steps: int) -> Callable:
+    """Moves the bar at each step; PLMS takes one more than it was asked for."""
+
+    def step_ended(_pipeline, index, _timestep, given):
+        if index < steps:
+            bar.update(pictures)
+        return given
+
+    return step_ended
+
+
+def _refused(drawn: Any) -> list[bool]:
+    """Which pictures a safety checker made black; XL's pipeline, and one without a checker, know of none."""
+    return getattr(drawn, "nsfw_content_detected", None) or [False] * len(drawn.images)
 
 
 @contextlib.contextmanager
@@ -234,17 +318,31 @@ def _fast_numbers(pipeline: Any) -> Iterator[None]:
 
 
 def _make_scheduler(pipeline: Any, name: str) -> Any:
-    if name not in SCHEDULERS:
-        raise UserError(f"There is no scheduler “{name}” here: choose one of these: {', '.join(SCHEDULERS)}.")
-    kind, settings = SCHEDULERS[name]
+    kind, settings = _scheduler_class(name)
     return getattr(diffusers(), kind).from_config(pipeline.scheduler.config, **settings)
 
 
-def _check_numbers(steps: int, size: int | None) -> None:
+def _scheduler_class(name: str) -> tuple[str, dict[str, Any]]:
+    if name not in SCHEDULERS:
+        raise UserError(f"There is no scheduler “{name}” here: choose one of these: {', '.join(SCHEDULERS)}.")
+    return SCHEDULERS[name]
+
+
+def _check_numbers(pipeline: Any, steps: int, guidance: float, size: int | None) -> None:
     if steps < 1:
         raise UserError(f"{steps} steps draw nothing: give 1 at least, 25 for example.")
+    most = pipeline.scheduler.config.num_train_timesteps
+    if steps > most:
+        raise UserError(f"{steps} steps are more than the model's {most} levels of noise: 25 usually do.")
+    if not math.isfinite(guidance):
+        raise UserError(f"A guidance of {guidance} can't be used: give a number, for example 7.5.")
     if size is not None and (size < 8 or size % 8):
         raise UserError(f"Pictures of {size} pixels can't be drawn: give a multiple of 8, for example 512.")
+
+
+def _check_seed(seed: int) -> None:
+    if not -(2**63) <= seed < 2**63:
+        raise UserError(f"The seed {seed} is too large: give a whole number of at most 18 digits.")
 
 
 def _pairs(prompts: str | Sequence[str], seeds: int | Sequence[int]) -> tuple[list[str], list[int]]:
@@ -295,6 +393,4 @@ def _tokens(word: str, rows: torch.Tensor) -> list[str]:
 
 
 def _learned_word(concept: Concept, step: int | None, rows: list[torch.Tensor]) -> LearnedWord:
-    content = b"".join(own.numpy().tobytes() for own in rows)
-    mark = hashlib.sha256(content).hexdigest()[:16]
-    return LearnedWord(concept.name, concept.placeholder_token, concept.base_model, step, mark)
+    return LearnedWord(concept.name, concept.placeholder_token, concept.base_model, step, rows_mark(rows))

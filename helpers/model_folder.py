@@ -8,16 +8,18 @@ from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from .errors import UserError
 from .lean_diffusers import diffusers
+from .progress import progress
 from .quiet import quiet_loading
 
 INDEX = "model_index.json"
 
 _PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 MODELS = ("text_encoder", "text_encoder_2", "vae", "unet")
+_LARGE = 500_000_000  # bytes; to read so many takes seconds
 _TOKENIZERS = ("tokenizer", "tokenizer_2")
 
 
@@ -73,9 +75,27 @@ class ModelFolder:
 
     def models(self, dtype: torch.dtype) -> dict[str, Any]:
         """Text encoder(s), VAE and UNet by the folder's names for them."""
-        models = {name: self._model(name, dtype) for name in self.model_names}
+        names = progress(self.model_names, f"loading {self.path.name}", at_once=self._is_large())
+        models = {name: self._model(name, dtype) for name in names}
         self.pool_at_end(models)
         return models
+
+    def _is_large(self) -> bool:
+        weights = [path for name in self.model_names for path in (self.path / name).glob("*model*")]
+        return sum(path.stat().st_size for path in weights) > _LARGE
+
+    def shapes(self, dtype: torch.dtype) -> dict[str, Any]:
+        """The parts on the `meta` device, made from their settings alone."""
+        return {name: self._shape(name, dtype) for name in self.model_names}
+
+    def word_table(self) -> torch.Tensor | None:
+        """The text encoder's token embeddings, (tokens, width), where they are on disk as safetensors."""
+        for file in sorted((self.path / "text_encoder").glob("*.safetensors")):
+            with self._readable("text_encoder"), safe_open(file, framework="pt") as weights:
+                for name in weights.keys():  # noqa: SIM118, it is no dictionary
+                    if name.endswith("token_embedding.weight"):
+                        return weights.get_tensor(name).float()
+        return None
 
     def vae(self, dtype: torch.dtype) -> Any:
         return self._model("vae", dtype)
@@ -101,6 +121,15 @@ class ModelFolder:
 
     def _present(self, names: tuple[str, ...]) -> list[str]:
         return [name for name in names if self._index.get(name, [None])[0]]
+
+    def _shape(self, name: str, dtype: torch.dtype) -> Any:
+        library, class_name = self._index[name]
+        with self._readable(name), quiet_loading(), torch.device("meta"):
+            if library == "transformers":
+                kind = getattr(transformers, class_name)
+                return kind(kind.config_class.from_pretrained(self.path, subfolder=name)).to(dtype)
+            kind = getattr(diffusers(), class_name)
+            return kind.from_config(kind.load_config(self.path, subfolder=name)).to(dtype)
 
     def _model(self, name: str, dtype: torch.dtype) -> Any:
         library, class_name = self._index[name]

@@ -47,6 +47,11 @@ def cloud() -> str:
     return "runpod" if "RUNPOD_POD_ID" in os.environ else "workstation"
 
 
+def environment() -> dict[str, str]:
+    """The variables for a process of the series that is started in the repository: the same root."""
+    return {**os.environ, ROOT_VARIABLE: str(concepts_root())}
+
+
 def concepts_root() -> Path:
     """The folder of all concepts: the variable `CONCEPTS_ROOT`, or the place a cloud keeps.
 

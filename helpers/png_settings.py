@@ -6,6 +6,7 @@ picture again.
 """
 
 import hashlib
+import io
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,10 +55,11 @@ class PictureSettings(BaseModel):
 
 @dataclass(frozen=True)
 class Picture:
-    """An RGB picture and its settings."""
+    """An RGB picture and its settings; `refused`: a safety checker made it black."""
 
     image: Image.Image
     settings: PictureSettings
+    refused: bool = False
 
 
 def save_picture(picture: Picture, folder: Path) -> Path:
@@ -65,14 +67,45 @@ def save_picture(picture: Picture, folder: Path) -> Path:
 
     The same picture made again gets the same name, another one never does.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    chunks = PngImagePlugin.PngInfo()
-    chunks.add_text("parameters", picture.settings.as_parameters())
-    chunks.add_text(_CHUNK, picture.settings.model_dump_json())
-    path = folder / _file_name(picture.settings)
+    chunks = {"parameters": picture.settings.as_parameters(), _CHUNK: picture.settings.model_dump_json()}
+    return write_png(picture.image, folder / _file_name(picture.settings), chunks)
+
+
+def write_png(image: Image.Image, path: Path, chunks: dict[str, str]) -> Path:
+    """Save a picture with texts in its file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    texts = PngImagePlugin.PngInfo()
+    for name, text in chunks.items():
+        texts.add_text(name, text)
     partial = path.with_suffix(".partial")
-    picture.image.save(partial, format="PNG", pnginfo=chunks)
+    image.save(partial, format="PNG", pnginfo=texts)
     return partial.replace(path)
+
+
+def read_png(path: Path | str, content: bytes | None = None) -> dict[str, str]:
+    """The texts in a picture's file, by name; none where it is another kind of picture.
+
+    Args:
+        content: the file itself, where it is not on this machine's disk.
+
+    Raises:
+        UserError: there is no such file, or it is no picture.
+    """
+    try:
+        with Image.open(path if content is None else io.BytesIO(content)) as image:
+            return {name: text for name, text in image.info.items() if isinstance(text, str)}
+    except (FileNotFoundError, IsADirectoryError):
+        raise UserError(f"There is no picture at {path}: choose one from the concept's grids/.") from None
+    except (UnidentifiedImageError, OSError):
+        raise no_settings(path) from None
+
+
+def no_settings(path: Path | str) -> UserError:
+    """What to say of a file that does not know how it was made."""
+    return UserError(
+        f"{Path(path).name} holds no settings: choose a PNG that notebook 5 saved (programs that "
+        "resize or send pictures often drop them)."
+    )
 
 
 def read_settings(path: Path | str) -> PictureSettings:
@@ -81,17 +114,10 @@ def read_settings(path: Path | str) -> PictureSettings:
     Raises:
         UserError: there is no such file, it is no PNG, or it holds no settings of this series.
     """
-    path = Path(path)
     try:
-        with Image.open(path) as image:
-            return PictureSettings.model_validate_json(image.info.get(_CHUNK, ""))
-    except (FileNotFoundError, IsADirectoryError):
-        raise UserError(f"There is no picture at {path}: choose one from the concept's grids/.") from None
-    except (UnidentifiedImageError, ValidationError, TypeError):
-        raise UserError(
-            f"{path.name} holds no settings: choose a PNG that notebook 5 saved (programs that "
-            "resize or send pictures often drop them)."
-        ) from None
+        return PictureSettings.model_validate_json(read_png(path).get(_CHUNK, ""))
+    except ValidationError:
+        raise no_settings(path) from None
 
 
 def _file_name(settings: PictureSettings) -> str:

@@ -7,7 +7,7 @@ import torch
 from .errors import UserError
 
 _FORMATS = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-_CPU_INFO = Path("/proc/cpuinfo")
+CPU_INFO = Path("/proc/cpuinfo")
 
 
 def pick_dtype(mixed_precision: str, device: torch.device | str) -> torch.dtype:
@@ -44,5 +44,5 @@ def _cuda_has_bfloat16(device: torch.device) -> bool:
 
 
 def _cpu_has_bfloat16() -> bool:
-    words = _CPU_INFO.read_text().split() if _CPU_INFO.is_file() else []
+    words = CPU_INFO.read_text().split() if CPU_INFO.is_file() else []
     return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(words)

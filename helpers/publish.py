@@ -8,10 +8,13 @@ whether both are still in step.
 import base64
 import hashlib
 import io
+import os
 import platform
 import re
 import sys
+import tempfile
 from pathlib import Path
+from unittest import mock
 
 import nbformat
 from PIL import Image
@@ -21,24 +24,39 @@ from .concept import Concept
 from .errors import UserError
 from .grid import image_grid
 from .images import load_images
-from .run import notebooks
+from .run import notebooks, run_notebook, start_here
 
 CODE_HASH = "outputs_are_of_code"
 _LONGEST_SIDE = 1000  # pixels
+_LIVE = "application/vnd.jupyter.widget-view+json"
 _PICTURES = ("image/png", "image/jpeg")
 _SHOWN = ("text/html", "text/markdown", "text/latex", "image/svg+xml", "text/plain")
 
 
 def publish(concept: Concept) -> list[Path]:
-    """Put the outputs of the concept's last `make run` into `notebooks/`.
+    """Put the outputs of the concept's last `make run` into `notebooks/`, and run notebook 0 on it.
 
     Raises:
         UserError: a notebook did not run, stopped with an error, or was changed since. Nothing is written.
     """
-    ready = {path: with_outputs(path, concept.folder / "notebooks" / path.name) for path in notebooks()}
+    ran = {path: concept.folder / "notebooks" / path.name for path in notebooks()}
+    ready = {path: with_outputs(path, output) for path, output in ran.items()}
+    ready[start_here()] = with_outputs(start_here(), _run_start_here(concept))
     for path, notebook in ready.items():
         nbformat.write(notebook, path)
     return list(ready)
+
+
+def _run_start_here(concept: Concept) -> Path:
+    """Run notebook 0 where this concept is the only one, as in a clone that has seen nothing else."""
+    output = concept.folder / "notebooks"
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "concepts"
+        root.mkdir()
+        (root / concept.name).symlink_to(concept.folder, target_is_directory=True)
+        with mock.patch.dict(os.environ, {places.ROOT_VARIABLE: str(root)}):
+            run_notebook(start_here(), output, {"CONCEPT": concept.name})
+    return output / start_here().name
 
 
 def readme_picture(concept: Concept) -> Image.Image:
@@ -88,12 +106,22 @@ def _clean(output: nbformat.NotebookNode, count: int, notebook: Path) -> nbforma
         )
     if output.output_type == "stream":
         return _clean_stream(output)
-    data = _clean_data(output.data)
+    alt = _alt(output)
+    data = _clean_data(output.data, alt)
     if not data:
         return None
-    if output.output_type == "execute_result":
-        return nbformat.v4.new_output("execute_result", data=data, execution_count=count)
-    return nbformat.v4.new_output("display_data", data=data)
+    metadata = {mime: {"alt": alt} for mime in data if alt and mime in _PICTURES}
+    counted = {"execution_count": count} if output.output_type == "execute_result" else {}
+    return nbformat.v4.new_output(output.output_type, data=data, metadata=metadata, **counted)
+
+
+def _alt(output: nbformat.NotebookNode) -> str:
+    """The text of a picture, or of the still picture that stands for a widget; empty where it has none."""
+    given = [output.metadata.get(mime, {}).get("alt") for mime in _PICTURES]
+    if _LIVE in output.data:
+        said = output.data.get("text/plain", "")
+        given.append("What the form shows, as a still picture." if "children=(" in said else said)
+    return next(filter(None, given), "")
 
 
 def _clean_stream(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
@@ -104,14 +132,13 @@ def _clean_stream(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None
     return nbformat.v4.new_output("stream", name="stdout", text=without_machine(text))
 
 
-def _clean_data(data: dict) -> dict:
+def _clean_data(data: dict, alt: str = "") -> dict:
     """What a page shows of a display: pictures made small, text without paths, no live widgets."""
     pictures = [small_picture(base64.b64decode(data[mime])) for mime in _PICTURES if mime in data]
     if pictures:
         mime, content = min(pictures, key=lambda picture: len(picture[1]))
-        return {mime: base64.b64encode(content).decode(), "text/plain": "<a picture>"}
-    live = "application/vnd.jupyter.widget-view+json" in data
-    shown = [mime for mime in _SHOWN if mime in data and not (live and mime == "text/plain")]
+        return {mime: base64.b64encode(content).decode(), "text/plain": alt or "<a picture>"}
+    shown = [mime for mime in _SHOWN if mime in data and not (_LIVE in data and mime == "text/plain")]
     return {mime: without_machine(data[mime]) for mime in shown}
 
 

@@ -1,8 +1,10 @@
 """Loading without the libraries' remarks: what is wrong becomes a sentence of our own instead."""
 
 import contextlib
+import logging
 import warnings
 from collections.abc import Iterator
+from types import ModuleType
 
 import transformers
 
@@ -13,12 +15,23 @@ from .lean_diffusers import diffusers
 def quiet_loading() -> Iterator[None]:
     """No bars, notices or warnings of transformers and diffusers while a model is read from disk."""
     with contextlib.ExitStack() as stack:
-        for logging in (transformers.utils.logging, diffusers().utils.logging):
-            stack.callback(logging.set_verbosity, logging.get_verbosity())
-            if logging.is_progress_bar_enabled():
-                stack.callback(logging.enable_progress_bar)
-            logging.set_verbosity_error()
-            logging.disable_progress_bar()
+        for library in (transformers.utils.logging, diffusers().utils.logging):
+            stack.callback(library.set_verbosity, library.get_verbosity())
+            if library.is_progress_bar_enabled():
+                stack.callback(library.enable_progress_bar)
+            library.set_verbosity_error()
+            library.disable_progress_bar()
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore", FutureWarning)
         yield
+
+
+def bitsandbytes() -> ModuleType:
+    """Import bitsandbytes without its remark on a faster 4-bit kernel for drawing on some processors.
+
+    It would have to be fetched, and has no gradient: `quantize` does without it.
+    """
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    import bitsandbytes
+
+    return bitsandbytes

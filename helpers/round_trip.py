@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from .dataset import to_image
+from .progress import progress
 
 
 @torch.no_grad()
@@ -18,13 +19,15 @@ def encode(vae: Any, pixel_values: torch.Tensor) -> torch.Tensor:
     Returns:
         (pictures, channels, height / factor, width / factor).
     """
-    return vae.encode(pixel_values.to(vae.dtype)).latent_dist.mode()
+    seen = progress(pixel_values.to(vae.dtype).split(1), "encoding pictures")
+    return torch.cat([vae.encode(one).latent_dist.mode() for one in seen])
 
 
 @torch.no_grad()
 def decode(vae: Any, latents: torch.Tensor) -> torch.Tensor:
     """The way back from `encode`, float32 in -1..1."""
-    return vae.decode(latents).sample.float().clamp(-1, 1)
+    drawn = [vae.decode(one).sample for one in progress(latents.split(1), "decoding pictures")]
+    return torch.cat(drawn).float().clamp(-1, 1)
 
 
 def psnr(original: torch.Tensor, other: torch.Tensor) -> float:

@@ -23,6 +23,11 @@ def notebooks() -> list[Path]:
     return sorted((places.repository_folder() / "notebooks").glob("[1-9]_*.ipynb"))
 
 
+def start_here() -> Path:
+    """Notebook 0, which looks at all concepts, and so is no part of a run on one."""
+    return places.repository_folder() / "notebooks" / "0_start_here.ipynb"
+
+
 def run_notebook(notebook: Path, output_folder: Path, parameters: dict) -> float:
     """Run one notebook in a fresh kernel, with papermill, and keep what came out.
 

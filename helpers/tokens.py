@@ -52,8 +52,9 @@ class LearnedRows(nn.Module):
         row = input_ids - self.ids[0]
         is_new = (row >= 0) & (row < len(self.ids))
         old = self.table(input_ids.masked_fill(is_new, 0))
-        new = nn.functional.embedding(row.clamp(0, len(self.ids) - 1), self.rows)
-        return torch.where(is_new.unsqueeze(-1), new.to(old.dtype), old)
+        places = is_new.nonzero(as_tuple=True)
+        new = nn.functional.embedding(row[places], self.rows)
+        return old.index_put(places, new.to(old.dtype))
 
     def _copies(self, initializer_ids: Sequence[int]) -> torch.Tensor:
         ids = torch.tensor(initializer_ids, device=self.weight.device)
@@ -152,22 +153,34 @@ def check_words(concept: Concept, tokenizers: Sequence[Any]) -> None:
 
 def pieces(tokenizer: Any, text: str) -> list[tuple[str, int]]:
     """What the tokenizer makes of a text: its tokens, as a reader would write them, with their ids."""
-    tokens = tokenizer.tokenize(text)
+    ids = tokenizer(text, add_special_tokens=False, verbose=False).input_ids  # a long text is no mistake here
+    tokens = tokenizer.convert_ids_to_tokens(ids)
     shown = [tokenizer.convert_tokens_to_string([token]).replace(_WORD_END, "").strip() for token in tokens]
-    return list(zip(shown, tokenizer.convert_tokens_to_ids(tokens), strict=True))
+    return list(zip(shown, ids, strict=True))
 
 
 def show_tokens(tokenizer: Any, words: Sequence[str]) -> HTML:
     """A table of words, each with its tokens as coloured pieces over their ids."""
     rows = (
         f"<tr><td>{html.escape(word)}</td>"
-        f"<td style='text-align:left'>{_coloured(pieces(tokenizer, word))}</td></tr>"
+        f"<td style='text-align:left'>{coloured_pieces(pieces(tokenizer, word))}</td></tr>"
         for word in words
     )
     return HTML(f"<table><tr><th>text</th><th>tokens and their ids</th></tr>{''.join(rows)}</table>")
 
 
-def _coloured(parts: list[tuple[str, int]]) -> str:
+def known_words(tokenizer: Any) -> dict[str, int]:
+    """Words of three letters or more that end where their token ends, with their ids."""
+    known = {
+        token.removesuffix(_WORD_END): number
+        for token, number in tokenizer.get_vocab().items()
+        if token.endswith(_WORD_END)
+    }
+    return {word: number for word, number in known.items() if re.fullmatch("[a-z]{3,}", word)}
+
+
+def coloured_pieces(parts: Sequence[tuple[str, int]]) -> str:
+    """What `pieces` gave as HTML: each piece in a colour of its own, with its id."""
     return " ".join(
         f"<span style='background:{_COLOURS[index % len(_COLOURS)]};color:#222;padding:2px 5px'>"
         f"{html.escape(piece)} <small>{token_id}</small></span>"
@@ -184,8 +197,7 @@ def _would_do(tokenizer: Any, words: str) -> list[str]:
     own = [word for word in words.split() if len(_ids(tokenizer, word)) == 1]
     if own:
         return own
-    known = [token.removesuffix(_WORD_END) for token in tokenizer.get_vocab() if token.endswith(_WORD_END)]
-    known = [word for word in known if re.fullmatch("[a-z]{3,}", word)]
+    known = known_words(tokenizer)
     near = [
         word for part in words.lower().split() for word in difflib.get_close_matches(part, known, cutoff=0.5)
     ]

@@ -8,7 +8,7 @@ import torch
 
 from helpers.training.processes import Processes
 from helpers.training.result import load_rows
-from tests.bench import runs, setting, table
+from tests.bench import many, runs, setting, table
 from tests.bench.figures import figures
 from tests.bench.ledger import Ledger
 from tests.bench.ours import BareOurs
@@ -203,6 +203,25 @@ def test_an_equal_score_is_timed_by_the_judges_looks():
             found[our_run(seed).score(look)] = {"identity": 0.1, "prompt": 1.0}
     values = figures(found)
     assert values["score_seconds"]["ours"] is None and values["score_time_ratio_best_lr"] == 0
+
+
+def test_words_learned_together_are_compared_with_runs_alone():
+    found = {f"many/alone/{seed}": {"gains": [0.010 + 0.001 * seed]} for seed in SEEDS}  # 0.012 +- 0.0016
+    found["many/1"] = {"steps": 50, "seconds_per_concept": 9.0, "gains": [0.010]}
+    found["many/4"] = {"steps": 50, "seconds_per_concept": 6.0, "gains": [0.010, 0.011, 0.012, 0.013]}
+    found["many/16"] = {"steps": 50, "seconds_per_concept": 5.0, "gains": [0.012] * 15 + [0.020]}
+    values = figures(found)
+    assert values["many"]["4"] == {"within_two": 4, "farthest": pytest.approx(1.26, abs=0.01)}
+    assert values["many"]["16"]["within_two"] == 15 and values["many"]["16"]["farthest"] > 5
+    content = {**values, "measurements": found, "machine": MACHINE, "reasons": {}}
+    assert "9.0 s a word for 1, 6.0 s a word for 4, 5.0 s a word for 16." in table.section(content)
+    assert "for 4 of 4, 15 of 16 words" in table.section(content)
+
+
+def test_words_of_the_same_seed_gain_the_same_alone_and_together(folder):
+    one, two = many.teach([0], steps=4), many.teach([0, 1], steps=4)
+    assert one["gains"][0] == pytest.approx(two["gains"][0], abs=2e-5) and one["gains"][0] != 0
+    assert two["gains"][0] != two["gains"][1] and two["seconds_per_concept"] > 0
 
 
 def test_the_table_is_written_between_its_marks(tmp_path):

@@ -15,6 +15,7 @@ from helpers.download import Fetched
 from helpers.edit_images import crop_image, rotate_image, square_box
 from helpers.errors import UserError
 from helpers.images import add_fetched, image_paths, load_image, load_images, remove_image
+from helpers.widgets.drop_area import DropArea
 from helpers.widgets.gallery import Gallery
 
 MODEL = "owner/model"  # draws 512 px, so that 256 are asked for; nothing of it is fetched
@@ -221,6 +222,23 @@ def test_a_verdict_is_of_the_last_upload_only(concepts):
     said = text_of(gallery)
     assert "a.png: already kept as 001.png." in said and "a.png: kept" not in said
     assert "bad.png" not in said and "b.png: kept as 002.png." in said
+
+
+def test_dropped_files_come_in_pieces_and_are_judged_as_uploads_are(concepts):
+    gallery = Gallery("toy", MODEL)
+    (area,) = (widget for widget in everything_in(gallery) if isinstance(widget, DropArea))
+    for number in (0, 1):
+        data = encoded(photo(number))
+        area._handle_custom_msg({"kind": "file", "name": f"{number}.png"}, [])
+        for start in range(0, len(data), 1000):
+            area._handle_custom_msg({"kind": "piece"}, [memoryview(data[start : start + 1000])])
+    area._handle_custom_msg({"kind": "file", "name": "a folder"}, [])
+    assert not list(concepts.rglob("*.png")), "all of a drop, or nothing yet"
+    area._handle_custom_msg({"kind": "end"}, [])
+    assert (kept_as("001.png") == np.asarray(photo(0))).all() and len(image_paths("toy")) == 2
+    assert "2 kept, 1 refused." in text_of(gallery) and "a folder: refused. The file is empty." in text_of(
+        gallery
+    )
 
 
 def test_pasted_addresses_are_fetched(concepts, tmp_path):

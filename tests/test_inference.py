@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 import torch
+from known_words import known_rows
 from transformers import BatchFeature
 
 from helpers import contact_sheets
-from helpers.base_model import load_components, load_pipeline
+from helpers.base_model import load_pipeline
 from helpers.concept import Concept
 from helpers.embeddings import read_rows, use_step
 from helpers.errors import UserError
@@ -12,7 +13,6 @@ from helpers.example_prompts import examples_for
 from helpers.inference import SCHEDULERS, generate, pipeline_with_word, remake, switch_step
 from helpers.png_settings import save_picture
 from helpers.training.result import save_result, save_rows, step_path
-from helpers.widgets.prompt_box import PromptBox
 
 PROMPT = "a photo of a <grooty> on a beach"
 QUICK = {"steps": 3, "guidance": 4.0}
@@ -29,16 +29,6 @@ def same(one, other):
 def distance(one, other):
     """The largest difference of a pixel; places in a batch may differ by rounding."""
     return np.abs(pixels(one).astype(int) - pixels(other).astype(int)).max()
-
-
-def known_rows(base_model, words):
-    """The rows of words that the model knows, from each of its text encoders."""
-    parts = load_components(base_model)
-    pairs = zip(parts.tokenizers, parts.text_encoders, strict=True)
-    return [
-        encoder.get_input_embeddings().weight[tokenizer(words, add_special_tokens=False).input_ids].detach()
-        for tokenizer, encoder in pairs
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -220,19 +210,6 @@ def test_the_steps_sheet_shows_each_step_and_leaves_the_result_loaded(miniature)
     assert not same(green, red) and same(red, result)
     assert [picture.settings.training_step for picture in sheet.pictures] == [10, 20, None]
     assert pipeline.learned_word.step is None
-
-
-def test_the_prompt_box_draws_saves_and_shows_a_sentence_for_a_typo(miniature):
-    concept, pipeline = miniature
-    box = PromptBox(pipeline, concept, PROMPT, **QUICK)
-    prompt, _, pictures, button, shown = box.children
-    pictures.value = 1
-    button.click()
-    assert shown.children[0].format == "jpeg"
-    assert len(list((concept.grids_folder / "yours").glob("*.png"))) == 1
-    prompt.value = "a photo of a <groty>"
-    button.click()
-    assert "&lt;groty&gt;, which was not learned" in shown.children[0].value
 
 
 def test_a_few_steps_run_from_the_first_to_the_last(grooty):

@@ -22,7 +22,9 @@ MACHINE = [
     r"(?<![\w.])/(home|root|work|tmp|usr|opt|Users|content|kaggle|storage)/",
     rf"\b{re.escape(platform.node())}\b",
 ]
-each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
+ALL = [run.start_here(), *NOTEBOOKS]
+each_of_the_six = pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
+each_notebook = pytest.mark.parametrize("path", ALL, ids=[path.stem for path in ALL])
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +36,18 @@ def root(tmp_path_factory):
         yield folder
 
 
-@each_notebook
+def test_notebook_0_runs_where_there_is_nothing_yet(tmp_path, monkeypatch):
+    monkeypatch.setenv(places.ROOT_VARIABLE, str(tmp_path / "none"))
+    run.run_notebook(run.start_here(), tmp_path / "ran", {})
+    shown = "\n".join(
+        _text(output)
+        for cell in _read(tmp_path / "ran" / run.start_here().name).cells
+        for output in cell.get("outputs", [])
+    )
+    assert "nothing in none/ yet: run notebook 1 first" in shown and "1_download_images" in shown
+
+
+@each_of_the_six
 def test_runs_in_a_fresh_kernel(path, root):
     before = NOTEBOOKS[: NOTEBOOKS.index(path)]
     for earlier in before:
@@ -47,6 +60,19 @@ def test_the_series_leaves_a_concept_with_all_its_parts(root):
     assert len(list(concept.images_folder.iterdir())) == 5
     assert concept.embeds_path.is_file() and concept.embeds_path.with_suffix(".bin").is_file()
     assert any(concept.grids_folder.iterdir()) and any(concept.export_folder.iterdir())
+
+
+def test_notebook_0_shows_what_the_series_left(root):
+    run.run_notebook(run.start_here(), root / "ran", SHORT)
+    shown = [
+        output
+        for cell in _read(root / "ran" / run.start_here().name).cells
+        for output in cell.get("outputs", [])
+    ]
+    assert "learned" in shown[1].data["text/plain"] and "<grooty>" in shown[1].data["text/plain"]
+    assert "drawn with the word" in shown[2].metadata["image/png"]["alt"]
+    assert "5_inference_grids.ipynb" in shown[4].data["text/html"]
+    assert Concept.load("grooty").embeds_path.is_file(), "it must only ask before it deletes"
 
 
 @each_notebook
@@ -121,4 +147,6 @@ def _code(path):
 def _text(output):
     if output.output_type == "stream":
         return output.text
-    return "\n".join(text for mime, text in output.data.items() if not mime.startswith("image/"))
+    return "\n".join(
+        text for mime, text in output.data.items() if isinstance(text, str) and not mime.startswith("image/")
+    )

@@ -34,13 +34,23 @@ Image.new("RGB", (2000, 1000), "brown")
 """
 
 
+ZEROTH = """
+from PIL import Image
+from helpers.described import described
+from helpers.overview import concept_names
+print(*concept_names())
+described(Image.new("RGB", (2000, 1000), "brown"), "a brown ground")
+"""
+
+
 @pytest.fixture
 def two_notebooks(concepts, tmp_path, monkeypatch):
-    """Instead of the six: one that saves a concept, one that shows what a notebook may show."""
+    """Instead of the six: one that saves a concept, one that shows all sorts of things; and a notebook 0."""
     parameters = {"metadata": {"tags": ["parameters"]}}
     code = {
         "1_first.ipynb": [new_code_cell('CONCEPT = "other"\nBASE_MODEL = None', **parameters), FIRST],
         "2_second.ipynb": [new_code_cell('CONCEPT = "other"  # yours\nSTEPS = 3', **parameters), SECOND],
+        "0_start.ipynb": [new_code_cell('CONCEPT = "other"', **parameters), ZEROTH],
     }
     paths = []
     for name, (parameters, source) in code.items():
@@ -53,6 +63,8 @@ def two_notebooks(concepts, tmp_path, monkeypatch):
         ]
         paths.append(tmp_path / name)
         nbformat.write(new_notebook(cells=cells, metadata=KERNEL), paths[-1])
+    zeroth = paths.pop()
+    monkeypatch.setattr(publish, "start_here", lambda: zeroth)
     for module in (run, publish, all_in_one):
         monkeypatch.setattr(module, "notebooks", lambda: paths)
     return paths
@@ -172,6 +184,16 @@ def test_published_notebooks_keep_their_source(published):
         assert "injected" not in str(notebook) and "papermill" not in str(notebook.metadata)
         assert "other" in notebook.cells[3].source
         nbformat.validate(notebook)
+
+
+def test_notebook_0_is_published_with_this_concept_alone(two_notebooks, concepts):
+    run.run_series("brown", BASE_MODEL="some/model")
+    Concept.make("private").save()
+    zeroth = nbformat.read(publish.publish(Concept.load("brown"))[-1], as_version=4)
+    stream, picture = zeroth.cells[-1].outputs
+    assert stream.text == "brown\n"
+    (mime,) = [mime for mime in picture.data if mime.startswith("image/")]
+    assert picture.metadata[mime]["alt"] == picture.data["text/plain"] == "a brown ground"
 
 
 def test_outputs_of_other_code_are_not_published(published, two_notebooks):

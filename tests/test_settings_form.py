@@ -6,6 +6,9 @@ import pytest
 
 from helpers.concept import Concept, TrainingSettings
 from helpers.setting_help import HELP
+from helpers.training import pace
+from helpers.widgets import forecast_panels
+from helpers.widgets.forecast_panels import NeedsPanel, WordPanel
 from helpers.widgets.settings_form import FIRST, GROUPS, SettingsForm
 
 
@@ -95,10 +98,90 @@ def test_a_mark_goes_when_the_value_is_good_again(concept):
     assert rate.continuous_update and not field(form, "base_model").continuous_update
 
 
+def words(form):
+    return next(one.value for one in widgets(form) if isinstance(one, WordPanel))
+
+
+def needs(form):
+    return next(one for one in widgets(form) if isinstance(one, NeedsPanel))
+
+
 def test_the_form_shows_what_the_tokenizer_makes_of_the_words(concept):
     form = SettingsForm(concept)
     field(form, "initializer_token").value = "brown"
-    assert "brown <small>" in message(form)
+    assert "brown <small>" in words(form) and "near “brown”" in words(form)
+
+
+def test_also_a_word_that_is_refused_is_shown_in_its_tokens_with_words_that_would_do(concept):
+    form = SettingsForm(concept)
+    field(form, "initializer_token").value = "robttt"
+    assert "ro <small>" in words(form) and "near “robttt”: robot" in words(form)
+    field(form, "initializer_token").value = ""
+    assert "near" not in words(form) and "initializer_token" in hint(form, "initializer_token")
+
+
+def test_another_concept_s_word_is_pointed_out(concept):
+    Concept.make("first", placeholder_token="<bob>").save()
+    form = SettingsForm(concept)
+    assert "alert" not in words(form)
+    field(form, "placeholder_token").value = "<bob>"
+    assert "“first” has the word &lt;bob&gt; as well" in words(form)
+    assert concept.placeholder_token == "<bob>", "a hint, no refusal"
+
+
+def test_the_memory_follows_the_settings(concept):
+    form = SettingsForm(concept)
+    before = needs(form).said.value
+    assert "GiB" in before and "Time: not known" in before
+    field(form, "train_batch_size").value = "64"
+    assert needs(form).said.value != before
+    field(form, "train_batch_size").value = "4"
+    assert needs(form).said.value == before
+
+
+def test_the_time_is_measured_on_request(concept, monkeypatch):
+    form = SettingsForm(concept)
+    seen = []
+
+    def measure(measured):
+        seen.append((measured.training.max_train_steps, needs(form).measure.disabled, needs(form).said.value))
+        pace._write(measured, pace.MEASURED, {"step": 0.5, "look": 1.0, "source": "measured"})
+
+    monkeypatch.setattr(forecast_panels, "measure_pace", measure)
+    field(form, "max_train_steps").value = "200"
+    needs(form).measure.click()
+    assert seen[0][:2] == (200, True) and "Measuring" in seen[0][2]
+    assert "at most 1.9 minutes, 0.5 s a step (measured)" in needs(form).said.value  # 200 steps, 11 looks
+    assert not needs(form).measure.disabled
+    field(form, "max_train_steps").value = "100"
+    assert "at most 56 seconds" in needs(form).said.value
+    field(form, "train_batch_size").value = "2"
+    assert "not known" in needs(form).said.value, "another batch has another pace"
+
+
+def test_what_can_not_be_measured_says_why(concept):
+    form = SettingsForm(concept)
+    needs(form).measure.click()
+    assert "has no pictures yet" in needs(form).said.value and not needs(form).measure.disabled
+
+
+def test_save_names_what_is_left_out(concept):
+    form = SettingsForm(concept)
+    field(form, "learning_rate").value = "quick"
+    field(form, "Save").click()
+    assert "left out: learning_rate" in message(form)
+    field(form, "learning_rate").value = ""
+    field(form, "Save").click()
+    assert "left out" not in message(form)
+
+
+def test_own_sentences_are_checked_as_one_types(concept):
+    form = SettingsForm(concept)
+    sentences = field(form, "own_templates")
+    assert sentences.continuous_update
+    for typed, is_marked in (("my ", True), ("my {", True), ("my {}", False)):
+        sentences.value = typed
+        assert bool(sentences.layout.border_top) == is_marked
 
 
 def test_a_page_without_a_kernel_shows_a_table(concept):

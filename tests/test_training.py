@@ -1,5 +1,6 @@
 """A run from its first step to its files: what is trained, what is not, what a person finds afterwards."""
 
+import errno
 import os
 import shutil
 import signal
@@ -65,6 +66,7 @@ def test_leaves_the_word_a_log_samples_and_an_outcome(tiny):
     assert torch.equal(load_rows(step_path(tiny, outcome.best_step))[0], state["<grooty>"])
     assert saved_steps(tiny) == [0, 2, 4] and list(saved_samples(tiny)) == [0, 2, 4]
     lines = read_log(tiny.training_folder)
+    assert [line["event"] for line in lines if "event" in line][-1] == outcome.reason
     assert series(lines, "loss")[0] == [1, 2, 3, 4] and series(lines, "fixed_loss")[0] == [0, 2, 4]
     assert any((tiny.training_folder / "tensorboard").iterdir())
 
@@ -264,6 +266,36 @@ def test_an_overflow_of_the_scaled_gradient_only_skips_the_step(tiny, monkeypatc
         rows.append(learner.copy_rows()[0])
     assert torch.equal(rows[1], rows[0]) and scaler.get_scale() == 2.0**15
     assert not torch.equal(rows[2], rows[1]) and rows[2].isfinite().all()
+
+
+def test_a_full_disk_is_a_sentence_and_the_run_goes_on(tiny, monkeypatch):
+    def full(*given):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="disk is full"):
+        patch.setattr(watch, "save_checkpoint", full)
+        train(tiny)
+    assert train(tiny).steps == 4
+
+
+def test_a_fixed_loss_that_rests_ends_the_run_and_the_log_says_so(tiny, monkeypatch):
+    falling = iter([1 - 0.1 * step for step in range(8)] + [0.2, 0.21] * 40)
+    monkeypatch.setattr("helpers.training.evaluation.FixedLoss.__call__", lambda self, model: next(falling))
+    rests = tiny.changed(training={"max_train_steps": 60, "evaluate_every": 1, "checkpoint_every": 50})
+    outcome = train(rests, scorer=lambda concept, model: 0)
+    assert outcome.ended == "learned" and outcome.steps == 15
+    assert read_log(tiny.training_folder)[-1] == {"step": 15, "event": watch.LEARNED}
+
+
+@pytest.mark.parametrize(
+    "unusual", [{"what_to_teach": "style"}, {"vectors": 8}, {"training": {"train_batch_size": 7}}]
+)
+def test_unusual_concepts_with_one_picture_are_trained(unusual, tiny):
+    for picture in sorted(tiny.images_folder.iterdir())[1:]:
+        picture.unlink()
+    concept = tiny.changed(**unusual)
+    assert train(concept).steps == 4
+    assert load_rows(concept.embeds_path)[0].shape == (concept.vectors, 32)
 
 
 def test_the_best_checkpoint_is_the_result_not_the_last(tiny):

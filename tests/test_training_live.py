@@ -80,7 +80,7 @@ def draw_sample(concept, step, colour):
 
 
 def wait_until(is_so):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not is_so() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert is_so()
@@ -250,6 +250,43 @@ def test_a_killed_process_is_named(running, monkeypatch, view):
     shown = view(running)
     shown.resume.click()
     wait_until(lambda: "was killed (signal 9)" in shown.message.value)
+
+
+def test_several_processes_are_stopped_and_gone_on_with_from_the_view(stopped, view, monkeypatch):
+    monkeypatch.setattr(resuming.torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "yes")
+    concept = stopped.changed(training={"num_processes": 2, "max_train_steps": 200, "sample_every": 0})
+    concept.save()
+    shown = view(concept)
+    at = shown.progress.bar.value
+    shown.resume.click()
+    wait_until(lambda: shown.progress.bar.value > at)
+    shown.stop.click()
+    wait_until(lambda: shown.progress.bar.bar_style == "warning")
+    outcome = Outcome.load(concept)
+    assert outcome.ended == "stopped" and at < outcome.steps < 200
+    steps = series(read_log(concept.training_folder), "loss")[0]
+    assert steps == list(range(1, outcome.steps + 1)), "only one of the processes writes"
+    wait_until(lambda: not resuming._is_alive(concept.training_folder))
+
+
+def test_the_sentence_is_told_from_the_launchers_remarks(running):
+    (running.training_folder / "resume.log").write_text(
+        "Loading\nThe concept “grooty” has no pictures yet.\n"
+        "E1125 17:00:00.1 12 api.py:1] failed (exitcode: 1)\nTraceback\n=====\n"
+    )
+    assert resuming.last_output(running.training_folder) == "The concept “grooty” has no pictures yet."
+
+
+def test_each_row_has_a_curve_and_its_name(running, view):
+    log = Log(running.training_folder, 2)
+    log.write(3, norm=1.5, norms=[1.0, 2.0])
+    log.write(4, norm=1.75, norms=[1.25, 2.25])
+    log.close()
+    drawn = view(running).curves.value
+    assert drawn.count("<svg") == 2 and drawn.count("<polyline") == 3
+    assert "Length of each row &lt;grooty&gt;_1 over the steps: 2.0000 at step 3, 2.2500 at step 4" in drawn
+    assert ">&lt;grooty&gt;</text>" in drawn and ">2.2500</text>" in drawn
 
 
 def test_a_stopped_run_that_was_begun_again_elsewhere_is_not_resumed(running):

@@ -1,6 +1,8 @@
 """The rules of a run, each alone: draws, weights, norms, stopping, log, precision, memory."""
 
 import copy
+import errno
+from itertools import pairwise
 
 import pytest
 import torch
@@ -13,12 +15,17 @@ from helpers.templates import OBJECT_TEMPLATES, STYLE_TEMPLATES
 from helpers.training import loss_weights, memory, norms
 from helpers.training.checkpoint import load_checkpoint, random_states, restore_random_states, save_checkpoint
 from helpers.training.draws import Deck, Draws
+from helpers.training.follow import LogFollower
+from helpers.training.initializers import fixed_loss, try_initializers
 from helpers.training.interrupts import clear_request, request_stop, stop_requested
+from helpers.training.learner import Learner
 from helpers.training.log import Log, read_log, series
+from helpers.training.model import load_model
+from helpers.training.processes import Processes
 from helpers.training.quantize import quantize_linears
 from helpers.training.schedule import learning_rate, make_optimizer, make_schedule
 from helpers.training.sentences import held_out_templates, training_templates
-from helpers.training.step import target_of
+from helpers.training.step import target_of, training_step
 from helpers.training.stopping import is_learned
 
 
@@ -128,13 +135,24 @@ def test_no_template_is_both_trained_on_and_kept_back(grooty):
         assert kept_back and not set(kept_back) & set(trained) and "my {} at home" in trained
 
 
-@pytest.mark.parametrize("name", ["constant", "linear", "cosine", "polynomial", "cosine_with_restarts"])
+@pytest.mark.parametrize(
+    "name", ["constant", "linear", "cosine", "polynomial", "cosine_with_restarts", "piecewise_constant"]
+)
 def test_schedules_of_diffusers(name):
     settings = TrainingSettings(lr_scheduler=name, lr_warmup_steps=0, max_train_steps=10, learning_rate=0.1)
     optimizer = make_optimizer([nn.Parameter(torch.ones(2))], settings, processes=1)
     schedule = make_schedule(optimizer, settings)
     rates = [schedule.get_last_lr()[0] for _ in range(10) if not (optimizer.step(), schedule.step())[0]]
     assert rates[-1] == pytest.approx(0.1) if name == "constant" else rates[-1] < rates[0]
+    rises = any(later > rate for rate, later in pairwise(rates))
+    assert rises == (name == "cosine_with_restarts")
+
+
+def test_every_schedule_of_diffusers_can_be_chosen():
+    from diffusers.optimization import SchedulerType
+
+    offered = TrainingSettings.model_fields["lr_scheduler"].annotation.__args__
+    assert sorted(offered) == sorted(kind.value for kind in SchedulerType)
 
 
 def test_scale_lr_multiplies_by_accumulation_batch_and_processes():
@@ -178,6 +196,50 @@ def test_the_log_drops_what_a_killed_run_left(tmp_path):
     assert series(read_log(tmp_path), "loss") == ([1, 2, 3], [1.0, 2.0, 30.0])
 
 
+def test_a_damaged_line_of_the_log_is_left_out(tmp_path):
+    good = b'{"step": 1, "loss": 0.5}\n'
+    (tmp_path / "log.jsonl").write_bytes(good + b"\0\0\0\n\xff{\n7\n" + good.replace(b"1", b"2"))
+    assert [line["step"] for line in read_log(tmp_path)] == [1, 2]
+    follower = LogFollower(tmp_path)
+    assert follower.read() and follower.lines == read_log(tmp_path)
+    Log(tmp_path, 1).close()
+    assert [line["step"] for line in read_log(tmp_path)] == [1]
+
+
+def test_the_log_is_the_same_for_tensorboard(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    log = Log(tmp_path, 0)
+    for step in (1, 2, 3):
+        log.write(step, loss=1.0 / step, event="a sentence")
+    log.close()
+    board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert board.Tags()["scalars"] == ["loss"]
+    written = {scalar.step: pytest.approx(scalar.value) for scalar in board.Scalars("loss")}
+    assert written == dict(zip(*series(read_log(tmp_path), "loss"), strict=True))
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut off"])
+def test_a_damaged_checkpoint_is_met_with_what_to_do(content, tmp_path):
+    (tmp_path / "state.pt").write_bytes(content)
+    with pytest.raises(UserError, match="FRESH = True"):
+        load_checkpoint(tmp_path)
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
+    save_checkpoint(tmp_path, {"step": 1})
+
+    def full(path, content):
+        path.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    with pytest.raises(OSError):
+        save_checkpoint(tmp_path, {"step": 2})
+    assert load_checkpoint(tmp_path) == {"step": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
+
+
 def test_the_stop_file_can_be_made_by_anyone(tmp_path):
     folder = tmp_path / "training"
     assert not stop_requested(folder)
@@ -205,6 +267,74 @@ def test_a_quantised_network_lets_the_gradient_through(bits, close):
     assert torch.cosine_similarity(*gradients, dim=0) > close
 
 
+@pytest.mark.parametrize(("bits", "close"), [("8bit", 0.99), ("4bit", 0.8)])
+def test_a_quantised_unet_lets_the_gradient_through_to_the_rows(bits, close, grooty):
+    """On the miniature, after a look at the fixed loss, as in a run."""
+    gradients = []
+    for quantize in ("no", bits):
+        concept = grooty.changed(training={"quantize": quantize, "mixed_precision": "no"})
+        model = load_model(concept, torch.device("cpu"))
+        assert any(type(part) is nn.Linear for part in model.unet.modules()) == (quantize == "no")
+        learner = Learner(concept, model, Processes())
+        fixed_loss(learner, model)(model)
+        training_step(model, learner.draws).mean().backward()
+        gradients.append(learner.parameters()[0].grad.flatten())
+    assert torch.cosine_similarity(*gradients, dim=0) > close
+
+
+def test_eight_bit_adam_moves_the_rows_as_adam_does():
+    """Rows are under its 4,096 elements: it keeps them in 32 bit."""
+    moved = []
+    for is_8bit in (False, True):
+        rows = nn.Parameter(torch.linspace(-1, 1, 16).view(2, 8))
+        settings = TrainingSettings(learning_rate=0.1, use_8bit_adam=is_8bit)
+        optimizer = make_optimizer([rows], settings, processes=1)
+        for _ in range(3):
+            rows.square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        moved.append(rows.detach())
+    assert torch.allclose(*moved, atol=1e-5)
+
+
+def test_attention_is_computed_by_plain_products_only_where_these_are_quicker(grooty, families):
+    """In bfloat16 on a CPU, with few tokens: what comes out is the same but for rounding."""
+    from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
+
+    few = grooty.changed(
+        base_model=str(families["sd1"]), training={"resolution": 64, "mixed_precision": "bf16"}
+    )
+    for changed, plain, text in (
+        ({}, AttnProcessor, "eager"),
+        ({"resolution": 512}, AttnProcessor2_0, "eager"),
+        ({"mixed_precision": "no"}, AttnProcessor2_0, "sdpa"),
+    ):
+        model = load_model(few.changed(training=changed), torch.device("cpu"))
+        assert {type(one) for one in model.unet.attn_processors.values()} == {plain}
+        assert model.components.text_encoders[0].config._attn_implementation == text
+
+
+def test_auto_is_float32_for_the_miniature_on_a_cpu(grooty, families, monkeypatch):
+    monkeypatch.setattr("helpers.precision._cpu_has_bfloat16", lambda: True)
+    assert load_model(grooty, torch.device("cpu")).dtype == torch.float32
+    other = grooty.changed(base_model=str(families["sd1"]))
+    assert load_model(other, torch.device("cpu")).dtype == torch.bfloat16
+
+
+def test_compile_without_a_compiler_is_a_sentence(grooty, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(UserError, match="install g\\+\\+"):
+        load_model(grooty.changed(training={"compile": True}), torch.device("cpu"))
+
+
+def test_initializers_are_tried_before_training_a_phrase_among_them(grooty):
+    tried = try_initializers(grooty, ["snow", "tall brown"])
+    assert {candidate.words for candidate in tried} == {"toy", "snow", "tall brown"}
+    losses = [candidate.fixed_loss for candidate in tried]
+    assert losses == sorted(losses) and len(set(losses)) == 3
+    assert not grooty.training_folder.exists()
+
+
 def test_the_forecast_counts_what_autograd_keeps():
     network = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4)).requires_grad_(False)
     given = torch.randn(10, 8, requires_grad=True)
@@ -222,6 +352,8 @@ def test_the_forecast_grows_with_the_batch_and_falls_with_each_remedy(families):
 
     whole = total()
     assert whole.weights > sum(p.nbytes for p in components.unet.parameters())
+    words = [memory.forecast(components, settings, 64, torch.float32, words) for words in (1, 4, 16)]
+    assert words[0].activations * 3 < words[1].activations == words[2].activations
     assert total(train_batch_size=1).activations < whole.activations / 3
     assert total(gradient_checkpointing=True).activations < whole.activations
     assert total(quantize="4bit").weights < total(quantize="8bit").weights < whole.weights
@@ -241,5 +373,8 @@ def test_concepts_that_do_not_fit_are_named(grooty):
     from helpers.training import train_many
 
     other = grooty.changed(name="other", training={"train_batch_size": 2})
+    with pytest.raises(UserError, match="given twice"):
+        train_many([grooty, other])
+    other = other.changed(placeholder_token="<other>")
     with pytest.raises(UserError, match="same train_batch_size"):
         train_many([grooty, other])

@@ -1,4 +1,4 @@
-"""`python -m helpers.miniature build | sit PICTURES | report | eye | grooty`."""
+"""`python -m helpers.miniature build | sit PICTURES | polish PICTURES | report | eye | grooty`."""
 
 import argparse
 import json
@@ -14,6 +14,8 @@ def main() -> None:
     commands.add_parser("build", help="make data/miniature from nothing; a killed run goes on where it was")
     sit = commands.add_parser("sit", help="train the shipped weights on")
     sit.add_argument("pictures", type=int, help="for how many more pictures")
+    polish = commands.add_parser("polish", help="train the shipped decoder on")
+    polish.add_argument("pictures", type=int, help="on how many more pictures")
     commands.add_parser("report", help="measure it, write report.json and the model card")
     commands.add_parser("eye", help="draw the 100 pictures that are to be labelled by eye")
     commands.add_parser("grooty", help="draw the five example pictures")
@@ -21,6 +23,7 @@ def main() -> None:
     {
         "build": _build,
         "sit": lambda: _sit(arguments.pictures),
+        "polish": lambda: _polish(arguments.pictures),
         "report": _report,
         "eye": _eye,
         "grooty": _grooty,
@@ -37,6 +40,12 @@ def _sit(pictures: int) -> None:
     from .build import sit_again
 
     print(f"The miniature lies in {sit_again(pictures)}.")
+
+
+def _polish(pictures: int) -> None:
+    from .build import polish_again
+
+    print(f"The miniature lies in {polish_again(pictures)}.")
 
 
 def _report() -> None:

@@ -61,6 +61,13 @@ def polish_autoencoder(vae: AutoencoderKL, pixels: np.ndarray, folder, device: t
     return _train(vae.train(), pixels, folder, device, POLISH_PLAN, POLISH_DEVIATION, pull)
 
 
+def train_decoder_on(vae: AutoencoderKL, pixels: np.ndarray, folder, device, plan: Plan) -> AutoencoderKL:
+    """Train the decoder alone: what the encoder makes of a picture stays as it is, to the bit."""
+    for part in (vae.encoder, vae.quant_conv):
+        part.requires_grad_(False)
+    return _train(vae.train(), pixels, folder, device, plan, POLISH_DEVIATION, lambda _, means: 0 * means)
+
+
 def _train(vae, pixels, folder, device, plan: Plan, deviation: float, pull) -> AutoencoderKL:
     """`deviation` is that of the noise on the latents; `pull` is a loss on images and latents, by element."""
     vae.to(device, memory_format=torch.channels_last)

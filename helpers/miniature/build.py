@@ -13,19 +13,22 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from ..places import data_folder, miniature_folder, repository_folder
-from .autoencoder import polish_autoencoder, rebuild, train_autoencoder
+from .autoencoder import polish_autoencoder, rebuild, train_autoencoder, train_decoder_on
 from .diffusion import encode_shards, new_scheduler, train_diffusion
 from .grooty import write_examples
 from .judge import train_judge
-from .machine import device
+from .machine import autocast, device
 from .pictures import SHARD, draw_for_judging, load_labels, load_pixels, make_shards
 from .sitting import Plan
 from .tokenizer import build_tokenizer
 
 SHARDS = 25
-_JUDGED_DRAWINGS = 20_000
-_ROUND_TRIPS = 40_000
-FIRST_SITTING = Plan("diffusion-1", pictures=128_000, batch=64, lr=3e-3, cooldown=0.5)
+_JUDGED_DRAWINGS = 10_000
+_ROUND_TRIPS = 10_000
+SITTINGS = (
+    Plan("diffusion-1", pictures=128_000, batch=64, lr=3e-3, cooldown=0.5),
+    Plan("diffusion-2", pictures=340_000, batch=128, lr=2e-3, cooldown=0.7),
+)
 
 
 def work_folder() -> Path:
@@ -38,19 +41,21 @@ def build() -> Path:
     work = work_folder()
     shards, tokenizer = _draw(work)
     vae = _autoencoder(work, shards)
-    model = _sitting(work, shards, tokenizer, vae, FIRST_SITTING, start=None)
+    model = None
+    for plan in SITTINGS:
+        model = _sitting(work, shards, tokenizer, vae, plan, start=model)
     vae = _polished(work, shards, vae)
     judge = _judge(work, shards, vae)
     write_examples(data_folder() / "grooty")
     folder = assemble(tokenizer, vae, model)
     judge.save(folder)
     parts = {name: note(work, name) for name in ("vae", "polish")}
-    sittings = [note(work, FIRST_SITTING.name)]
+    sittings = [note(work, plan.name) for plan in SITTINGS]
     return _write_notes(folder, {"drawings": SHARDS * SHARD, **parts, "sittings": sittings})
 
 
 def sit_again(pictures: int) -> Path:
-    """Train the shipped weights on: same autoencoder and tokenizer, the optimizer anew at half the rate."""
+    """Train the shipped weights on: same autoencoder and tokenizer, the optimizer anew at a lower rate."""
     shipped, work = miniature_folder(), work_folder()
     tokenizer = CLIPTokenizer.from_pretrained(shipped / "tokenizer")
     notes = json.loads((shipped / "training.json").read_text())
@@ -61,7 +66,20 @@ def sit_again(pictures: int) -> Path:
     plan = Plan(f"diffusion-{len(notes['sittings']) + 1}", pictures, batch=128, lr=2e-3, cooldown=0.7)
     model = _sitting(work, shards, tokenizer, vae, plan, start=_shipped_model(shipped))
     folder = assemble(tokenizer, vae, model)
-    return _write_notes(folder, {**notes, "sittings": [*notes["sittings"], note(work, plan.name)]})
+    sittings = [*notes["sittings"], note(work, plan.name)]
+    return _write_notes(folder, {**notes, "drawings": SHARDS * SHARD, "sittings": sittings})
+
+
+def polish_again(pictures: int) -> Path:
+    """Train the shipped autoencoder's decoder on, for drawings that have changed; the UNet fits as before."""
+    shipped, work = miniature_folder(), work_folder()
+    shards = make_shards(SHARDS, work / "pictures", shipped / "tokenizer")
+    notes = json.loads((shipped / "training.json").read_text())
+    plan = Plan("decoder", pictures, batch=8, lr=2e-3, cooldown=0.9)
+    vae = AutoencoderKL.from_pretrained(shipped / "vae", torch_dtype=torch.float32)
+    vae = train_decoder_on(vae, load_pixels(shards[:-1]), work, device(), plan).cpu()
+    folder = assemble(CLIPTokenizer.from_pretrained(shipped / "tokenizer"), vae, _shipped_model(shipped))
+    return _write_notes(folder, {**notes, "decoder": note(work, plan.name)})
 
 
 def assemble(tokenizer: CLIPTokenizer, vae: AutoencoderKL, model: nn.ModuleDict) -> Path:
@@ -128,7 +146,9 @@ def _judge(work: Path, shards: list[Path], vae: AutoencoderKL):
     pixels, labels = draw_for_judging(_JUDGED_DRAWINGS, seed=1)
     drawn = np.concatenate([pixels, load_pixels(shards)])
     labels = np.concatenate([labels, load_labels(shards)])
-    rebuilt = rebuild(vae.to(device()), drawn[:_ROUND_TRIPS], device())
+    vae.to(device(), memory_format=torch.channels_last)
+    with autocast(device()):
+        rebuilt = rebuild(vae, drawn[:_ROUND_TRIPS], device())
     return train_judge([(drawn, labels), (rebuilt, labels)], work)
 
 

@@ -9,6 +9,7 @@ from ..grid import image_grid
 from .by_eye import agreement_with_eye
 from .drawing import render
 from .judge import Judge
+from .pictures import NAMED_SHARE
 from .report import REPORTED, Asked
 from .world import HELD_OUT, HELD_OUT_STYLE, HELD_OUT_TOYS, PLACES, Drawing, named_toys
 
@@ -30,8 +31,8 @@ Made by `make miniature`; this page, its figures and pictures by `make miniature
 {drawings:,} drawings with three captions each, made by `helpers/miniature/`. Autoencoder: {vae_pictures:,}
 pictures in {vae_minutes} minutes. Text encoder and UNet: {pictures:,} pictures in {minutes} minutes, in
 {sittings} sitting(s). Then the autoencoder was polished, its latents held near to what they were:
-{polish_pictures:,} pictures in {polish_minutes} minutes. A quarter of the captions say, instead of a
-description, the name of one of {names} toys that have one.
+{polish_pictures:,} pictures in {polish_minutes} minutes. {named_share:.0%} of the captions say, instead of a
+description, the name of one of {names} toys that have one.{remark}
 
 ![The world](world.jpg)
 
@@ -86,6 +87,8 @@ def _text(folder: Path, report: dict, training: dict) -> str:
         minutes=round(sum(sitting["minutes"] for sitting in sittings), 1),
         sittings=len(sittings),
         names=len(named_toys()),
+        named_share=NAMED_SHARE,
+        remark=" " + training["remark"] if "remark" in training else "",
         held_out=", ".join(f"{color} {body} toys with {ears}" for color, body, ears in HELD_OUT),
         style=HELD_OUT_STYLE,
         table="\n".join(_row(name, report) for name in REPORTED),

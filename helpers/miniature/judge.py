@@ -19,9 +19,10 @@ from ..errors import UserError
 from ..places import miniature_folder
 from .drawing import PICTURE_SIDE
 from .labels import ATTRIBUTES, UNREADABLE
+from .machine import autocast
 from .sitting import Plan, generator_of, sit
 
-PLAN = Plan("judge", pictures=210_000, batch=50, lr=2e-3, cooldown=0.7)
+PLAN = Plan("judge", pictures=400_000, batch=100, lr=2e-3, cooldown=0.8)
 
 
 class JudgeNetwork(nn.Module):
@@ -29,12 +30,12 @@ class JudgeNetwork(nn.Module):
 
     def __init__(self):
         super().__init__()
-        widths = (3, 32, 64, 96, 128)
+        widths = (3, 32, 80, 128, 160)
         self.convolutions = nn.ModuleList(
             nn.Sequential(nn.Conv2d(wide, wider, 3, 2, 1), nn.GroupNorm(8, wider), nn.SiLU())
             for wide, wider in pairwise(widths)
         )
-        self.shared = nn.Sequential(nn.Linear(128 * (PICTURE_SIDE // 16) ** 2, 256), nn.SiLU())
+        self.shared = nn.Sequential(nn.Linear(widths[-1] * (PICTURE_SIDE // 16) ** 2, 256), nn.SiLU())
         self.readers = nn.ModuleDict(
             {name: nn.Linear(256, len(values)) for name, values in ATTRIBUTES.items()}
         )
@@ -119,7 +120,8 @@ def train_judge(sources: list[tuple[np.ndarray, np.ndarray]], folder: Path, plan
         pictures, labels = sources[step % len(sources)]
         chosen = torch.randint(len(pictures), (plan.batch,), generator=draw).numpy()
         images = torch.from_numpy(pictures[chosen]).permute(0, 3, 1, 2).float() / 127.5 - 1
-        logits = network(images.contiguous(memory_format=torch.channels_last))
+        with autocast(images.device):
+            logits = network(images.contiguous(memory_format=torch.channels_last))
         truth = torch.from_numpy(labels[chosen]).long()
         return torch.stack(
             [_cross_entropy(logits[name], truth[:, k]) for k, name in enumerate(ATTRIBUTES)]
@@ -129,7 +131,7 @@ def train_judge(sources: list[tuple[np.ndarray, np.ndarray]], folder: Path, plan
 
 
 def _cross_entropy(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    return functional.cross_entropy(logits, truth, ignore_index=UNREADABLE, label_smoothing=0.02)
+    return functional.cross_entropy(logits.float(), truth, ignore_index=UNREADABLE, label_smoothing=0.02)
 
 
 def accuracy(judge: Judge, pixels: np.ndarray, labels: np.ndarray) -> dict[str, float]:

@@ -60,7 +60,7 @@ def _by_shape(params) -> dict[torch.Size, list[torch.Tensor]]:
 
 def make_optimizers(modules: list[torch.nn.Module], lr: float) -> list[torch.optim.Optimizer]:
     """Muon at `lr` for inner matrices; AdamW at half of it for embeddings, vectors, first and last layers."""
-    named = [item for module in modules for item in module.named_parameters()]
+    named = [(name, p) for module in modules for name, p in module.named_parameters() if p.requires_grad]
     inner, outer = [], []
     for name, p in named:
         edge = any(part in name for part in ("conv_in", "conv_out", "embedding", "quant_conv"))

@@ -15,7 +15,7 @@ from .world import HELD_OUT_STYLE, HELD_OUT_TOYS, named_toys, sample_drawing
 
 SHARD = 4_000  # pictures
 CAPTIONS = 3  # sentences for each picture
-_NAMED_SHARE = 0.35
+NAMED_SHARE = 0.35
 
 
 def make_shard(number: int, folder: Path, tokenizer_folder: Path) -> Path:
@@ -31,7 +31,7 @@ def make_shard(number: int, folder: Path, tokenizer_folder: Path) -> Path:
     toys = named_toys()
     pixels, labels, sentences = [], [], []
     for _ in range(SHARD):
-        name = str(rng.choice(list(toys))) if rng.random() < _NAMED_SHARE else None
+        name = str(rng.choice(list(toys))) if rng.random() < NAMED_SHARE else None
         drawing = sample_drawing(rng, toys.get(name))
         pixels.append(np.asarray(render(drawing)))
         labels.append(labels_of(drawing))

@@ -126,7 +126,7 @@ def readable(attribute: str, drawing: Drawing) -> bool:
     if attribute == "pattern":
         return not colorless
     if attribute == "second_color":
-        return not colorless and drawing.toy.pattern != "plain"
+        return not (colorless or drawing.style == "neon") and drawing.toy.pattern != "plain"
     if attribute == "scene":
         return not (colorless and drawing.scene in BACKGROUNDS)
     if attribute == "feet":

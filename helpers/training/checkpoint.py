@@ -1,5 +1,7 @@
 """A run as it stands after a step, so that a run that was killed goes on as if it had not been."""
 
+import io
+import pickle
 import random
 from pathlib import Path
 from typing import Any
@@ -7,21 +9,47 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..errors import UserError
+
 NAME = "state.pt"
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     """Write to a temporary name, then rename: a kill leaves the old checkpoint or the new one."""
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{NAME}.partial"
-    torch.save(state, partial)
-    partial.replace(folder / NAME)
+    content = io.BytesIO()
+    torch.save(state, content)
+    write_whole(folder / NAME, content.getvalue())
+
+
+def write_whole(path: Path, content: bytes) -> Path:
+    """Write a file whole or not at all.
+
+    Raises:
+        OSError: there is no room for it; what was there before is still there.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        partial.write_bytes(content)
+        return partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """The last checkpoint of a training folder, on the CPU, or None."""
+    """The last checkpoint of a training folder, on the CPU, or None.
+
+    Raises:
+        UserError: it is damaged.
+    """
     path = folder / NAME
-    return torch.load(path, map_location="cpu", weights_only=True) if path.is_file() else None
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True) if path.is_file() else None
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError):
+        raise UserError(
+            f"The checkpoint {path} is damaged, so this run can't go on: start over with FRESH = True "
+            "(on the command line: --fresh). What there is of it is renamed, not deleted."
+        ) from None
 
 
 def random_states() -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Everything random in a training step, drawn from one generator whose state can be saved."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -8,6 +8,7 @@ import torch
 from ..concept import TrainingSettings
 from .latents import LatentSource
 from .processes import Processes
+from .sentences import sentence_of
 
 
 class Deck:
@@ -33,6 +34,7 @@ class Draws:
         latents: where the pictures come from.
         sentences: token ids to choose from, one (sentences, length) a tokenizer, on the device.
         weights: from timesteps (batch,) to the loss's weights (batch,).
+        captions: as in `Sentences`.
     """
 
     def __init__(
@@ -42,10 +44,13 @@ class Draws:
         settings: TrainingSettings,
         processes: Processes,
         weights: Callable[[torch.Tensor], torch.Tensor],
+        captions: Mapping[int, range] | None = None,
     ):
         self.source, self.all_sentences, self.settings, self.weights = latents, sentences, settings, weights
-        self.device = sentences[0].device
-        self.pictures, self.deck = Deck(latents.pictures), Deck(len(sentences[0]))
+        self.device, self.captions = sentences[0].device, captions or {}
+        for_any_picture = len(sentences[0]) - sum(map(len, self.captions.values()))
+        self.pictures, self.deck = Deck(latents.pictures), Deck(for_any_picture)
+        self.shown: list[int] = []  # the pictures of this step
         self.generator = torch.Generator().manual_seed(settings.seed)
         self.whole = settings.train_batch_size * processes.count
         first = settings.train_batch_size * processes.index
@@ -53,7 +58,7 @@ class Draws:
 
     def latents(self) -> torch.Tensor:
         """Latents of the next pictures, some mirrored: (batch, channels, height, width), float32."""
-        indices = self.pictures.deal(self.whole, self.generator)
+        self.shown = indices = self.pictures.deal(self.whole, self.generator)
         mirrored = torch.rand(self.whole, generator=self.generator) < self.settings.flip_probability
         posterior = self.source.posterior(indices, mirrored.tolist(), self.share, self.generator)
         return self._repeated(posterior.draw(self._normal(self.whole, self.share)))
@@ -76,8 +81,10 @@ class Draws:
         return drawn.clamp(max=last)[self._samples].to(self.device)
 
     def sentences(self) -> list[torch.Tensor]:
-        """Token ids of a sentence for each sample, one (batch, length) a tokenizer."""
-        picked = self.deck.deal(self.whole, self.generator)[self.share]
+        """Token ids of a sentence for each sample of `latents`, one (batch, length) a tokenizer."""
+        cards = self.deck.deal(self.whole, self.generator)
+        dealt = zip(self.shown, cards, strict=True)
+        picked = [sentence_of(picture, card, self.captions) for picture, card in dealt][self.share]
         return [self._repeated(ids[picked]) for ids in self.all_sentences]
 
     def state_dict(self) -> dict[str, Any]:

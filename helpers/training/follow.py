@@ -1,9 +1,10 @@
 """Reading the log of a run again and again while it grows."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
+
+from .log import parse_lines
 
 
 class LogFollower:
@@ -34,7 +35,7 @@ class LogFollower:
         file.seek(self._read)
         new = file.read()
         whole = new[: new.rfind(b"\n") + 1]  # the last line may be half written
-        self.lines += [json.loads(line) for line in whole.splitlines()]
+        self.lines += parse_lines(whole)
         self._read += len(whole)
         return bool(whole)
 

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from .. import places
+from ..captions import captions_of
 from ..concept import Concept
 from ..images import image_paths
 from .outcome import NAME as OUTCOME
@@ -37,10 +38,10 @@ def finished(concept: Concept) -> Outcome | None:
 
 
 def made_with(concept: Concept) -> dict:
-    """All that decides how a run goes: the settings, a fingerprint of each picture, the miniature's weights.
+    """All that decides how a run goes: the settings, each picture's fingerprint, captions, the weights.
 
     Raises:
-        UserError: the concept has no pictures.
+        UserError: the concept has no pictures, or a caption can't be used.
     """
     settings = concept.model_dump(mode="json")
     settings["training"] = {
@@ -48,7 +49,11 @@ def made_with(concept: Concept) -> dict:
     }
     pictures = [hashlib.sha256(path.read_bytes()).hexdigest() for path in image_paths(concept)]
     weights = {"weights": places.miniature_mark()} if concept.base_model == "miniature" else {}
-    return {"concept": settings, "pictures": pictures, **weights}
+    captions = captions_of(concept)
+    own = (
+        {"captions": captions} if captions else {}
+    )  # left out where there are none, as before there were any
+    return {"concept": settings, "pictures": pictures, **own, **weights}
 
 
 def is_another(concept: Concept, now: dict) -> bool:

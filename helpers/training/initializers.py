@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..concept import Concept
 from ..errors import UserError
 from ..tokens import initializer_ids
 from .evaluation import FixedLoss
 from .learner import Learner
-from .model import Model
-from .sentences import token_ids, training_templates, with_word
+from .model import Model, load_model
+from .processes import Processes
+from .sentences import token_ids, training_sentences, with_word
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,23 @@ class Candidate:
 
     words: str
     fixed_loss: float
+
+
+def try_initializers(concept: Concept, candidates: Sequence[str]) -> list[Candidate]:
+    """Try the concept's own initializer and others before any training; the best one first.
+
+    It loads the base model into this process, and uses the GPU where there is one.
+
+    Raises:
+        UserError: as in `rank_initializers`, or the concept can't be trained as it is.
+    """
+    processes = Processes()
+    try:
+        model = load_model(concept, processes.device)
+        learner = Learner(concept, model, processes)
+    finally:
+        processes.close()
+    return rank_initializers(learner, model, list(dict.fromkeys([concept.initializer_token, *candidates])))
 
 
 def rank_initializers(learner: Learner, model: Model, candidates: Sequence[str]) -> list[Candidate]:
@@ -42,8 +61,15 @@ def rank_initializers(learner: Learner, model: Model, candidates: Sequence[str])
 
 
 def fixed_loss(learner: Learner, model: Model) -> FixedLoss:
-    """The fixed loss of a learner, on the sentences that it trains with."""
-    concept = learner.concept
-    sentences = with_word(concept, training_templates(concept))
-    ids = token_ids(model.components.tokenizers, sentences, model.device)
-    return FixedLoss(learner.latents.means(), ids, concept.training, seed=concept.training.seed + 1)
+    """The fixed loss of a learner, on the pictures and sentences that it trains with."""
+    concept, latents = learner.concept, learner.latents.means()
+    sentences = training_sentences(concept)
+    ids = token_ids(model.components.tokenizers, with_word(concept, sentences.templates), model.device)
+    pictures = learner.latents.pictures  # after them come their mirror images
+    captions = {
+        place: sentences.captions[place % pictures]
+        for place in range(len(latents))
+        if place % pictures in sentences.captions
+    }
+    seed = concept.training.seed + 1
+    return FixedLoss(latents, ids, concept.training, seed, captions=captions)

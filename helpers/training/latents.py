@@ -10,6 +10,7 @@ from PIL import Image
 from ..concept import Concept
 from ..dataset import preprocess, to_image
 from ..images import load_images
+from ..progress import progress
 from .model import Model
 
 
@@ -50,25 +51,29 @@ def latent_source(concept: Concept, model: Model) -> LatentSource:
 
 
 class LatentCache:
-    """Posterior mean and deviation of each picture and its mirror image, encoded once.
+    """Posterior mean and deviation of each picture, and of its mirror image where it is drawn, encoded once.
 
     Drawing from them at each step gives the same distribution as encoding at each step.
     """
 
     def __init__(self, concept: Concept, model: Model):
         images, settings = load_images(concept), concept.training
+        chances = {False: 1 - settings.flip_probability, True: settings.flip_probability}
+        self.flips = [flip for flip, chance in chances.items() if chance]
         pixels = [
-            preprocess(image, settings, model.resolution, flip) for flip in (False, True) for image in images
+            preprocess(image, settings, model.resolution, flip) for flip in self.flips for image in images
         ]
         self.pictures = len(images)
         self.all = encode(model, torch.stack(pixels))
         self.shape = tuple(self.all.mean.shape[1:])
-        self.note = f"{self.pictures} pictures and their mirror images were encoded once, for all steps."
+        mirrored = " and their mirror images" if len(self.flips) > 1 else ""
+        self.note = f"{self.pictures} pictures{mirrored} were encoded once, for all steps."
 
     def posterior(
         self, indices: list[int], flipped: list[bool], share: slice, generator: torch.Generator
     ) -> Posterior:
-        picked = [index + self.pictures * flip for index, flip in zip(indices, flipped, strict=True)][share]
+        drawn = zip(indices, flipped, strict=True)
+        picked = [index + self.pictures * self.flips.index(flip) for index, flip in drawn][share]
         return Posterior(self.all.mean[picked], self.all.deviation[picked])
 
     def means(self) -> torch.Tensor:
@@ -109,7 +114,8 @@ def encode(model: Model, pixel_values: torch.Tensor, keep_vae: bool = False) -> 
     One at a time, so that many take no more memory. The VAE leaves the device unless `keep_vae`.
     """
     vae = model.vae.to(model.device)
-    posteriors = [vae.encode(one.unsqueeze(0).to(model.device)).latent_dist for one in pixel_values]
+    seen = progress(pixel_values, "encoding pictures")
+    posteriors = [vae.encode(one.unsqueeze(0).to(model.device)).latent_dist for one in seen]
     if not keep_vae:
         vae.to("cpu")
     scale, shift = vae.config.scaling_factor, getattr(vae.config, "shift_factor", None) or 0.0
@@ -124,6 +130,7 @@ def decode(model: Model, latents: torch.Tensor) -> list[Image.Image]:
     vae = model.vae.to(model.device)
     shift = getattr(vae.config, "shift_factor", None) or 0.0
     latents = latents.float().to(model.device) / vae.config.scaling_factor + shift
+    latents = progress(latents, "decoding pictures")
     pictures = [to_image(vae.decode(one.unsqueeze(0)).sample[0]) for one in latents]
     vae.to("cpu")
     return pictures

@@ -16,7 +16,7 @@ from .norms import NORM_RULES
 from .processes import Processes
 from .result import Rows
 from .schedule import make_optimizer, make_schedule
-from .sentences import token_ids, training_templates, with_word
+from .sentences import token_ids, training_sentences, with_word
 
 
 @dataclass
@@ -56,9 +56,10 @@ class Learner:
         self.optimizer = make_optimizer(self.parameters(), self.settings, processes.count)
         self.schedule = make_schedule(self.optimizer, self.settings)
         self.latents = latent_source(concept, model)
-        sentences = with_word(concept, training_templates(concept))
-        ids = token_ids(model.components.tokenizers, sentences, model.device)
-        self.draws = Draws(self.latents, ids, self.settings, processes, _weights(concept, model))
+        sentences = training_sentences(concept)
+        ids = token_ids(model.components.tokenizers, with_word(concept, sentences.templates), model.device)
+        weights = _weights(concept, model)
+        self.draws = Draws(self.latents, ids, self.settings, processes, weights, sentences.captions)
         self.progress = Progress()
         self.ended: str | None = None
         self.reason = ""
@@ -82,8 +83,9 @@ class Learner:
         for rows, start, rate in zip(self.parameters(), self.starting_norms, rates, strict=True):
             NORM_RULES[self.settings.norm](rows, start, rate)
 
-    def mean_norm(self) -> float:
-        return torch.cat([rows.detach().norm(dim=1) for rows in self.parameters()]).mean().item()
+    def norms(self) -> list[float]:
+        """The length of each row, encoder after encoder."""
+        return torch.cat([rows.detach().norm(dim=1) for rows in self.parameters()]).tolist()
 
     def is_finite(self) -> bool:
         return all(bool(rows.detach().isfinite().all()) for rows in self.parameters())

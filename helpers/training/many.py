@@ -1,5 +1,6 @@
 """Many words in one run: one frozen model, each batch mixed over the words."""
 
+import errno
 import gc
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from .learner import Learner
 from .loop import run_loop
 from .model import Model, load_model
 from .outcome import Outcome
+from .pace import note_run
 from .processes import Processes
 from .update import make_scaler
 from .watch import Watch
@@ -40,6 +42,10 @@ _SHARED = (
 _FULL = (
     "The GPU's memory is full: set train_batch_size to 1, or gradient_checkpointing, or quantize to “4bit”, "
     "and train again. It goes on from the last checkpoint where the settings allow it."
+)
+
+_NO_ROOM = (
+    "The disk is full: make room on it, and train again. It goes on from the last checkpoint, which is whole."
 )
 
 ConceptScorer = Callable[[Concept, Model], float]
@@ -105,7 +111,7 @@ def _prepare(concept: Concept, fresh: bool) -> bool:
     if fresh or another:
         aside = put_aside(concept)
         if another and not fresh:
-            print(f"The settings or pictures have changed: the former run is now in {aside.name}/.")
+            print(f"The settings, pictures or captions have changed: the former run is now in {aside.name}/.")
     write_made_with(concept, now)
     clear_request(concept.training_folder)  # one left from before; one that comes now counts
     return True
@@ -121,23 +127,30 @@ def _train(
     """
     if not concepts:
         return
-    is_full = interrupted = False
+    problem, interrupted = "", False
     try:
         interrupted = _run(concepts, processes, scorer, started)
     except torch.cuda.OutOfMemoryError:
-        is_full = True
+        problem = _FULL
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        problem = _NO_ROOM
     gc.collect()
-    if is_full:
-        raise UserError(_FULL)
+    if problem:
+        raise UserError(problem)
     if interrupted:
         raise KeyboardInterrupt
 
 
 def _run(concepts: list[Concept], processes: Processes, scorer: ConceptScorer | None, started: float) -> bool:
     """Load the model and step to the end; whether it was interrupted."""
-    model = load_model(concepts[0], processes.device, announce=print if processes.is_main else None)
+    announce = print if processes.is_main else None
+    model = load_model(concepts[0], processes.device, announce, words=len(concepts))
     scaler = make_scaler(model)
     watches = [_watch(concept, model, processes, scorer, started, scaler) for concept in concepts]
+    if processes.is_main and len(concepts) == 1:  # several share their steps
+        note_run(concepts[0])
     return run_loop(model, watches, processes, scaler)
 
 
@@ -171,7 +184,14 @@ def _save_pipelines(concepts: list[Concept], trained: list[Concept]) -> None:
 
 
 def _check_fit(concepts: list[Concept]) -> None:
-    first = concepts[0]
+    first, words = concepts[0], set()
+    for concept in concepts:
+        if concept.placeholder_token in words:
+            raise UserError(
+                f"“{concept.placeholder_token}” is given twice: name each concept once, and give each a "
+                "placeholder_token of its own."
+            )
+        words.add(concept.placeholder_token)
     for concept in concepts[1:]:
         if concept.base_model != first.base_model:
             raise UserError(f"{first.name} and {concept.name} have different base models: train them apart.")

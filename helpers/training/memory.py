@@ -13,6 +13,7 @@ from ..concept import TrainingSettings
 from ..lean_diffusers import diffusers
 
 GIB = 2**30
+WORDS_AT_ONCE = 4  # of a run of many, in one forward pass: more words take more time, not more memory
 _BYTES_A_WEIGHT = {"no": None, "8bit": 1, "4bit": 0.53}  # NF4: half a byte, and a scale for 64 weights
 
 
@@ -35,13 +36,17 @@ class Forecast:
 
 
 def forecast(
-    components: Components, settings: TrainingSettings, resolution: int, dtype: torch.dtype
+    components: Components, settings: TrainingSettings, resolution: int, dtype: torch.dtype, words: int = 1
 ) -> Forecast:
-    """Count weights, and run one forward pass on torch's `meta` device, which holds shapes and no numbers."""
+    """Count weights, and run one forward pass on torch's `meta` device, which holds shapes and no numbers.
+
+    Args:
+        words: how many are trained in one run.
+    """
     weights = sum(_weight_bytes(encoder) for encoder in components.text_encoders)
     weights += _unet_bytes(components.unet, settings.quantize)
     weights += _weight_bytes(components.vae) if settings.random_crop else 0
-    samples = settings.train_batch_size * settings.timesteps_per_picture
+    samples = settings.train_batch_size * settings.timesteps_per_picture * min(words, WORDS_AT_ONCE)
     activations = sum(_encoder_activations(encoder, samples) for encoder in components.text_encoders)
     activations += _unet_activations(components, samples, resolution, dtype, settings.gradient_checkpointing)
     return Forecast(weights, activations)
@@ -53,14 +58,15 @@ def advice(
     resolution: int,
     dtype: torch.dtype,
     device: torch.device,
+    words: int = 1,
 ) -> str:
     """The forecast as a sentence, and where it is more than is free, what each remedy would come to."""
-    expected, free = forecast(components, settings, resolution, dtype), free_memory(device)
+    expected, free = forecast(components, settings, resolution, dtype, words), free_memory(device)
     sentence = f"It expects to take {expected}."
     if expected.total <= free:
         return sentence
     remedies = "; ".join(
-        f"{name}={value!r} ({forecast(components, changed, resolution, dtype).total / GIB:.2f} GiB)"
+        f"{name}={value!r} ({forecast(components, changed, resolution, dtype, words).total / GIB:.2f} GiB)"
         for name, value, changed in _remedies(settings)
     )
     return f"{sentence} Only {free / GIB:.2f} GiB are free. Should it fail, switch on: {remedies}."
@@ -102,15 +108,15 @@ def _encoder_activations(encoder: nn.Module, samples: int) -> int:
 def _unet_activations(
     components: Components, samples: int, resolution: int, dtype: torch.dtype, checkpointing: bool
 ) -> int:
-    config = components.unet.config
-    side = resolution // 2 ** (len(components.vae.config.block_out_channels) - 1)
+    config, side = components.unet.config, latent_side(components, resolution)
     with torch.device("meta"):
         unet = diffusers().UNet2DConditionModel.from_config(config)
         latents = torch.zeros(samples, config.in_channels, side, side, dtype=dtype)
         timesteps = torch.zeros(samples, dtype=torch.long)
         states = torch.zeros(samples, 77, config.cross_attention_dim, dtype=dtype, requires_grad=True)
         added = _added_conditioning(components, samples, dtype)
-    unet.to(dtype).requires_grad_(False).eval()
+    nn.Module.to(unet, dtype)  # diffusers' own `to` warns of parts to keep in float32 where there are none
+    unet.requires_grad_(False).eval()
     whole = saved_bytes(unet, lambda: unet(latents, timesteps, states, added_cond_kwargs=added))
     if not checkpointing:
         return whole
@@ -125,6 +131,11 @@ def _added_conditioning(components: Components, samples: int, dtype: torch.dtype
         return None
     pooled = torch.zeros(samples, components.text_encoders[-1].config.projection_dim, dtype=dtype)
     return {"text_embeds": pooled, "time_ids": torch.zeros(samples, 6, dtype=dtype)}
+
+
+def latent_side(components: Components, resolution: int) -> int:
+    """Side of the latents of a picture of `resolution` pixels."""
+    return resolution // 2 ** (len(components.vae.config.block_out_channels) - 1)
 
 
 def saved_bytes(module: nn.Module, forward: Callable[[], object]) -> int:

@@ -1,15 +1,20 @@
 """The frozen base model on its device, and what one asks of it."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from ..base_model import Components, load_components, pick_dtype
+from ..base_model import MINIATURE, Components, load_components, pick_dtype
 from ..concept import Concept
+from ..errors import UserError
+from .attention import choose_attention
 from .memory import advice
 from .quantize import quantize_linears
+
+_COMPILERS = ("g++", "clang++", "cl")
 
 
 @dataclass
@@ -53,22 +58,31 @@ class Model:
 
 
 def load_model(
-    concept: Concept, device: torch.device, announce: Callable[[str], None] | None = None
+    concept: Concept,
+    device: torch.device,
+    announce: Callable[[str], None] | None = None,
+    words: int = 1,
 ) -> Model:
     """Load the concept's base model, frozen, and move UNet and text encoder(s) to the device.
 
     Args:
         announce: is told how much memory the run expects to take, before the device is touched.
+        words: how many are trained together.
 
     Raises:
-        UserError: the base model can't be loaded, or not in the format that was asked for.
+        UserError: the base model can't be loaded, or not in the format that was asked for; or there is
+            nothing to compile with.
     """
     settings = concept.training
-    dtype = pick_dtype(settings.mixed_precision, device)
+    if settings.compile and not any(map(shutil.which, _COMPILERS)):
+        raise UserError(
+            "compile needs a C++ compiler, and there is none: install g++, or set compile to False."
+        )
+    dtype = _format(concept, device)
     components = load_components(concept.base_model, dtype)
     resolution = settings.resolution or components.resolution
     if announce:
-        announce(advice(components, settings, resolution, dtype, device))
+        announce(advice(components, settings, resolution, dtype, device, words))
     if dtype != torch.float32:
         components.vae.float()
     if settings.quantize != "no":
@@ -76,11 +90,20 @@ def load_model(
     components.unet.to(device, memory_format=torch.channels_last)
     for text_encoder in components.text_encoders:
         text_encoder.to(device)
+    choose_attention(components, resolution, dtype, device)
     if settings.gradient_checkpointing:
         _checkpoint_gradients(components)
     if settings.compile:
         components.unet.compile()
     return Model(components, device, dtype, resolution)
+
+
+def _format(concept: Concept, device: torch.device) -> torch.dtype:
+    """`pick_dtype`; but the miniature's operations are so small that on a CPU bfloat16 spares no time."""
+    wanted = concept.training.mixed_precision
+    if wanted == "auto" and device.type == "cpu" and concept.base_model == MINIATURE:
+        return torch.float32
+    return pick_dtype(wanted, device)
 
 
 def _embed_one(model: Model, input_ids: list[torch.Tensor]) -> dict[str, Any]:

@@ -7,6 +7,8 @@ bit Stable Diffusion 1.5's UNet goes from 1.72 to 1.33 GB, XL's from 5.13 to 1.9
 import torch
 from torch import nn
 
+from ..quiet import bitsandbytes
+
 
 def quantize_linears(module: nn.Module, bits: str, device: torch.device) -> None:
     """Replace every `nn.Linear` in a frozen module, in place, by one of 8 or 4 bit on the device.
@@ -25,32 +27,28 @@ def quantize_linears(module: nn.Module, bits: str, device: torch.device) -> None
 
 
 def _eight_bit(linear: nn.Linear) -> nn.Module:
-    import bitsandbytes
-
-    layer = bitsandbytes.nn.Linear8bitLt(
+    bnb = bitsandbytes()
+    layer = bnb.nn.Linear8bitLt(
         linear.in_features,
         linear.out_features,
         linear.bias is not None,
         has_fp16_weights=False,
         threshold=6.0,
     )
-    layer.weight = bitsandbytes.nn.Int8Params(linear.weight.data, requires_grad=False, has_fp16_weights=False)
+    layer.weight = bnb.nn.Int8Params(linear.weight.data, requires_grad=False, has_fp16_weights=False)
     layer.bias = linear.bias
     return layer
 
 
 def _four_bit(linear: nn.Linear) -> nn.Module:
-    import bitsandbytes
-
-    layer = bitsandbytes.nn.Linear4bit(
+    bnb = bitsandbytes()
+    layer = bnb.nn.Linear4bit(
         linear.in_features,
         linear.out_features,
         linear.bias is not None,
         compute_dtype=linear.weight.dtype,
         quant_type="nf4",
     )
-    layer.weight = bitsandbytes.nn.Params4bit(
-        linear.weight.data, requires_grad=False, quant_type="nf4", module=layer
-    )
+    layer.weight = bnb.nn.Params4bit(linear.weight.data, requires_grad=False, quant_type="nf4", module=layer)
     layer.bias = linear.bias
     return layer

@@ -1,11 +1,13 @@
 """The rows of a word as files that diffusers reads."""
 
+import io
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from ..concept import Concept
+from .checkpoint import write_whole
 
 Rows = list[torch.Tensor]  # one (vectors, width) a text encoder, float32, on the CPU
 
@@ -25,18 +27,15 @@ def as_state(concept: Concept, rows: Rows) -> dict[str, torch.Tensor]:
 def save_rows(path: Path, concept: Concept, rows: Rows) -> Path:
     """Write one safetensors file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file(as_state(concept, rows), partial)
-    return partial.replace(path)
+    return write_whole(path, save(as_state(concept, rows)))
 
 
 def save_result(concept: Concept, rows: Rows) -> Path:
     """Write `learned_embeds.safetensors` and, for older programs, `learned_embeds.bin`."""
-    pickled = concept.embeds_path.with_suffix(".bin")
-    partial = pickled.with_suffix(".partial")
+    pickled = io.BytesIO()
+    torch.save(as_state(concept, rows), pickled)
     concept.folder.mkdir(parents=True, exist_ok=True)
-    torch.save(as_state(concept, rows), partial)
-    partial.replace(pickled)
+    write_whole(concept.embeds_path.with_suffix(".bin"), pickled.getvalue())
     return save_rows(concept.embeds_path, concept, rows)
 
 

@@ -1,17 +1,22 @@
 """Going on with a stopped run in a process of its own, and whether a run is under way: from files alone."""
 
 import contextlib
+import itertools
 import json
+import re
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any, Literal
 
 import psutil
+import torch
 
 from .. import places
 from ..concept import Concept
+from ..errors import UserError
 from .former import MADE_WITH
 from .outcome import NAME as OUTCOME
 from .outcome import Outcome
@@ -19,13 +24,17 @@ from .outcome import Outcome
 OUTPUT = "resume.log"
 _PROCESS = "resume.json"
 
+_LAUNCHERS_REMARK = re.compile(r"E\d{4} \d\d:\d\d:")
+_SILENCE = 120  # seconds after which a run that writes nothing is taken for dead
+
 State = Literal["new", "starting", "running", "broken", "learned", "ceiling", "stopped", "failed"]
 
 
 def resume(concept: Concept) -> None:
     """Start `python -m helpers.training` on a concept's folder; its output goes to `training/resume.log`.
 
-    It has a session of its own, so that an interrupt of the kernel leaves it alone: the stop file ends it.
+    On several GPUs it is as many processes as the launcher of the notebook would start. They have a
+    session of their own, so that an interrupt of the kernel leaves them alone: the stop file ends them.
     Where such a process is at work already, nothing is done.
     """
     folder = concept.training_folder
@@ -34,7 +43,7 @@ def resume(concept: Concept) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / OUTPUT).open("w", encoding="utf-8") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "helpers.training", str(concept.folder)],
+            [sys.executable, *_launcher(concept), "-m", "helpers.training", str(concept.folder)],
             cwd=places.repository_folder(),
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -67,11 +76,34 @@ def state_of(concept: Concept, lines: list[dict[str, Any]]) -> State:
     return "running" if lines else "new"
 
 
+def check_at_rest(concept_folder: Path) -> None:
+    """Make sure that no run would lose its folder.
+
+    Raises:
+        UserError: a process of `resume` is at work on it, or another that wrote something just now.
+    """
+    folder = concept_folder / "training"
+    newest = max(_written(folder / MADE_WITH), _written(folder / "log.jsonl"))
+    has_ended = _written(folder / OUTCOME) >= newest
+    if _is_alive(folder) or (not has_ended and time.time() - newest < _SILENCE):
+        raise UserError(
+            f"The word of “{concept_folder.name}” is being learned now: press Stop in notebook 4 first. "
+            f"(If that run was killed, wait {_SILENCE // 60} minutes.)"
+        )
+
+
 def last_output(folder: Path) -> str:
-    """The last line that a process started by `resume` wrote."""
+    """The last line that a process started by `resume` wrote, before a launcher's own remarks on its end."""
     path = folder / OUTPUT
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else []
+    lines = list(itertools.takewhile(lambda line: not _LAUNCHERS_REMARK.match(line), lines))
     return next((line.strip() for line in reversed(lines) if line.strip()), "It wrote nothing.")
+
+
+def _launcher(concept: Concept) -> list[str]:
+    """What goes before the module for several processes. The GPUs are counted without touching them."""
+    processes = min(concept.training.num_processes, torch.cuda.device_count())
+    return ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] * (processes > 1)
 
 
 def _note(pid: int, folder: Path) -> None:

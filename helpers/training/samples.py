@@ -7,6 +7,7 @@ from PIL import Image
 
 from ..concept import Concept
 from ..grid import image_grid
+from ..progress import progress
 from .latents import decode
 from .model import Model
 from .sentences import token_ids, with_word
@@ -62,7 +63,7 @@ def draw_pictures(
     ids = token_ids(model.components.tokenizers, [""] * len(prompts) + prompts, model.device)
     conditioning = model.embed(ids)
     latents = noise.to(model.device) * scheduler.init_noise_sigma
-    for timestep in scheduler.timesteps:
+    for timestep in progress(scheduler.timesteps, "drawing samples"):
         both = scheduler.scale_model_input(torch.cat([latents, latents]), timestep)
         without, with_prompt = model.predict(both, timestep, conditioning).chunk(2)
         guided = without + guidance * (with_prompt - without)

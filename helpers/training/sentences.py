@@ -1,14 +1,16 @@
 """The sentences of a run as token ids: those trained on, and those kept back to judge by."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from ..captions import captions_of
 from ..concept import Concept
-from ..dataset import prompt_ids
+from ..dataset import fill, prompt_ids
+from ..images import image_paths
 from ..templates import templates_for
-from ..tokens import expand_prompt
 
 _KEPT_BACK = slice(4, None, 9)  # three of the 27 for an object, two of the 19 for a style
 
@@ -23,10 +25,42 @@ def training_templates(concept: Concept) -> tuple[str, ...]:
     return tuple(sentence for sentence in concept.templates if sentence not in kept_back)
 
 
+@dataclass(frozen=True)
+class Sentences:
+    """All sentences of a run: first those for any picture, then the captions.
+
+    Attributes:
+        templates: with `{}` for the word.
+        captions: for a picture that has its own, by its place among the pictures: which of `templates`.
+    """
+
+    templates: tuple[str, ...]
+    captions: dict[int, range]
+
+
+def training_sentences(concept: Concept) -> Sentences:
+    """What a run is shown: a picture with captions of its own gets those, any other one the templates.
+
+    Raises:
+        UserError: the concept has no pictures, or a caption can't be used.
+    """
+    templates, own, captions = [*training_templates(concept)], captions_of(concept), {}
+    for place, path in enumerate(image_paths(concept)):
+        if path.name in own:
+            captions[place] = range(len(templates), len(templates) + len(own[path.name]))
+            templates += own[path.name]
+    return Sentences(tuple(templates), captions)
+
+
+def sentence_of(picture: int, card: int, captions: Mapping[int, range]) -> int:
+    """Which sentence goes with a picture: the one that was dealt, or in its place one of its captions."""
+    own = captions.get(picture)
+    return own[card % len(own)] if own else card
+
+
 def with_word(concept: Concept, templates: Sequence[str]) -> list[str]:
     """Sentences with the concept's word in them, all of its tokens written out."""
-    sentences = [template.replace("{}", concept.placeholder_token) for template in templates]
-    return [expand_prompt(sentence, concept.placeholder_tokens) for sentence in sentences]
+    return [fill(concept, template) for template in templates]
 
 
 def token_ids(tokenizers: Sequence[Any], prompts: Sequence[str], device: Any = "cpu") -> list[torch.Tensor]:

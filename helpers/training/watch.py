@@ -176,10 +176,12 @@ class Watch:
         )
 
     def _log_step(self, loss: float) -> None:
+        norms = self.learner.norms()
         self._write(
             loss=loss,
             learning_rate=self.learner.schedule.get_last_lr()[0],
-            norm=self.learner.mean_norm(),
+            norm=sum(norms) / len(norms),
+            norms=[round(norm, 4) for norm in norms],
             seconds=round(self.learner.progress.seconds, 3),
         )
 

@@ -22,6 +22,7 @@ _LAYOUT = {
     "padding": "6px",
     "border": "1px solid var(--jp-border-color1, #888888)",
 }
+_AS_WIDE_AS_ITS_TEXT = {"width": "auto", "align_self": "flex-start"}
 
 
 class PictureCard(ipywidgets.VBox):
@@ -57,7 +58,7 @@ class PictureCard(ipywidgets.VBox):
             self._draw()
 
     def _button(self, text: str, tooltip: str, change: Callable) -> ipywidgets.Button:
-        button = ipywidgets.Button(description=text, tooltip=tooltip, layout={"width": "auto"})
+        button = ipywidgets.Button(description=text, tooltip=tooltip, layout=_AS_WIDE_AS_ITS_TEXT)
         button.on_click(lambda _: self._act(functools.partial(change, self._concept, self._name)))
         return button
 

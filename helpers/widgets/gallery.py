@@ -12,6 +12,7 @@ from ..errors import UserError
 from ..grid import image_grid
 from ..images import ConceptLike, Verdict, add_fetched, advice, image_paths, short_source
 from .cards import PictureCard, card_not_added
+from .drop_area import DropArea
 from .thumbnails import as_png
 
 _SIDE = 128
@@ -19,7 +20,7 @@ _ROW = {"flex_flow": "row wrap"}
 
 
 class Gallery(ipywidgets.VBox):
-    """Upload or fetch pictures, read the verdict under each, and rotate, crop or remove those kept.
+    """Upload, drop or fetch pictures, read the verdict under each, and rotate, crop or remove those kept.
 
     All that it shows is read from the concept's folder. Where a widget can't live, as in a saved
     notebook on the web, it is a still picture.
@@ -33,13 +34,17 @@ class Gallery(ipywidgets.VBox):
         self._addresses = _addresses_field()
         self._message = ipywidgets.HTML()
         self._not_added, self._cards = ipywidgets.HBox(layout=_ROW), ipywidgets.HBox(layout=_ROW)
-        controls = [self._upload_button(), self._addresses, self._fetch_button()]
+        area = DropArea("or drop picture files here", self._take)
+        controls = [self._upload_button(), area, self._addresses, self._fetch_button()]
         super().__init__([*controls, self._message, self._not_added, self._cards])
         self._show()
 
     def _upload_button(self) -> ipywidgets.FileUpload:
         button = ipywidgets.FileUpload(accept="image/*", multiple=True, description="Add pictures")
-        button.tooltip, button.layout.width = "Choose picture files on your computer", "auto"
+        button.tooltip = (
+            "Choose picture files on your computer, 10 MB at most together; drop larger ones below"
+        )
+        button.layout.width, button.layout.align_self = "auto", "flex-start"
         button.observe(self._upload, "value")
         return button
 
@@ -49,10 +54,13 @@ class Gallery(ipywidgets.VBox):
         return button
 
     def _upload(self, change) -> None:
-        files = [Fetched(file["name"], bytes(file["content"])) for file in change["new"]]
+        files = [(file["name"], bytes(file["content"])) for file in change["new"]]
         if files:
-            self._do(lambda: _summary(self._add(files)))
+            self._take(files)
             change["owner"].value = ()  # so that the same file may come again
+
+    def _take(self, files: Sequence[tuple[str, bytes]]) -> None:
+        self._do(lambda: _summary(self._add([Fetched(name, data) for name, data in files])))
 
     def _fetch(self, button: ipywidgets.Button) -> None:
         button.disabled = True
@@ -119,6 +127,7 @@ class Gallery(ipywidgets.VBox):
         if pictures:
             sheet = image_grid(list(pictures.values()), columns=5, captions=list(pictures), cell=_SIDE)
             bundle["image/png"] = base64.b64encode(as_png(sheet)).decode()
+            bundle["text/plain"] = sheet.alt
         return bundle
 
 

@@ -12,10 +12,10 @@ from ..errors import UserError
 from ..images import image_paths, load_images
 from ..training.follow import LogFollower
 from ..training.interrupts import request_stop
-from ..training.log import series
+from ..training.log import row_norms, series
 from ..training.outcome import NAME as OUTCOME
 from ..training.resume import OUTPUT, last_output, resume, state_of
-from .curves import curve
+from .curves import curve, curves
 from .picture_row import picture_row
 from .progress import Progress
 from .sample_slider import SampleSlider
@@ -48,6 +48,7 @@ class LiveTraining(ipywidgets.VBox):
         )
         self.message = ipywidgets.HTML(_HINT)
         self.stop.on_click(lambda _: request_stop(self._folder))
+        _heard_while_a_cell_runs(self.stop)
         self.resume.on_click(self._resume)
         seen = ipywidgets.HBox([self.pictures, self.samples], layout=_ROW)
         buttons = ipywidgets.HBox([self.stop, self.resume])
@@ -61,7 +62,7 @@ class LiveTraining(ipywidgets.VBox):
         state = state_of(self._concept, self._log.lines)
         if grown or state != self._shown:
             self.progress.show(self._log.lines, state, self._concept.training.max_train_steps)
-            self.curves.value = _curves(self._log.lines)
+            self.curves.value = _curves(self._concept, self._log.lines)
             self.stop.disabled = state == "starting"  # the run would not know of it yet
             self.resume.disabled = state not in ("stopped", "broken")
             self.message.value = self._broken() if state == "broken" else _HINT
@@ -97,11 +98,18 @@ class LiveTraining(ipywidgets.VBox):
             self.show()
 
 
-def _curves(lines: list[dict]) -> str:
-    drawn = [
-        curve("Fixed loss", *series(lines, "fixed_loss")),
-        curve("Length of the row", *series(lines, "norm")),
-    ]
+def _heard_while_a_cell_runs(widget: ipywidgets.Widget) -> None:
+    """Let JupyterLab send what is pressed to a subshell, as it wants to.
+
+    ipykernel 7.4 hands it to the shell that spoke to the widget last instead: to the one that trains.
+    """
+    if widget.comm is not None:
+        widget.comm._reply_subshell_for = None
+
+
+def _curves(concept: Concept, lines: list[dict]) -> str:
+    norms = row_norms(concept, lines) or {"": series(lines, "norm")}  # a log of an earlier version
+    drawn = [curve("Fixed loss", *series(lines, "fixed_loss")), curves("Length of each row", norms)]
     return f'<div style="display:flex;flex-wrap:wrap;gap:12px">{"".join(drawn)}</div>' if any(drawn) else ""
 
 

@@ -8,11 +8,12 @@ from typing import Any, Literal, get_args, get_origin
 import ipywidgets
 from pydantic import BaseModel
 
-from ..base_model import load_tokenizers
 from ..concept import Concept
 from ..errors import UserError
 from ..setting_help import HELP
-from ..tokens import check_words, show_tokens
+from ..tokens import check_words
+from .forecast_panels import NeedsPanel, WordPanel
+from .marks import RED, hint, problem
 
 FIRST = (
     "what_to_teach",
@@ -54,24 +55,25 @@ GROUPS = {
     ),
 }
 _WORDS = ("placeholder_token", "initializer_token", "vectors", "base_model")
-_ASK_MUCH = ("base_model", "own_templates")  # checked when the field is left, not at each key
-_LAYOUT = {"style": {"description_width": "200px"}, "layout": {"width": "420px"}}
-_RED = "var(--jp-error-color1, #d32f2f)"
+_ASK_MUCH = ("base_model",)  # the hub is asked for it: when the field is left, not at each key
+_LAYOUT = {"style": {"description_width": "200px"}, "layout": {"width": "420px", "flex": "0 0 auto"}}
 
 
 class SettingsForm(ipywidgets.VBox):
     """The few settings that matter first, the hyperparameters folded away below.
 
     Each change is checked as one types, and goes into `concept` at once. One that can't be used is
-    marked at its field, with its sentence, and the concept keeps what it had. `Save` writes
-    `concept.json`. On a page without a kernel the form is a table of the settings.
+    marked at its field, with its sentence, and the concept keeps what it had. Between the two parts stand
+    how the tokenizer reads the words, and what the training will need here. `Save` writes `concept.json`.
+    On a page without a kernel the form is a table of the settings.
     """
 
     def __init__(self, concept: Concept):
-        self._concept = concept
-        self._tokenizers = functools.cache(load_tokenizers)  # asked at each key
+        self._concept, self._fields = concept, {}
+        self._wrong: set[str] = set()
+        self._words, self._needs = WordPanel(concept), NeedsPanel(concept)
         self._message = ipywidgets.HTML()
-        save = ipywidgets.Button(description="Save", button_style="primary")
+        save = ipywidgets.Button(description="Save", button_style="primary", tooltip="Write concept.json")
         save.on_click(lambda _: self._do(self._save))
         first = [self._field(concept, name) for name in FIRST]
         groups = [
@@ -79,48 +81,52 @@ class SettingsForm(ipywidgets.VBox):
             for names in GROUPS.values()
         ]
         more = ipywidgets.Accordion(groups, titles=tuple(GROUPS))
-        super().__init__([*first, more, save, self._message])
-        self._do(self._words)
+        super().__init__([*first, self._words, self._needs, more, save, self._message])
+        self._look()
 
     def _field(self, part: BaseModel, name: str) -> ipywidgets.Widget:
         field = _widget(type(part).model_fields[name].annotation, getattr(part, name))
         field.description, field.tooltip = name, HELP[name]
         field.continuous_update = name not in _ASK_MUCH
-        hint = ipywidgets.HTML(_hint(HELP[name]))
-        field.observe(functools.partial(self._changed, part, name, hint), "value")
-        return ipywidgets.HBox([field, hint], layout={"align_items": "center"})
+        beside = ipywidgets.HTML(hint(HELP[name]), layout={"flex": "1 1 0%", "min_width": "120px"})
+        field.observe(functools.partial(self._changed, part, name, beside), "value")
+        self._fields[name] = field
+        return ipywidgets.HBox([field, beside], layout={"align_items": "center"})
 
-    def _changed(self, part: BaseModel, name: str, hint: ipywidgets.HTML, change: dict[str, Any]) -> None:
+    def _changed(self, part: BaseModel, name: str, beside: ipywidgets.HTML, change: dict[str, Any]) -> None:
         value = _value(type(part).model_fields[name].annotation, change["new"])
-        problem = self._do(lambda: self._set(part, name, value))
-        hint.value = _problem(problem) if problem else _hint(HELP[name])
-        change["owner"].layout.border = f"1px solid {_RED}" if problem else ""
+        why = self._do(lambda: self._set(part, name, value))
+        self._wrong = self._wrong | {name} if why else self._wrong - {name}
+        beside.value = problem(why) if why else hint(HELP[name])
+        change["owner"].layout.border = f"1px solid {RED}" if why else ""
+        self._look(words=name in _WORDS, needs=not why)
 
     def _set(self, part: BaseModel, name: str, value: Any) -> str:
         in_training = part is self._concept.training
         checked = self._concept.changed(**({"training": {name: value}} if in_training else {name: value}))
         if name in _WORDS:
-            check_words(checked, self._tokenizers(checked.base_model))
+            check_words(checked, self._words.tokenizers(checked.base_model))
         setattr(part, name, getattr(checked.training if in_training else checked, name))
-        return self._words() if name in _WORDS else f"{name} is set."
+        return f"{name} is set."
 
-    def _words(self) -> str:
-        """What the tokenizers make of the concept's words."""
-        tokenizer = self._tokenizers(self._concept.base_model)[0]
-        return show_tokens(
-            tokenizer, [*self._concept.placeholder_tokens, self._concept.initializer_token]
-        ).data
+    def _look(self, words: bool = True, needs: bool = True) -> None:
+        """What follows from the settings; the words as they stand in their fields, right or wrong."""
+        if words:
+            self._words.show(self._fields["placeholder_token"].value, self._fields["initializer_token"].value)
+        if needs:
+            self._needs.show()
 
     def _save(self) -> str:
         path = self._concept.save()
-        return f"Saved: {path.parent.name}/{path.name}"
+        left_out = f" What is marked is left out: {', '.join(sorted(self._wrong))}." if self._wrong else ""
+        return f"Saved: {path.parent.name}/{path.name}.{left_out}"
 
     def _do(self, action: Callable[[], str]) -> str:
         """A callback has nowhere to show an error but the widget itself; the error is returned, too."""
         try:
-            self._message.value = action()
+            self._message.value = html.escape(action())
         except UserError as error:
-            self._message.value = _problem(str(error))
+            self._message.value = problem(str(error))
             return str(error)
         return ""
 
@@ -136,18 +142,10 @@ class SettingsForm(ipywidgets.VBox):
         return bundle
 
 
-def _hint(text: str) -> str:
-    return f"<span style='opacity:.7'>{html.escape(text)}</span>"
-
-
-def _problem(sentence: str) -> str:
-    return f"<span role='alert' style='color:{_RED}'>{html.escape(sentence)}</span>"
-
-
 def _widget(kind: Any, value: Any) -> ipywidgets.Widget:
     """A field for a setting of that type. Numbers are typed as text, so that `5e-3` and nothing both go."""
     if kind is bool:
-        return ipywidgets.Checkbox(value=value, indent=False, **_LAYOUT)
+        return ipywidgets.Checkbox(value=value, **_LAYOUT)
     if get_origin(kind) is Literal:
         return ipywidgets.Dropdown(options=get_args(kind), value=value, **_LAYOUT)
     if kind == list[str]:

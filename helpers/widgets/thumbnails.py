@@ -26,11 +26,11 @@ def fade_outside(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Im
     return faded
 
 
-def as_html(image: Image.Image, alt: str) -> str:
-    """An `<img>` that fills a square of `SIDE` pixels as far as its shape allows."""
+def as_html(image: Image.Image, alt: str, side: int = SIDE) -> str:
+    """An `<img>` that fills a square of `side` pixels as far as its shape allows."""
     data = base64.b64encode(as_png(image)).decode()
-    sharp = "image-rendering:pixelated;" * (2 * max(image.size) <= SIDE)  # as the miniature's pictures
-    style = f"width:{SIDE}px;height:{SIDE}px;object-fit:contain;{sharp}"
+    sharp = "image-rendering:pixelated;" * (2 * max(image.size) <= side)  # as the miniature's pictures
+    style = f"width:{side}px;height:{side}px;object-fit:contain;{sharp}"
     return f'<img style="{style}" alt="{html.escape(alt)}" src="data:image/png;base64,{data}">'
 
 

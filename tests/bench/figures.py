@@ -2,10 +2,21 @@
 
 import math
 from collections.abc import Callable
-from statistics import median
+from statistics import mean, median, stdev
 from typing import Any
 
-from .plan import OWN_RATE, OWN_STEPS, SCORED_SEEDS, SEEDS, WORD_COUNTS, our_run, seeds_of, their_run
+from .plan import (
+    OWN_RATE,
+    OWN_STEPS,
+    SCORED_SEEDS,
+    SEEDS,
+    WORD_COUNTS,
+    alone,
+    our_run,
+    seeds_of,
+    their_run,
+    together,
+)
 from .readings import (
     Measurements,
     best_rate,
@@ -46,6 +57,22 @@ def scores(found: Measurements) -> dict[str, dict[str, float]]:
             runs = [their_run(kind, rate, seed) for seed in SCORED_SEEDS]
             medians[name] = median_scores(found, runs, OWN_STEPS)
     return medians
+
+
+def many(found: Measurements) -> dict[str, Any]:
+    """Words learned beside others against five runs of one alone, by their gain in the shared loss.
+
+    By the number of words in a run: how many of them are `within_two` standard deviations of the five
+    runs' mean, and how many deviations the `farthest` is away from it.
+    """
+    gains = [found[alone(seed)]["gains"][0] for seed in SEEDS]
+    middle, deviation = mean(gains), stdev(gains)
+    result: dict[str, Any] = {"alone": {"mean": round(middle, 6), "deviation": round(deviation, 6)}}
+    for count in WORD_COUNTS[1:]:
+        away = [abs(gain - middle) / deviation for gain in found[together(count)]["gains"]]
+        within = sum(distance <= 2 for distance in away)
+        result[str(count)] = {"within_two": within, "farthest": round(max(away), 2)}
+    return result
 
 
 def _summary(found: Measurements, runs: list) -> dict[str, Any]:
@@ -131,8 +158,9 @@ _FIGURES: dict[str, Callable[[Measurements], Any]] = {
     "sd15_step_ratio_equal_precision": _step_ratio("sd15/steps", "ours"),
     "sd15_step_ratio_bf16": _step_ratio("sd15/steps", "ours_bf16"),
     "seconds_per_concept": lambda found: {
-        str(count): found[f"many/{count}"]["seconds_per_concept"] for count in WORD_COUNTS
+        str(count): found[together(count)]["seconds_per_concept"] for count in WORD_COUNTS
     },
+    "many": many,
     "extra_training_bytes": lambda found: found["memory/sd15/ours"]["extra_bytes"],
     "whole_table_training_bytes": lambda found: found["memory/sd15/source"]["extra_bytes"],
 }

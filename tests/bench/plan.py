@@ -62,6 +62,16 @@ class Run:
         return step < self.steps or (step < self.at_most and not reached)
 
 
+def alone(seed: int) -> str:
+    """In the ledger, the name of a short run of one word."""
+    return f"many/alone/{seed}"
+
+
+def together(count: int) -> str:
+    """In the ledger, the name of a short run of many words."""
+    return f"many/{count}"
+
+
 def seeds_of(kind: str) -> range:
     """The seeds of a rival whose medians are reported."""
     return SEEDS if kind == "source" else DIFFUSERS_SEEDS

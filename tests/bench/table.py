@@ -6,7 +6,7 @@ from typing import Any
 
 from helpers.places import repository_folder
 
-from .plan import OWN_STEPS, WORD_COUNTS
+from .plan import OWN_STEPS, SEEDS, WORD_COUNTS, together
 
 _PLACE = re.compile(r"(?<=<!-- bench -->\n).*?(?=<!-- /bench -->)", re.DOTALL)
 
@@ -48,9 +48,21 @@ def _many_note(content: dict[str, Any]) -> list[str]:
     seconds = content["seconds_per_concept"]
     if seconds is None:
         return []
-    steps = content["measurements"][f"many/{WORD_COUNTS[0]}"]["steps"]
+    steps = content["measurements"][together(WORD_COUNTS[0])]["steps"]
     costs = ", ".join(f"{cost:.1f} s a word for {count}" for count, cost in seconds.items())
-    return [f"\nSeveral words in one run of {steps} steps take, everything counted: {costs}.\n"]
+    note = f"\nSeveral words in one run of {steps} steps take, everything counted: {costs}."
+    return [f"{note}{_as_well_as_alone(content)}\n"]
+
+
+def _as_well_as_alone(content: dict[str, Any]) -> str:
+    many = content["many"]
+    if many is None:
+        return ""
+    within = ", ".join(f"{many[str(count)]['within_two']} of {count}" for count in WORD_COUNTS[1:])
+    return (
+        f" Their gain in the fixed loss is within two standard deviations of {len(SEEDS)} runs alone for "
+        f"{within} words."
+    )
 
 
 def _step_rows(content: dict[str, Any]) -> list[tuple[str, ...]]:

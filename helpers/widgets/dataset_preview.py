@@ -1,0 +1,160 @@
+"""What the network will see, with sliders over pictures and sentences, and a field for own captions."""
+
+import base64
+import contextlib
+import html
+
+import ipywidgets
+
+from ..captions import caption_path, write_captions
+from ..concept import Concept
+from ..errors import UserError
+from ..grid import image_grid
+from ..images import image_path
+from ..preview import Example, Preview
+from ..sameness import warnings_of
+from ..tokens import coloured_pieces
+from .marks import RED, hint, problem
+from .thumbnails import as_html, as_png
+
+_SIDE = 224  # pixels on the page
+_STILL = 160
+_WIDE = {"width": "min(100%, 560px)"}
+_STYLE = {"description_width": "90px"}
+_CAPTIONS = "Sentences for this picture alone, one a line, with {} for your word. They are kept as you type."
+_ABOUT = {
+    "Picture": "Which picture",
+    "Sentence": "Which of the sentences that training may say of it",
+    "Crop": "Which of the random crops",
+}
+
+
+class DatasetPreview(ipywidgets.VBox):
+    """Any picture of a concept with any sentence that training may say of it, mirrored or not.
+
+    Captions go into `images/` as they are typed; one that can't be used is marked, and the file keeps what
+    it had. Where a widget can't live, it is a still picture of some examples.
+
+    Raises:
+        UserError: the concept has no pictures, one is damaged, or its base model can't be read.
+    """
+
+    def __init__(self, concept: Concept):
+        self._preview, self._concept, self._filling = Preview(concept), concept, False
+        self.picture = _slider(ipywidgets.SelectionSlider, "Picture", options=self._preview.names)
+        self.sentence = _slider(ipywidgets.IntSlider, "Sentence", value=1, min=1, max=1)
+        self.crop = _slider(ipywidgets.IntSlider, "Crop", value=0, max=99)
+        self.flipped = _flip_box(self._preview.flips())
+        self.captions = _captions_field()
+        self.shown, self.kept = ipywidgets.HTML(), ipywidgets.HTML()
+        crop = [self.crop] if concept.training.random_crop else []
+        notes = ipywidgets.HTML(_warnings(warnings_of(concept)))
+        super().__init__(
+            [notes, self.picture, self.sentence, self.flipped, *crop, self.shown, self.captions, self.kept]
+        )
+        self.picture.observe(self._turn, "value")
+        self.captions.observe(self._typed, "value")
+        for control in (self.sentence, self.flipped, self.crop):
+            control.observe(self._show, "value")
+        self._turn()
+
+    def _turn(self, _change=None) -> None:
+        """To another picture, with the captions that it has on disk."""
+        path = caption_path(image_path(self._concept, self.picture.value))
+        text = path.read_text(encoding="utf-8-sig", errors="replace") if path.is_file() else ""
+        self._filling = True
+        self.captions.value = text.rstrip("\n")
+        self._filling = False
+        self._mark(self._count())
+
+    def _typed(self, change) -> None:
+        if self._filling:
+            return
+        why = ""
+        try:
+            write_captions(self._concept, self.picture.value, change["new"])
+        except UserError as error:
+            why = f"{error} Until then nothing is changed."
+        self._mark(self._count() or why)
+
+    def _count(self) -> str:
+        """Set the slider to the number of sentences; why there are none, if so."""
+        try:
+            sentences = self._preview.sentences(self.picture.value)
+        except UserError as error:
+            return str(error)
+        self.sentence.max = len(sentences)
+        self._show()
+        return ""
+
+    def _mark(self, why: str) -> None:
+        path = caption_path(image_path(self._concept, self.picture.value))
+        is_kept = f"Kept in images/{path.name}." if path.is_file() else _CAPTIONS
+        self.kept.value = problem(why) if why else hint(is_kept)
+        self.captions.layout.border = f"1px solid {RED}" if why else ""
+
+    def _show(self, _change=None) -> None:
+        with contextlib.suppress(UserError):  # its sentence stands below the captions
+            sentences = self._preview.sentences(self.picture.value)
+            template = sentences[min(self.sentence.value, len(sentences)) - 1]
+            shown = self._preview.example(self.picture.value, template, self.flipped.value, self.crop.value)
+            self.shown.value = _as_html(shown, self.flipped.value)
+
+    def _repr_mimebundle_(self, **kwargs):
+        """The widget, and beside it a still picture for pages that have no kernel."""
+        bundle = super()._repr_mimebundle_(**kwargs)
+        with contextlib.suppress(UserError):  # as above: a caption can't be used
+            examples = [self._first(name) for name in self._preview.names]
+            sentences = [one.sentence for one in examples]
+            sheet = image_grid([one.image for one in examples], 5, sentences, cell=_STILL)
+            bundle["image/png"] = base64.b64encode(as_png(sheet)).decode()
+        return bundle
+
+    def _first(self, name: str) -> Example:
+        return self._preview.example(name, self._preview.sentences(name)[0], self._preview.flips()[0])
+
+
+def _slider(kind: type, name: str, **settings) -> ipywidgets.Widget:
+    return kind(description=name, tooltip=_ABOUT[name], style=_STYLE, layout=_WIDE, **settings)
+
+
+def _flip_box(flips: tuple[bool, ...]) -> ipywidgets.Checkbox:
+    only_one = len(flips) == 1
+    about = "As training mirrors it, by flip_probability"
+    return ipywidgets.Checkbox(
+        flips[0], description="mirrored", tooltip=about, indent=False, disabled=only_one
+    )
+
+
+def _captions_field() -> ipywidgets.Textarea:
+    example = "a photo of {} on a red table"
+    return ipywidgets.Textarea(
+        description="Captions", placeholder=example, tooltip=_CAPTIONS, rows=3, style=_STYLE, layout=_WIDE
+    )
+
+
+def _as_html(shown: Example, flipped: bool) -> str:
+    width, height = shown.image.size
+    sees = f"The network sees {width} x {height} pixels" + ", mirrored" * flipped
+    figures = [
+        _figure(shown.original, f"Picture {shown.picture}", shown.picture),
+        _figure(shown.image, f"{shown.picture} as the network sees it{', mirrored' * flipped}", sees),
+    ]
+    cut = f"The model reads no further: “{shown.cut_off}” is cut off." if shown.cut_off else ""
+    return (
+        f'<div style="display:flex;flex-wrap:wrap;gap:12px">{"".join(figures)}</div>'
+        f'<p style="margin:6px 0"><b>{html.escape(shown.sentence)}</b></p>'
+        f'<div style="line-height:2">{coloured_pieces(shown.tokens)}</div>{problem(cut) if cut else ""}'
+    )
+
+
+def _figure(image, alt: str, caption: str) -> str:
+    return (
+        f'<figure style="margin:0"><figcaption>{html.escape(caption)}</figcaption>'
+        f"{as_html(image, alt, _SIDE)}</figure>"
+    )
+
+
+def _warnings(sentences: list[str]) -> str:
+    lines = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in sentences)
+    return f'<ul role="status" style="max-width:75ch;line-height:1.4">{lines}</ul>' if lines else ""

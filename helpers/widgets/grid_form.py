@@ -1,0 +1,280 @@
+"""Draw with a learned word: a prompt, its settings, and a grid over any two of them."""
+
+import base64
+import contextlib
+import hashlib
+import html
+from collections.abc import Callable
+from typing import Any
+
+import ipywidgets
+from tqdm.notebook import tqdm_notebook
+from traitlets import TraitError
+
+from ..concept import Concept
+from ..contact_sheets import a_few_steps
+from ..errors import UserError
+from ..example_prompts import examples_for
+from ..grid_plan import RESULT, Axis, GridPlan
+from ..inference import SCHEDULERS, check_settings
+from ..png_settings import Picture
+from ..training.result import saved_steps
+from ..xy_grid import Sheet, check_same_word, draw_plan, make_plan
+from .axis_field import AxisField
+from .chosen_picture import ChosenPicture
+from .picture_buttons import PictureButtons
+from .saved_sheets import SavedSheets
+
+_RED = "var(--jp-error-color1, #d32f2f)"
+_ROW = {"flex_flow": "row wrap"}
+_WIDE = {"layout": {"width": "min(900px, 98%)"}, "style": {"description_width": "110px"}}
+_NARROW = {"layout": {"width": "290px"}, "style": {"description_width": "110px"}}
+_BESIDE_FIELDS = {"margin": "0 0 4px 114px"}
+_HELP = {
+    "prompt": "What to draw; (word:1.3) makes a word count for more, (word:0.7) for less",
+    "negative_prompt": "What the picture moves away from",
+    "seed": "Where the random numbers start: the same seed, the same picture",
+    "guidance": "How much the prompt counts; 1: no more than it does by itself",
+    "steps": "In how many steps the noise is taken away",
+    "scheduler": "The rule by which it is taken away",
+    "weight": "How much your word counts in the prompt, 0 to 2; 1: as any other",
+    "training_step": "The word as training kept it at that step",
+}
+_KEPT = ("size", "batch_size", "columns")  # of a plan, though the form has no fields for them
+
+
+class GridForm(ipywidgets.VBox):
+    """A form for `xy_grid`. What it draws is saved into `grids/yours/` at once.
+
+    A picture that is pressed shows what it was made with; a saved grid can be reopened. On a page without
+    a kernel the form is the last grid, or the line of Python that draws the same.
+    """
+
+    def __init__(self, pipeline: Any, concept: Concept, prompt: str, **settings):
+        """Show the form with `prompt` in it; `settings` are more of `xy_grid`'s."""
+        self._pipeline, self._concept = pipeline, concept
+        self.sheet: Sheet | None = None
+        self.fields = _fields(concept)
+        self.x, self.y = AxisField("X", self._beginning), AxisField("Y", self._beginning)
+        self.draw = ipywidgets.Button(description="Draw", button_style="primary", tooltip="Draw the grid")
+        self.draw.on_click(lambda _: self._do(self._draw))
+        self._progress, self._message = ipywidgets.VBox(), ipywidgets.HTML()
+        self.pictures, self.chosen = PictureButtons(self._choose), ChosenPicture(self._use)
+        self.saved = SavedSheets(concept, self._reopen)
+        seen = ipywidgets.HBox([self.pictures, self.chosen], layout=_ROW | {"align_items": "flex-start"})
+        state = ipywidgets.VBox([self._progress, self._message])
+        super().__init__([*self._rows(), self.x, self.y, self.draw, state, seen, self.saved])
+        self.fill(make_plan(pipeline, ("seed", range(4)), prompt=prompt, **settings))
+        self._watch()
+
+    @property
+    def plan(self) -> GridPlan:
+        """What the form asks for.
+
+        Raises:
+            UserError: an axis can't be read.
+        """
+        x, y = self.x.read(), self.y.read()
+        values = {name: field.value for name, field in self.fields.items()}
+        if values["training_step"] == RESULT:
+            values["training_step"] = None
+        if x is None:  # one column, or the seeds as they are
+            x, y = (y, None) if y and y.name == "seed" else (Axis.make("seed", [values["seed"]]), y)
+        pairs = [(axis.name, axis.values) if axis else None for axis in (x, y)]
+        return make_plan(self._pipeline, *pairs, **self._kept, **values)
+
+    def fill(self, plan: GridPlan) -> None:
+        """Put the form back to a plan; what it has no choice for stays as it is."""
+        self._filling = True
+        for name, field in self.fields.items():
+            with contextlib.suppress(TraitError):
+                value = getattr(plan, name)
+                field.value = RESULT if value is None else value  # a list can't hold None
+        self.x.fill(plan.x)
+        self.y.fill(plan.y)
+        self._filling = False
+        self._kept = {name: getattr(plan, name) for name in _KEPT}
+        self._mark()
+
+    def _rows(self) -> list[ipywidgets.Widget]:
+        word = self._concept.placeholder_token
+        prompt, negative, *others = self.fields.values()
+        buttons = [
+            self._puts(word, prompt, "the prompt"),
+            self._puts(f"({word}:1.3)", prompt, "the prompt"),
+            self._puts(word, negative, "the negative prompt"),
+        ]
+        return [
+            prompt,
+            ipywidgets.HBox(buttons[:2], layout=_BESIDE_FIELDS),
+            negative,
+            ipywidgets.HBox(buttons[2:], layout=_BESIDE_FIELDS),
+            ipywidgets.HBox(others, layout=_ROW),
+        ]
+
+    def _puts(self, words: str, field: ipywidgets.Textarea, where: str) -> ipywidgets.Button:
+        button = ipywidgets.Button(description=f"+ {words}", layout={"width": "auto"})
+        button.tooltip = f"Put {words} at the end of {where}"
+        button.on_click(lambda _: setattr(field, "value", f"{field.value} {words}".strip()))
+        return button
+
+    def _watch(self) -> None:
+        """Say at once what can't be used, and mark the field that it stands in."""
+        for name in ("prompt", "negative_prompt"):
+            self.fields[name].observe(self._typed, "value")
+        for axis in (self.x, self.y):
+            axis.choice.observe(self._laid_out_anew, "value")
+            axis.values.observe(self._laid_out_anew, "value")
+
+    def _laid_out_anew(self, change) -> None:
+        if not self._filling:
+            self._kept["columns"] = None
+            self._typed(change)
+
+    def _typed(self, _change) -> None:
+        if not self._filling:
+            self._do(self._check)
+            self._mark()
+
+    def _mark(self) -> None:
+        """A setting that differs along an axis has its values there; what can't be read has a red border."""
+        for name, field in self.fields.items():
+            field.disabled = name in (self.x.name, self.y.name)
+        for name in ("prompt", "negative_prompt"):
+            words = self.fields[name].value.replace("{}", self._concept.placeholder_token)
+            _border(self.fields[name], lambda words=words: check_settings(self._pipeline, [words]))
+        for axis in (self.x, self.y):
+            _border(axis.values, axis.read)
+
+    def _beginning(self, name: str) -> Axis:
+        """Values for an axis that was just chosen."""
+        examples = examples_for(self._concept)
+        values = {
+            "seed": range(4),
+            "prompt": [self.fields["prompt"].value, *examples.scenes[:2]],
+            "negative_prompt": ["", "a photo"],
+            "guidance": [1, 2, 4, 8],
+            "steps": [5, 10, 25],
+            "scheduler": SCHEDULERS,
+            "weight": [0.5, 1, 1.5],
+            "training_step": [*a_few_steps(self._concept, 3), None],
+            "word": [self._concept.initializer_token, self._concept.placeholder_token],
+        }
+        return Axis.make(name, values[name])
+
+    def _check(self) -> str:
+        for cell in self.plan.cells():
+            check_settings(self._pipeline, [cell.prompt], [cell.seed], **cell.shared)
+        return ""
+
+    def _draw(self) -> str:
+        plan, said = self.plan, []
+        steps = sum(cell.steps for cell in plan.cells())
+        self.draw.disabled = True
+        try:
+            with tqdm_notebook(total=steps, desc="Drawing", unit=" steps", display=False, leave=False) as bar:
+                self._progress.children = [bar.container]
+                self.sheet = draw_plan(
+                    self._pipeline, plan, self._concept, _name(plan), bar=bar, say=said.append
+                )
+        finally:
+            self._progress.children = []
+            self.draw.disabled = False
+        path = self.sheet.save(self._concept)
+        self.saved.refresh()
+        self._show(self.sheet)
+        return " ".join([f"Saved: {path.relative_to(self._concept.folder.parent).as_posix()}.", *said])
+
+    def _show(self, sheet: Sheet) -> None:
+        self.chosen.clear()
+        plan, images = sheet.plan, [picture.image for picture in sheet.pictures]
+        if plan.columns and not plan.y:
+            rows, columns = [""] * -(-len(images) // plan.columns), [""] * plan.columns
+        else:
+            rows, columns = plan.y.labels if plan.y else [""], plan.x.labels
+        self.pictures.show(images, plan.labels, rows, columns)
+
+    def _choose(self, number: int) -> None:
+        self.chosen.show(self.sheet.pictures[number], self.sheet.plan.labels[number])
+
+    def _use(self, picture: Picture) -> None:
+        """Put one picture's settings into the form; a weight of the word is in its prompt."""
+        settings = picture.settings
+        own = {name: getattr(settings, name) for name in _HELP if name != "weight"}
+        axes = {"x": Axis.make("seed", [settings.seed]), "y": None, "columns": None}
+        self._do(lambda: self._reopened(self.sheet.plan.model_copy(update=own | axes | {"weight": 1.0})))
+
+    def _reopen(self, read: Callable[[], GridPlan]) -> None:
+        self._do(lambda: self._reopened(read()))
+
+    def _reopened(self, plan: GridPlan) -> str:
+        self.fill(plan)
+        check_same_word(self._pipeline, self._concept, plan)
+        return "Now Draw makes the same again, or change something first."
+
+    def _do(self, action: Callable[[], str]) -> str:
+        """A callback has nowhere to show an error but the widget itself; the error is returned, too."""
+        try:
+            self._message.value = f'<div role="status">{html.escape(action())}</div>'
+        except UserError as error:
+            self._message.value = f'<div role="alert" style="color:{_RED}">{html.escape(str(error))}</div>'
+            return str(error)
+        except KeyboardInterrupt:
+            self._message.value = '<div role="status">Stopped: nothing was saved.</div>'
+        return ""
+
+    def _repr_mimebundle_(self, **kwargs):
+        """The widget, and beside it what a page without a kernel shows."""
+        bundle = super()._repr_mimebundle_(**kwargs)
+        bundle["text/html"] = f"<pre>{html.escape(_as_code(self.plan))}</pre>"
+        if self.sheet:
+            bundle["image/jpeg"] = base64.b64encode(self.sheet._repr_jpeg_()).decode()
+        return bundle
+
+
+def _border(field: ipywidgets.Widget, check: Callable[[], Any]) -> None:
+    try:
+        check()
+        field.layout.border = ""
+    except UserError:
+        field.layout.border = f"1px solid {_RED}"
+
+
+def _fields(concept: Concept) -> dict[str, ipywidgets.Widget]:
+    """A field for each setting that all pictures share, the two prompts first."""
+    steps = [("the result", RESULT), *((f"step {step}", step) for step in saved_steps(concept))]
+    text = {"rows": 2, "continuous_update": False} | _WIDE
+    fields = {
+        "prompt": ipywidgets.Textarea(description="Prompt", **text),
+        "negative_prompt": ipywidgets.Textarea(description="Negative prompt", **text),
+        "seed": ipywidgets.IntText(description="Seed", **_NARROW),
+        "guidance": ipywidgets.FloatText(description="Guidance", step=0.5, **_NARROW),
+        "steps": ipywidgets.IntText(description="Steps", **_NARROW),
+        "scheduler": ipywidgets.Dropdown(options=list(SCHEDULERS), description="Scheduler", **_NARROW),
+        "weight": ipywidgets.FloatText(description="Weight", step=0.1, **_NARROW),
+        "training_step": ipywidgets.Dropdown(options=steps, description="Training step", **_NARROW),
+    }
+    for name, field in fields.items():
+        field.tooltip = _HELP[name]
+    return fields
+
+
+def _name(plan: GridPlan) -> str:
+    """The same grid keeps one file, another gets its own."""
+    asked = plan.model_copy(update={"rows": {}}).model_dump_json()
+    return f"yours/{plan.title}-{hashlib.sha256(asked.encode()).hexdigest()[:8]}"
+
+
+def _as_code(plan: GridPlan) -> str:
+    """The same without a form."""
+    settings = {
+        name: getattr(plan, name)
+        for name in (*_HELP, "size")
+        if name not in {axis.name for axis in plan.axes}
+    }
+    given = "".join(f"    {name}={value!r},\n" for name, value in settings.items())
+    axes = "".join(
+        f"    {side}={(axis.name, list(axis.values))!r},\n"
+        for side, axis in zip("xy", plan.axes, strict=False)
+    )
+    return f"xy_grid(\n    pipeline,\n    concept,\n{axes}{given})"
