@@ -1,7 +1,8 @@
 """`make all-in-one`: one notebook out of the six, for a cloud where each would open on a machine of its own.
 
 The six are joined as they are, without outputs. What each of them repeats is there once: the cells
-that find `helpers` and the folder of concepts, and a parameter that an earlier notebook has.
+that find `helpers` and the folder of concepts. All parameters stand in the first one's cell, since
+papermill puts its values after that cell and no other.
 `notebooks/all_in_one.ipynb` is never edited by hand: a test holds it in step with the six.
 """
 
@@ -17,7 +18,8 @@ _INTRODUCTION = """\
 # All in one
 
 This notebook is the six notebooks of the series, one after the other. Use it on a cloud where every notebook
-opens on a machine of its own. It is generated: change the six, then `make all-in-one`."""
+opens on a machine of its own. All values that you can change stand in one cell near the top; the chapters say
+what they mean. It is generated: change the six, then `make all-in-one`."""
 
 _BEFORE_THE_CLONE = """\
 This brings the code here and installs what it needs. Then restart the kernel and run this cell again. Until
@@ -37,13 +39,17 @@ def joined() -> nbformat.NotebookNode:
         nbformat.v4.new_markdown_cell(_INTRODUCTION, id="introduction"),
         *_clone_cells(places.REPOSITORY_ADDRESS),
     ]
+    parameters = _parameters(parts)
     seen = set()
     for number, part in enumerate(parts, start=1):
         for cell in part.cells:
-            source = _unseen(cell, common, seen)
-            if source:
+            is_new = _is_new(cell, common, seen)
+            source = cell.source
+            if is_parameters(cell):
+                source, parameters = "\n".join(parameters.values()), {}
+            if is_new and source:
                 cells.append(_plain(cell, source, f"{number}-{cell.id}"))
-            elif cells[-1].cell_type == "markdown" and not cells[-1].source.startswith("# "):
+            elif not is_new and cells[-1].cell_type == "markdown" and not cells[-1].source.startswith("# "):
                 cells.pop()  # the prose that led to what is not repeated
     return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": parts[0].metadata.kernelspec})
 
@@ -84,16 +90,23 @@ def _code(notebook: nbformat.NotebookNode) -> set[str]:
     return {cell.source for cell in notebook.cells if cell.cell_type == "code"}
 
 
-def _unseen(cell: nbformat.NotebookNode, common: set[str], seen: set[str]) -> str:
-    """The cell's source without what is in `seen` of parameters and `common` cells; updates `seen`."""
-    if is_parameters(cell):
-        new = {name: line for name, line in _assignments(cell.source) if name not in seen}
-        seen |= set(new)
-        return "\n".join(new.values())
-    if cell.source in common and cell.source in seen:
-        return ""
-    seen.add(cell.source)
-    return cell.source
+def _parameters(parts: list[nbformat.NotebookNode]) -> dict[str, str]:
+    """The lines of every parameter, by its name, as the first notebook that has it gives them."""
+    cells = [cell for part in parts for cell in part.cells if is_parameters(cell)]
+    found = {}
+    for name, lines in (pair for cell in cells for pair in _assignments(cell.source)):
+        found.setdefault(name, lines)
+    return found
+
+
+def _is_new(cell: nbformat.NotebookNode, common: set[str], seen: set[str]) -> bool:
+    """Whether the cell says what no cell before it did; adds to `seen` what it says."""
+    if not is_parameters(cell) and cell.source not in common:
+        return True
+    says = {name for name, _ in _assignments(cell.source)} if is_parameters(cell) else {cell.source}
+    is_new = not says <= seen
+    seen |= says
+    return is_new
 
 
 def _assignments(source: str) -> list[tuple[str, str]]:

@@ -49,7 +49,7 @@ def two_notebooks(concepts, tmp_path, monkeypatch):
     parameters = {"metadata": {"tags": ["parameters"]}}
     code = {
         "1_first.ipynb": [new_code_cell('CONCEPT = "other"\nBASE_MODEL = None', **parameters), FIRST],
-        "2_second.ipynb": [new_code_cell('CONCEPT = "other"  # yours', **parameters), SECOND],
+        "2_second.ipynb": [new_code_cell('CONCEPT = "other"  # yours\nSTEPS = 3', **parameters), SECOND],
         "0_start.ipynb": [new_code_cell('CONCEPT = "other"', **parameters), ZEROTH],
     }
     paths = []
@@ -211,9 +211,13 @@ def test_the_joined_notebook_has_everything_once(two_notebooks):
     sources = [cell.source for cell in joined.cells]
     assert sources.count(BOOTSTRAP) == 1
     assert sources.index(BOOTSTRAP) < sources.index(FIRST.strip()) < sources.index(SECOND.strip())
-    assert sources.count("# Title") == 2 and sources.count("What you can change") == 1
+    assert sources.count("# Title") == sources.count("What you can change") == 2
     (parameters,) = [cell.source for cell in joined.cells if all_in_one.is_parameters(cell)]
-    assert parameters == 'CONCEPT = "other"\nBASE_MODEL = None'
+    assert parameters == 'CONCEPT = "other"\nBASE_MODEL = None\nSTEPS = 3'
+    second = nbformat.read(two_notebooks[1], as_version=4)
+    second.cells[3].source = 'CONCEPT = "other"'
+    nbformat.write(second, two_notebooks[1])
+    assert [cell.source for cell in all_in_one.joined().cells].count("What you can change") == 1
 
 
 def test_the_joined_notebook_clones_an_address_that_is_there(two_notebooks, monkeypatch):
