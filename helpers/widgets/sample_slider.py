@@ -48,9 +48,8 @@ class SampleSlider(ipywidgets.VBox):
             self.stack.selected_index = None
         self.stack.children = list(self._made.values())
         self._filling = True
-        with self.slider.hold_sync():
-            self.slider.options = steps or [0]
-            self.slider.index = max(index, 0)
+        self.slider.options = steps or [0]  # sent apart from the index: a page that gets both keeps its own
+        self.slider.index = max(index, 0)
         self._filling = False
         self.slider.layout.visibility = "visible" if len(steps) > 1 else "hidden"
         self._turn()
