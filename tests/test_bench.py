@@ -8,7 +8,7 @@ import torch
 
 from helpers.training.processes import Processes
 from helpers.training.result import load_rows
-from tests.bench import many, runs, setting, table
+from tests.bench import runs, setting, table
 from tests.bench.figures import figures
 from tests.bench.ledger import Ledger
 from tests.bench.ours import BareOurs
@@ -216,12 +216,6 @@ def test_words_learned_together_are_compared_with_runs_alone():
     content = {**values, "measurements": found, "machine": MACHINE, "reasons": {}}
     assert "9.0 s a word for 1, 6.0 s a word for 4, 5.0 s a word for 16." in table.section(content)
     assert "for 4 of 4, 15 of 16 words" in table.section(content)
-
-
-def test_words_of_the_same_seed_gain_the_same_alone_and_together(folder):
-    one, two = many.teach([0], steps=4), many.teach([0, 1], steps=4)
-    assert one["gains"][0] == pytest.approx(two["gains"][0], abs=2e-5) and one["gains"][0] != 0
-    assert two["gains"][0] != two["gains"][1] and two["seconds_per_concept"] > 0
 
 
 def test_the_table_is_written_between_its_marks(tmp_path):

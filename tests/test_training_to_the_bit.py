@@ -1,4 +1,4 @@
-"""What must be the same to the bit: all that is frozen, and a run that was killed. What is encoded once."""
+"""What must be the same to the bit: all that is frozen, and a run that was killed. And what is cached."""
 
 import shutil
 import subprocess
@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from helpers import places
-from helpers.lean_diffusers import diffusers
 from helpers.tokens import LearnedRows
 from helpers.training import train
 from helpers.training.checkpoint import load_checkpoint
@@ -133,35 +132,6 @@ def test_every_other_row_weight_and_buffer_is_the_same_to_the_bit(family, grooty
         assert isinstance(look_up, LearnedRows)
         start = look_up.weight[tokenizer.convert_tokens_to_ids("toy</w>")]
         assert not torch.isclose(look_up.rows, start, atol=1e-5).all(dim=1).any()
-
-
-def encodings(concept, monkeypatch):
-    """How many pictures a run encodes."""
-    autoencoder, count = diffusers().AutoencoderKL, []
-    real = autoencoder.encode
-
-    def encode(self, pixels, *given, **named):
-        count.extend(pixels)
-        return real(self, pixels, *given, **named)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(autoencoder, "encode", encode)
-        train(concept, fresh=True, scorer=lambda concept, model: 0)
-    return len(count)
-
-
-def test_a_picture_and_its_mirror_image_are_encoded_once_however_long_the_run(
-    grooty, families, monkeypatch, capsys
-):
-    quick = on_model(grooty, families["sd1"], evaluate_every=9, checkpoint_every=9)
-    longer = quick.changed(training={"max_train_steps": 6})
-    assert encodings(quick, monkeypatch) == encodings(longer, monkeypatch) == 10
-    unmirrored = quick.changed(training={"flip_probability": 0})
-    assert encodings(unmirrored, monkeypatch) == 5
-    assert "5 pictures were encoded once" in capsys.readouterr().out
-    crops = [one.changed(training={"random_crop": True}) for one in (quick, longer)]
-    assert [encodings(one, monkeypatch) for one in crops] == [5 + 4 * 4, 5 + 6 * 4]
-    assert "encoded at each step" in capsys.readouterr().out
 
 
 def test_the_cache_holds_what_the_autoencoder_says_and_the_autoencoder_leaves(tiny, monkeypatch):
