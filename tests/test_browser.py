@@ -159,23 +159,6 @@ def test_a_training_is_stopped_survives_a_reload_and_goes_on(lab, page, lesson):
     page.screenshot(path=SHOTS / "training_ended.png")
 
 
-def test_without_subshells_the_kernels_interrupt_stops_and_saves(lab, page, lesson, work):
-    concept = lesson("runner")
-    with setting(work, KERNELS, {**PATIENT, "commsOverSubshells": "disabled"}):
-        start(lab, page, "train_runner")
-        _wait(lambda: len(read_log(concept.training_folder)) > 10, "no step was taken", page)
-        button(page, "Stop").click()  # waits in the queue until the cell has ended
-        page.get_by_role("menuitem", name="Kernel", exact=True).click()
-        page.get_by_role("menuitem", name="Interrupt Kernel", exact=True).click()
-        _wait(lambda: (concept.training_folder / "outcome.json").is_file(), "it goes on", page)
-        assert outcome(concept)["ended"] == "stopped" and concept.embeds_path.is_file()
-        page.get_by_text("It was stopped: run it again to go on.").first.wait_for()
-        end_after(concept, outcome(concept)["steps"] + 2)
-        button(page, "Resume").click()
-        page.get_by_text("It reached max_train_steps.").first.wait_for()
-        assert outcome(concept)["ended"] == "ceiling"
-
-
 def test_a_concept_is_renamed_deleted_and_brought_back_by_its_buttons(lab, page, lesson, concepts):
     lesson("tidy")
     run_all(lab, page, "0_start_here")
@@ -361,18 +344,6 @@ def cut_notebook(work, name, concept, last):
     path = work / "notebooks" / "cut.ipynb"
     nbformat.write(notebook, path)
     return path
-
-
-@contextlib.contextmanager
-def setting(work, name, values):
-    """A setting of JupyterLab for as long as the block lasts; a page reads it when it is opened."""
-    path = _setting_path(work, name)
-    before = path.read_text()
-    _write_setting(work, name, values)
-    try:
-        yield
-    finally:
-        path.write_text(before)
 
 
 def _setting_path(work, name):
