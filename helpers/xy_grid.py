@@ -11,6 +11,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from .concept import Concept
+from .described import picture_bundle
 from .embeddings import read_rows
 from .errors import UserError
 from .grid import image_grid
@@ -59,10 +60,29 @@ class Sheet:
             save_picture(picture, folder)
         return write_png(self.image, folder.with_suffix(".png"), {_CHUNK: self.plan.model_dump_json()})
 
-    def _repr_jpeg_(self) -> bytes:
+    @property
+    def alt(self) -> str:
+        """What the sheet shows, in words."""
+        axes = [
+            f"{axis.name.replace('_', ' ')} in {place}"
+            for axis, place in self._axes()
+            if len(axis.values) > 1
+        ]
+        differ = f" that differ by {' and '.join(axes)}" if axes else ""
+        return f"{len(self.pictures)} pictures{differ}, for the prompt “{self.pictures[0].settings.prompt}”"
+
+    def _axes(self) -> list[tuple[Axis, str]]:
+        return [(axis, place) for axis, place in ((self.plan.x, "columns"), (self.plan.y, "rows")) if axis]
+
+    def as_jpeg(self) -> bytes:
+        """The file that a page shows."""
         packed = io.BytesIO()
         self.image.save(packed, format="JPEG", quality=85)
         return packed.getvalue()
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
+        """IPython's hook: the sheet with its text."""
+        return picture_bundle(self.as_jpeg(), "image/jpeg", self.alt)
 
 
 def xy_grid(

@@ -27,7 +27,7 @@ def cpu(monkeypatch, tmp_path):
 
     def pretend(features):
         (tmp_path / "cpuinfo").write_text(f"flags : fpu sse2 {features}\n")
-        monkeypatch.setattr(precision, "_CPU_INFO", tmp_path / "cpuinfo")
+        monkeypatch.setattr(precision, "CPU_INFO", tmp_path / "cpuinfo")
 
     return pretend
 

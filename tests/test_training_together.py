@@ -10,9 +10,14 @@ import pytest
 import torch
 
 from helpers import places
+from helpers.base_model import MINIATURE
 from helpers.training import train, train_many
+from helpers.training.learner import Learner
 from helpers.training.log import read_log, series
+from helpers.training.model import load_model
+from helpers.training.processes import Processes
 from helpers.training.result import load_rows
+from helpers.training.update import make_scaler, update
 
 # One update of the concept in this environment; each process writes what it saw.
 _ONE_UPDATE = """
@@ -35,6 +40,24 @@ _ONE_UPDATE = """
     with open(f"{sys.argv[1]}/{processes.index}.json", "w") as file:
         json.dump(seen, file)
     processes.close()
+"""
+
+# What notebook 4 does, in a script; each process writes which one it is.
+_LAUNCH = """
+    import sys
+    from pathlib import Path
+    from accelerate import notebook_launcher
+    from helpers.training import train
+    from helpers.training import many
+
+    class Noted(many.Processes):
+        def __init__(self):
+            super().__init__()
+            Path(sys.argv[1], f"process-{self.index}").write_text(f"{self.index} of {self.count}")
+
+    many.Processes = Noted
+    if __name__ == "__main__":
+        notebook_launcher(train, args=("grooty",), num_processes=2)
 """
 
 
@@ -104,6 +127,50 @@ def test_a_word_learned_beside_another_is_the_word_learned_alone(grooty):
         train(concept, fresh=True)
         assert torch.allclose(load_rows(concept.embeds_path)[0], beside, atol=1e-4)
     assert not torch.allclose(*rows, atol=1e-4)
+
+
+def test_a_word_among_five_has_the_gradient_that_it_has_alone(tiny):
+    """Five are more than one forward pass takes."""
+    # Random weights, as the tiny model has, magnify the rounding.
+    tiny = tiny.changed(base_model=MINIATURE, training={"resolution": None})
+    model, gradients = load_model(tiny, torch.device("cpu")), []
+    for turn in ("alone", "among"):
+        words = [
+            tiny.changed(placeholder_token=f"<{turn}-{number}>", training={"seed": number})
+            for number in range(5)
+        ]
+        learners = [Learner(word, model, Processes()) for word in words]
+        for together in [learners] if turn == "among" else [[learner] for learner in learners]:
+            gradients += _gradients_of_an_update(model, together)
+    for alone, among in zip(gradients[:5], gradients[5:], strict=True):
+        assert (among - alone).abs().max() < 2e-4 * alone.abs().max()
+    assert not torch.allclose(gradients[0], gradients[1])
+
+
+def _gradients_of_an_update(model, learners):
+    kept = []
+    for learner in learners:
+        rows = learner.parameters()[0]
+        learner.optimizer.step = lambda rows=rows: kept.append(rows.grad.clone())
+    update(model, learners, make_scaler(model), Processes())
+    return kept
+
+
+def test_notebook_launcher_starts_two_processes_on_one_batch(tiny, tmp_path):
+    tiny.save()
+    script = tmp_path / "launch.py"
+    script.write_text(textwrap.dedent(_LAUNCH))
+    printed = _launch([str(script), str(tmp_path)], processes=1)
+    assert sorted(path.read_text() for path in tmp_path.glob("process-*")) == ["0 of 2", "1 of 2"]
+    assert printed.count("grooty: It reached max_train_steps.") == 1
+    assert series(read_log(tiny.training_folder), "loss")[0] == [1, 2, 3, 4]
+
+
+def test_accelerate_launch_trains_the_folder(tiny):
+    tiny.save()
+    command = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1"]
+    printed = _launch([*command, "-m", "helpers.training", str(tiny.folder)], processes=1)
+    assert "grooty: 4 steps" in printed and tiny.embeds_path.is_file()
 
 
 def test_each_word_stops_by_itself(tiny):

@@ -228,7 +228,7 @@ class GridForm(ipywidgets.VBox):
         bundle = super()._repr_mimebundle_(**kwargs)
         bundle["text/html"] = f"<pre>{html.escape(_as_code(self.plan))}</pre>"
         if self.sheet:
-            bundle["image/jpeg"] = base64.b64encode(self.sheet._repr_jpeg_()).decode()
+            bundle["image/jpeg"] = base64.b64encode(self.sheet.as_jpeg()).decode()
         return bundle
 
 
