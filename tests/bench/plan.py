@@ -10,7 +10,7 @@ RATES = (5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2)
 OWN_RATE = RATES[0]  # the source's
 OWN_STEPS = 1000
 AT_MOST = 5000
-OUR_STEPS = 600
+OUR_STEPS = 400
 WORD_COUNTS = (1, 4, 16)
 LONG_SEED, LONG_STEPS = 99, 1200
 
@@ -55,7 +55,7 @@ class Run:
         """Whether the loss is measured here: often while it falls, seldom later."""
         if self.kind == "ours":
             return step % (5 if step <= 100 else 25) == 0
-        return step % (10 if step <= 200 else 50 if step <= OWN_STEPS else 200) == 0
+        return step % (10 if step <= 200 else 100 if step <= OWN_STEPS else 200) == 0
 
     def goes_on(self, step: int, loss: float, target: float | None) -> bool:
         reached = target is not None and loss <= target
