@@ -56,7 +56,7 @@ def test_the_pipeline_of_diffusers_opens_it_and_draws():
 
 def test_the_judge_reads_drawings_that_it_has_not_seen(judge):
     shares = accuracy(judge, *draw_for_judging(400, seed=77))
-    floors = dict.fromkeys(ATTRIBUTES, 0.95) | {"pattern": 0.92, "second_color": 0.88}
+    floors = dict.fromkeys(ATTRIBUTES, 0.97) | {"pattern": 0.95, "second_color": 0.93}  # of 400: +- 0.01
     assert {name: share for name, share in shares.items() if share < floors[name]} == {}
 
 
@@ -67,14 +67,32 @@ def test_the_judge_knows_grooty_from_its_pictures(judge, grooty_pictures):
     assert describe(toy) == "green striped brown tall toy with leaves and big eyes"
 
 
-def test_the_report_has_its_figures():
+def test_the_report_reaches_the_aims():
     report = json.loads((miniature_folder() / "report.json").read_text())
-    named = ("scene", "style", "color", "body", "ears", "eyes", "accessory")
-    assert all(0.4 < report["agreement"][name] <= 1 for name in named)
-    assert all(report["judge_accuracy"][name] > 0.9 for name in ATTRIBUTES)
-    assert report["vae_psnr_db"] > 24 and report["seconds_8_pictures_25_steps"] > 0
+    aims = {
+        "scene": 0.95,
+        "style": 0.95,
+        "color": 0.9,
+        "body": 0.9,
+        "ears": 0.8,
+        "eyes": 0.8,
+        "accessory": 0.8,
+    }
+    assert {name: share for name, share in report["agreement"].items() if share < aims.get(name, 0.8)} == {}
+    judged = {name: share for name, share in report["judge_accuracy"].items() if share < 0.98}
+    assert set(judged) <= {"second_color"}, "a pattern's colour is the one thing that it reads less surely"
+    assert report["vae_psnr_db"] >= 28 and report["seconds_8_pictures_25_steps"] > 0
     training = json.loads((miniature_folder() / "training.json").read_text())
     assert report["pictures_trained"] == sum(sitting["pictures"] for sitting in training["sittings"])
+
+
+def test_a_word_says_more_than_a_description():
+    """What `make held-out-scores` measured: three toys that were held out, three seeds each."""
+    scores = json.loads((miniature_folder() / "held_out_scores.json").read_text())["all"]
+    word, described = scores["word"], scores["description"]
+    assert word["identity"] >= 0.9 * described["identity"] and word["prompt"] >= 0.8
+    assert word["traits"]["feet"] > described["traits"]["feet"], "no sentence can name the feet"
+    assert word["identity"] > 2 * scores["initializer"]["identity"]
 
 
 def test_agreement_is_one_for_true_drawings(judge):
