@@ -4,9 +4,10 @@ CONCEPT ?= grooty
 BASE_MODEL ?=
 IMAGES ?=
 INITIALIZER ?=
+VECTORS ?=
 BASE_PYTHON ?= python3
 OLDEST := build/oldest
-export CONCEPT BASE_MODEL IMAGES INITIALIZER  # so that a path may hold a quote
+export CONCEPT BASE_MODEL IMAGES INITIALIZER VECTORS  # so that a path may hold a quote
 
 # `make run PYTHON=python` uses an environment of your own, as it is, and installs nothing.
 ifneq ($(origin PYTHON),command line)
@@ -22,10 +23,11 @@ help: ## list the commands
 
 run: $(RUNS) ## all six notebooks in order: make run CONCEPT=my_cat IMAGES=my_photos INITIALIZER=cat BASE_MODEL=...
 	@$(PYTHON) -m helpers.run --concept "$$CONCEPT" --base-model "$$BASE_MODEL" \
-	    --images "$$IMAGES" --initializer "$$INITIALIZER"
+	    --images "$$IMAGES" --initializer "$$INITIALIZER" $(if $(VECTORS),--vectors "$$VECTORS")
 
 lab: $(RUNS) ## open JupyterLab on the first notebook
-	$(PYTHON) -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/1_download_images.ipynb
+	$(PYTHON) -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) --ServerApp.root_dir=. \
+	    --LabApp.default_url=/lab/tree/notebooks/1_download_images.ipynb
 
 test: $(TESTS) ## every notebook in a fresh kernel, and the unit tests
 	$(PYTHON) -m pytest

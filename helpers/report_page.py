@@ -26,7 +26,14 @@ _GRIDS = {
     "prompt": "One prompt, another seed for each picture.",
     "steps_by_prompts": "A row for each training step that was kept, the last one for the result.",
     "styles": "The word in other styles.",
+    "weights": "A column for each weight of the word: how much it counts beside the rest of the prompt.",
 }
+
+_SCORES = """<p>A judge, a small network that reads toys, looked at {pictures} pictures in scenes and styles
+that the word was never taught with. Identity is the mean share of traits that are the toy's own, prompt the share
+of scenes and styles that came out. The last column is the fullest description that the model's captions
+know: one would have to know each of its words, and none of them names the feet.</p>
+"""
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -119,7 +126,7 @@ def _scores(concept: Concept) -> str:
     columns = {name: _shares(scores[name]) for name in ("word", "initializer", "description")}
     rows = [(name, *(f"{shares[name]:.2f}" for shares in columns.values())) for name in columns["word"]]
     said = [f"{name}: {words}" for name, words in scores["said"].items()]
-    return _table([("", *said), *rows])
+    return _SCORES.format(pictures=scores.get("pictures", "some")) + _table([("", *said), *rows])
 
 
 def _shares(score: dict) -> dict[str, float]:

@@ -99,6 +99,8 @@ def run_series(name: str, **parameters) -> Path:
         notebook.stem: run_notebook(notebook, concept_folder / "notebooks", given) for notebook in notebooks()
     }
     concept = Concept.load(name)
+    (concept.folder / "scores.json").unlink(missing_ok=True)  # an old one must not stand for this run
+    report_page.write_report(concept)  # to be looked at while the word is scored
     _score(concept)
     report = report_page.write_report(concept)
     for stem, duration in seconds.items():
@@ -107,10 +109,10 @@ def run_series(name: str, **parameters) -> Path:
 
 
 def _score(concept: Concept) -> None:
-    """Write scores.json where there is a judge for the word; an old one must not stand for this run."""
-    from .scores import score_word
+    """Write scores.json where there is a judge for the word."""
+    from .scores import PICTURES, score_word
 
-    (concept.folder / "scores.json").unlink(missing_ok=True)
+    print(f"Now the word is scored, on {PICTURES} pictures beside as many of what could be said without it.")
     try:
         score_word(concept)
     except UserError as sentence:
@@ -142,11 +144,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--base-model", help="miniature, a hub id, a folder or a file; found by looking")
     parser.add_argument("--images", help="pictures to learn from: a folder, a file or an address")
     parser.add_argument("--initializer", help="the word to start from, for example cat")
+    parser.add_argument("--vectors", type=int, help="how many rows of numbers the word gets")
     given = parser.parse_args(arguments)
     parameters = {
         "BASE_MODEL": _from_here(given.base_model) if given.base_model else None,
         "ADDRESSES": [_from_here(given.images)] if given.images else None,
         "INITIALIZER_TOKEN": given.initializer or None,
+        "VECTORS": given.vectors,
     }
     try:
         if given.base_model:
