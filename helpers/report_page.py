@@ -29,10 +29,11 @@ _GRIDS = {
     "weights": "A column for each weight of the word: how much it counts beside the rest of the prompt.",
 }
 
-_SCORES = """<p>A judge, a small network that reads toys, looked at {pictures} pictures in scenes and styles
-that the word was never taught with. Identity is the mean share of traits that are the toy's own, prompt the share
-of scenes and styles that came out. The last column is the fullest description that the model's captions
-know: one would have to know each of its words, and none of them names the feet.</p>
+_SCORES = """\
+<p>A judge, a small network that reads toys, looked at {pictures} pictures in scenes and styles that
+the word was never taught with. Identity is the mean share of traits that are the toy's own, prompt
+the share of scenes and styles that came out. The last column is the fullest description that the
+model's captions know: one would have to know each of its words, and none of them names the feet.</p>
 """
 
 _PAGE = """<!doctype html>
