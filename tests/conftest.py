@@ -48,3 +48,20 @@ def families(tmp_path_factory):
 
     root = tmp_path_factory.mktemp("families")
     return {family: make_family(family, root / family) for family in FAMILIES}
+
+
+@pytest.fixture(scope="module")
+def miniature(tmp_path_factory):
+    """A concept whose word means `red toy`, green at step 10, and its pipeline."""
+    from known_words import known_rows
+
+    from helpers.inference import pipeline_with_word
+    from helpers.training.result import save_result, save_rows, step_path
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CONCEPTS_ROOT", str(tmp_path_factory.mktemp("concepts")))
+        concept = Concept.make("grooty", vectors=2)
+        concept.save()
+        save_result(concept, known_rows("miniature", "red toy"))
+        save_rows(step_path(concept, 10), concept, known_rows("miniature", "green toy"))
+        yield concept, pipeline_with_word("grooty")

@@ -12,26 +12,13 @@ from known_words import known_rows
 from PIL import Image
 from transformers import BatchFeature
 
-from helpers.concept import Concept
 from helpers.inference import pipeline_with_word
 from helpers.png_settings import read_settings
-from helpers.training.result import save_result, save_rows, step_path
+from helpers.training.result import save_rows, step_path
 from helpers.widgets.grid_form import GridForm
 from helpers.xy_grid import xy_grid
 
 PROMPT = "a photo of a <grooty>"
-
-
-@pytest.fixture(scope="module")
-def miniature(tmp_path_factory):
-    """A concept whose word means `red toy`, green at step 10, and its pipeline."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CONCEPTS_ROOT", str(tmp_path_factory.mktemp("concepts")))
-        concept = Concept.make("grooty", vectors=2)
-        concept.save()
-        save_result(concept, known_rows("miniature", "red toy"))
-        save_rows(step_path(concept, 10), concept, known_rows("miniature", "green toy"))
-        yield concept, pipeline_with_word("grooty")
 
 
 @pytest.fixture

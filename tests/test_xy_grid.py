@@ -7,7 +7,6 @@ from PIL import Image
 
 from helpers import places
 from helpers.base_model import load_pipeline
-from helpers.concept import Concept
 from helpers.errors import UserError
 from helpers.grid_plan import Axis
 from helpers.inference import SCHEDULERS, generate, pipeline_with_word
@@ -27,18 +26,6 @@ VALUES = {
     "training_step": [10, None],
     "word": ["toy", "<grooty>"],
 }
-
-
-@pytest.fixture(scope="module")
-def miniature(tmp_path_factory):
-    """A concept whose word means `red toy`, green at step 10, and its pipeline."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CONCEPTS_ROOT", str(tmp_path_factory.mktemp("concepts")))
-        concept = Concept.make("grooty", vectors=2)
-        concept.save()
-        save_result(concept, known_rows("miniature", "red toy"))
-        save_rows(step_path(concept, 10), concept, known_rows("miniature", "green toy"))
-        yield concept, pipeline_with_word("grooty")
 
 
 def pictures(sheet):
