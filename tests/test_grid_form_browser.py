@@ -4,23 +4,20 @@ import re
 
 import nbformat
 import pytest
+from browser import concepts, lab, needs_chromium, page, run_all, shoot, wait, work
 from known_words import known_rows
 from PIL import Image
-from test_browser import CHROMIUM, _wait, concepts, lab, page, run_all, work  # noqa: F401
 
 from helpers import places
 from helpers.concept import Concept
 from helpers.training.result import save_result, save_rows, step_path
 
-SHOTS = places.repository_folder() / "build" / "screenshots"
 CELLS = ("grids-02", "grids-04", "grids-06", "grids-08", "grids-32")  # what the form needs of notebook 5
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="there is no Chromium on this machine: `apt-get install chromium`, then again"
-)
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")
-def form_notebook(work, concepts):  # noqa: F811
+def form_notebook(work, concepts):
     """Notebook 5's own cells up to the form, without the grids before it, on a word that means `red toy`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(places.ROOT_VARIABLE, str(concepts))
@@ -35,7 +32,7 @@ def form_notebook(work, concepts):  # noqa: F811
     return "form"
 
 
-def test_draw_choose_and_reopen(lab, page, concepts, form_notebook):  # noqa: F811
+def test_draw_choose_and_reopen(lab, page, concepts, form_notebook):
     run_all(lab, page, form_notebook)
     prompt, alert = page.get_by_label("Prompt", exact=True), page.get_by_role("alert")
     draw = page.get_by_role("button", name="Draw", exact=True)
@@ -51,7 +48,7 @@ def test_draw_choose_and_reopen(lab, page, concepts, form_notebook):  # noqa: F8
     page.get_by_label("X values").fill("0-1")
     page.get_by_label("Y values").fill("1, 4")
     page.get_by_label("Y values").press("Tab")
-    _wait(lambda: alert.count() == 0, "the sentence about the weight stays", page)
+    wait(lambda: alert.count() == 0, "the sentence about the weight stays", page)
     draw.click()
     page.get_by_role("button", name="Settings of").nth(3).wait_for()
     assert page.get_by_role("button", name="Settings of").count() == 4
@@ -63,17 +60,17 @@ def test_draw_choose_and_reopen(lab, page, concepts, form_notebook):  # noqa: F8
     page.get_by_role("row", name="Prompt a photo of a (<grooty>:1.3)", exact=True).wait_for()
     assert page.get_by_role("row", name="Guidance 4", exact=True).is_visible()
     prompt.scroll_into_view_if_needed()
-    _shoot(page, "grid_form")
+    shoot(page, "grid_form")
 
     prompt.fill("a toy")
     page.get_by_label("X axis").select_option("Steps")
-    _wait(lambda: page.get_by_label("X values").input_value() == "5, 10, 25", "no steps to begin with", page)
+    wait(lambda: page.get_by_label("X values").input_value() == "5, 10, 25", "no steps to begin with", page)
     page.get_by_role("button", name="Reopen", exact=True).click()
-    _wait(lambda: prompt.input_value() == "a photo of a (<grooty>:1.3)", "the old prompt is not back", page)
-    assert page.get_by_label("X values").input_value() == "0, 1"
+    wait(lambda: prompt.input_value() == "a photo of a (<grooty>:1.3)", "the old prompt is not back", page)
+    wait(lambda: page.get_by_label("X values").input_value() == "0, 1", "the old axis is not back", page)
     before = sheet.stat().st_mtime_ns, _pixels(sheet)
     draw.click()
-    _wait(lambda: sheet.stat().st_mtime_ns != before[0], "it is not drawn again", page)
+    wait(lambda: sheet.stat().st_mtime_ns != before[0], "it is not drawn again", page)
     page.get_by_text(re.compile(r"Saved: grooty/grids/yours/")).wait_for()
     assert _pixels(sheet) == before[1] and len(list(concepts.glob("grooty/grids/yours/*.png"))) == 1
 
@@ -81,13 +78,3 @@ def test_draw_choose_and_reopen(lab, page, concepts, form_notebook):  # noqa: F8
 def _pixels(path):
     with Image.open(path) as image:
         return image.tobytes()
-
-
-def _shoot(tab, name):
-    """Screenshots of the page in JupyterLab's two themes, to be looked at: `build/screenshots/`."""
-    SHOTS.mkdir(parents=True, exist_ok=True)
-    for theme in ("Light", "Dark"):
-        for entry in ("Settings", "Theme", f"JupyterLab {theme}"):
-            tab.locator(".lm-MenuBar-itemLabel, .lm-Menu-itemLabel").get_by_text(entry, exact=True).click()
-        tab.locator(f"body[data-jp-theme-name='JupyterLab {theme}']").wait_for(state="attached")
-        tab.screenshot(path=SHOTS / f"{name}_{theme.lower()}.png")
