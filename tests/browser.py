@@ -186,7 +186,8 @@ def _setting_path(work, name):
     return work / "jupyter" / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
 
 
-def _write_setting(work, name, values):
+def write_setting(work, name, values):
+    """Change settings of JupyterLab; a page that is opened after it has them."""
     path = _setting_path(work, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(values))
@@ -200,7 +201,7 @@ def _own_settings(work):
         KERNELS: PATIENT,
     }
     for name, values in settings.items():
-        _write_setting(work, name, values)
+        write_setting(work, name, values)
     folders = {
         "JUPYTER_CONFIG_DIR": "config",
         "JUPYTER_DATA_DIR": "data",

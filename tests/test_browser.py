@@ -7,6 +7,8 @@ import shutil
 import numpy as np
 import pytest
 from browser import (
+    KERNELS,
+    PATIENT,
     SHOTS,
     button,
     concepts,
@@ -22,6 +24,7 @@ from browser import (
     start,
     wait,
     work,
+    write_setting,
 )
 from PIL import Image
 
@@ -66,13 +69,22 @@ def lesson(work, concepts, monkeypatch):
     return make
 
 
+@pytest.fixture
+def without_subshells(work):
+    """JupyterLab sends what is pressed to the shell that runs the cells, as other programs do."""
+    write_setting(work, KERNELS, {**PATIENT, "commsOverSubshells": "disabled"})
+    yield
+    write_setting(work, KERNELS, PATIENT)
+
+
 def test_a_training_is_stopped_survives_a_reload_and_goes_on(lab, page, lesson):
     concept = lesson("walker")
     start(lab, page, "train_walker")
     is_seen_running(page)
     page.get_by_alt_text(re.compile(r"step \d+: a photo of a <walker>")).first.wait_for()
     page.get_by_role("img", name=re.compile("Length of each row <walker>")).wait_for()
-    stopped = stop(page, concept)
+    button(page, "Stop").click()
+    stopped = was_stopped(page, concept)
     assert stopped < STEPS and concept.embeds_path.is_file()
     wait(lambda: ran(page), "the cell does not end", page)
     save(page)
@@ -84,7 +96,8 @@ def test_a_training_is_stopped_survives_a_reload_and_goes_on(lab, page, lesson):
     page.get_by_text(f"Goes on from step {stopped}.").wait_for()
     start(lab, page, "look_walker")  # a second notebook, with a kernel of its own
     is_seen_running(page)
-    again = stop(page, concept)
+    button(page, "Stop").click()
+    again = was_stopped(page, concept)
     assert stopped < again < STEPS
 
     last = end_after(concept, again + MORE)
@@ -97,6 +110,26 @@ def test_a_training_is_stopped_survives_a_reload_and_goes_on(lab, page, lesson):
     slide_back(page, "Step")
     page.get_by_text(f"Drawn at step {newest - MORE}", exact=True).wait_for()
     page.screenshot(path=SHOTS / "training_ended.png")
+
+
+def test_without_subshells_the_kernels_interrupt_stops_a_training(lab, page, lesson, without_subshells):
+    """The button waits for the cell there, as the view says; it must not spoil the run that goes on."""
+    concept = lesson("plodder")
+    start(lab, page, "train_plodder")
+    is_seen_running(page)
+    button(page, "Stop").click()
+    for _ in range(2):
+        shown = step_shown(page)
+        wait(lambda shown=shown: step_shown(page) > shown, "it was heard, or it hangs", page)
+    page.get_by_text("press the kernel's ■ instead").wait_for()
+    page.locator("[data-command='notebook:interrupt-kernel']").click()
+    stopped = was_stopped(page, concept)
+
+    button(page, "Resume").click()  # in a process of its own, so that the kernel hears
+    page.get_by_text(f"Goes on from step {stopped}.").wait_for()
+    wait(lambda: step_shown(page) > stopped, "it does not go on", page)
+    button(page, "Stop").click()
+    assert was_stopped(page, concept) > stopped
 
 
 def test_a_concept_is_renamed_deleted_and_brought_back_by_its_buttons(lab, page, lesson, concepts):
@@ -219,9 +252,13 @@ def is_seen_running(page):
     page.get_by_text(re.compile(rf"step [1-9]\d* of at most {STEPS} · .* left")).wait_for()
 
 
-def stop(page, concept):
-    """Press Stop; the step at which the run then ended."""
-    button(page, "Stop").click()
+def step_shown(page):
+    words = page.get_by_text(re.compile(rf"step \d+ of at most {STEPS}")).inner_text()
+    return int(re.search(r"step (\d+)", words)[1])
+
+
+def was_stopped(page, concept):
+    """Wait until the page says so; the step at which the run ended."""
     page.get_by_text("It was stopped: run it again to go on.").first.wait_for()
     wait(lambda: button(page, "Resume").is_enabled(), "it can't be resumed", page)
     assert outcome(concept)["ended"] == "stopped"
