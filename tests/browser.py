@@ -175,7 +175,7 @@ def wait(condition, sentence, page=None):
 
 def shoot(page, name):
     """Screenshots of the page in JupyterLab's two themes, to be looked at."""
-    for theme in ("Light", "Dark"):
+    for theme in ("Dark", "Light"):
         for entry in ("Settings", "Theme", f"JupyterLab {theme}"):
             page.locator(".lm-MenuBar-itemLabel, .lm-Menu-itemLabel").get_by_text(entry, exact=True).click()
         page.locator(f"body[data-jp-theme-name='JupyterLab {theme}']").wait_for(state="attached")
@@ -184,6 +184,17 @@ def shoot(page, name):
 
 def _setting_path(work, name):
     return work / "jupyter" / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+
+
+def shoot_whole(page, name):
+    """The same of an open notebook from its top to its end."""
+    shown = page.viewport_size
+    height = page.locator(".jp-Notebook .jp-WindowedPanel-outer, .jp-WindowedPanel-outer").first.evaluate(
+        "panel => panel.scrollHeight"
+    )
+    page.set_viewport_size({"width": shown["width"], "height": height + 200})
+    shoot(page, name)
+    page.set_viewport_size(shown)
 
 
 def write_setting(work, name, values):
