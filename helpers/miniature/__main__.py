@@ -2,8 +2,10 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
+from ..errors import UserError
 from ..places import data_folder, miniature_folder
 
 
@@ -27,7 +29,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.command == "build" and arguments.share != 1 and not arguments.into:
         parser.error("with --share name a folder, --into: the miniature that ships must stay")
-    {
+    run = {
         "build": lambda: _build(arguments.share, arguments.into),
         "sit": lambda: _sit(arguments.pictures),
         "polish": lambda: _polish(arguments.pictures),
@@ -35,7 +37,11 @@ def main() -> None:
         "report": _report,
         "eye": _eye,
         "grooty": _grooty,
-    }[arguments.command]()
+    }[arguments.command]
+    try:
+        run()
+    except UserError as error:
+        sys.exit(str(error))
 
 
 def _build(share: float, into: Path | None) -> None:

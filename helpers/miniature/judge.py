@@ -24,6 +24,7 @@ from .machine import autocast
 from .sitting import Plan, generator_of, sit
 
 PLAN = Plan("judge", pictures=500_000, batch=100, lr=2e-3, cooldown=0.8)
+_FARTHEST = 2  # pixels
 
 
 class JudgeNetwork(nn.Module):
@@ -131,14 +132,23 @@ def train_judge(
         draw = generator_of(step)
         pictures, labels = sources[step % len(sources)]
         chosen = torch.randint(len(pictures), (plan.batch,), generator=draw).numpy()
+        images = _moved(to_tensor(pictures[chosen], device), draw)
         with autocast(device):
-            logits = network(to_tensor(pictures[chosen], device))
+            logits = network(images)
         truth = torch.from_numpy(labels[chosen]).long().to(device)
         return torch.stack(
             [_cross_entropy(logits[name], truth[:, k]) for k, name in enumerate(ATTRIBUTES)]
         ).sum()
 
     return Judge(sit(plan, network, loss_of, folder).cpu())
+
+
+def _moved(images: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+    """All of them up to two pixels off, their edges drawn out: so that no picture is learned by heart."""
+    top, left = torch.randint(2 * _FARTHEST + 1, (2,), generator=draw).tolist()
+    wide = functional.pad(images, (_FARTHEST,) * 4, mode="replicate")
+    moved = wide[:, :, top : top + PICTURE_SIDE, left : left + PICTURE_SIDE]
+    return moved.contiguous(memory_format=torch.channels_last)
 
 
 def _cross_entropy(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:

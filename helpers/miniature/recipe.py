@@ -18,7 +18,7 @@ class Recipe:
 
     shard: int = SHARD
     shards: int = 25
-    judging_shards: int = 5
+    judging_shards: int = 4
     autoencoder: Plan = AUTOENCODER_PLAN
     sittings: tuple[Plan, ...] = (
         Plan("diffusion-1", pictures=128_000, batch=64, lr=3e-3, cooldown=0.5),
