@@ -37,7 +37,25 @@ def test_it_learns_and_logs(tmp_path):
     _run(tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "tiny.jsonl").read_text().splitlines()]
     assert lines[-1]["loss"] < lines[0]["loss"]
-    assert [line["pictures"] for line in lines] == [50, 100]
+    assert [line["pictures"] for line in lines] == [50, 100, 120]
+
+
+def test_a_killed_run_loses_a_tenth_at_most_and_logs_nothing_twice(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        _run(tmp_path, kill_at=26)
+    log = tmp_path / "tiny.jsonl"
+    assert torch.load(tmp_path / "tiny.pt", weights_only=True)["step"] == 24
+    assert [json.loads(line)["pictures"] for line in log.read_text().splitlines()] == [50]
+    with log.open("a") as file:
+        file.write('{"pictures": 5')  # as a kill may cut it
+    _run(tmp_path)
+    assert [json.loads(line)["pictures"] for line in log.read_text().splitlines()] == [98, 120]
+
+
+def test_a_share_of_a_plan_keeps_its_rates_and_is_never_nothing():
+    tenth = PLAN.at(0.1)
+    assert (tenth.pictures, tenth.lr, tenth.batch) == (12, PLAN.lr, PLAN.batch)
+    assert PLAN.at(1e-6).steps > 0
 
 
 def test_the_rate_rises_holds_and_falls():

@@ -51,14 +51,16 @@ def train_autoencoder(pixels: np.ndarray, folder, device: torch.device, plan: Pl
     return vae
 
 
-def polish_autoencoder(vae: AutoencoderKL, pixels: np.ndarray, folder, device: torch.device) -> AutoencoderKL:
+def polish_autoencoder(
+    vae: AutoencoderKL, pixels: np.ndarray, folder, device: torch.device, plan: Plan = POLISH_PLAN
+) -> AutoencoderKL:
     """Train on with less noise, the latents held near to what they were: the UNet knows those."""
     before = copy.deepcopy(vae).to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
 
     def pull(images: torch.Tensor, means: torch.Tensor) -> torch.Tensor:
         return 0.3 * (means - before.encode(images).latent_dist.mean.float()).square()
 
-    return _train(vae.train(), pixels, folder, device, POLISH_PLAN, POLISH_DEVIATION, pull)
+    return _train(vae.train(), pixels, folder, device, plan, POLISH_DEVIATION, pull)
 
 
 def train_decoder_on(vae: AutoencoderKL, pixels: np.ndarray, folder, device, plan: Plan) -> AutoencoderKL:
@@ -99,7 +101,7 @@ def encode(vae: AutoencoderKL, pixels: np.ndarray, device: torch.device, batch: 
 
 
 @torch.no_grad()
-def rebuild(vae: AutoencoderKL, pixels: np.ndarray, device: torch.device, batch: int = 100) -> np.ndarray:
+def rebuild(vae: AutoencoderKL, pixels: np.ndarray, device: torch.device, batch: int = 16) -> np.ndarray:
     """The round trip: (N, H, W, 3) uint8 to latents and back."""
     latents = encode(vae, pixels, device)
     parts = [latents[start : start + batch].to(device) for start in range(0, len(latents), batch)]

@@ -1,34 +1,30 @@
-"""From nothing to `data/miniature/`: each stage is skipped where its result lies in `build/miniature/`."""
+"""From nothing to `data/miniature/`: each stage goes on from what lies in `build/miniature/`."""
 
 import json
 import shutil
 import time
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from ..places import data_folder, miniature_folder, repository_folder
-from .autoencoder import polish_autoencoder, rebuild, train_autoencoder, train_decoder_on
+from .autoencoder import polish_autoencoder, train_autoencoder, train_decoder_on
+from .card import write_report
 from .diffusion import encode_shards, new_scheduler, train_diffusion
 from .grooty import write_examples
-from .judge import train_judge
-from .machine import autocast, device
-from .pictures import SHARD, draw_for_judging, load_labels, load_pixels, make_shards
+from .judge import Judge, train_judge
+from .machine import device
+from .pictures import load_labels, load_pixels, make_judging_shards, make_shards
+from .recipe import RECIPE, Recipe, begin
+from .round_trips import make_round_trips
 from .sitting import Plan
 from .tokenizer import build_tokenizer
-
-SHARDS = 25
-_JUDGED_DRAWINGS = 10_000
-_ROUND_TRIPS = 10_000
-SITTINGS = (
-    Plan("diffusion-1", pictures=128_000, batch=64, lr=3e-3, cooldown=0.5),
-    Plan("diffusion-2", pictures=280_000, batch=128, lr=2e-3, cooldown=0.7),
-)
+from .whole import made_once, replaced
 
 
 def work_folder() -> Path:
@@ -36,22 +32,35 @@ def work_folder() -> Path:
     return repository_folder() / "build" / "miniature"
 
 
-def build() -> Path:
-    """Make the whole of the miniature, or what a killed run left to be made; return its folder."""
-    work = work_folder()
-    shards, tokenizer = _draw(work)
-    vae = _autoencoder(work, shards)
+def build(recipe: Recipe = RECIPE, data: Path | None = None, work: Path | None = None) -> Path:
+    """Make the whole of the miniature, or what a killed run left to be made.
+
+    Args:
+        recipe: how much of everything.
+        data: gets `miniature/` and `grooty/`; the repository's `data/` by default.
+        work: for what a killed run goes on from, on the same disk as `data`.
+
+    Returns:
+        The miniature's folder.
+    """
+    data, work = data or data_folder(), work or work_folder()
+    begin(recipe, work)
+    tokenizer = _tokenizer(work)
+    shards = make_shards(recipe.shards, work / "pictures", work / "tokenizer", recipe.shard)
+    vae = _autoencoder(work, shards, recipe.autoencoder)
     model = None
-    for plan in SITTINGS:
+    for plan in recipe.sittings:
         model = _sitting(work, shards, tokenizer, vae, plan, start=model)
-    vae = _polished(work, shards, vae)
-    judge = _judge(work, shards, vae)
-    write_examples(data_folder() / "grooty")
-    folder = assemble(tokenizer, vae, model)
-    judge.save(folder)
-    parts = {name: note(work, name) for name in ("vae", "polish")}
-    sittings = [note(work, plan.name) for plan in SITTINGS]
-    return _write_notes(folder, {"drawings": SHARDS * SHARD, **parts, "sittings": sittings})
+    vae = _polished(work, shards, vae, recipe.polish)
+    judge = _judge(work, shards, vae, recipe, recipe.judge)
+    with replaced(data / "grooty", work) as folder:
+        write_examples(folder)
+    with replaced(data / "miniature", work) as folder:
+        assemble(folder, tokenizer, vae, model)
+        judge.save(folder)
+        _write_notes(folder, _notes(work, recipe))
+        write_report(folder, recipe.captions, recipe.fresh)
+    return data / "miniature"
 
 
 def sit_again(pictures: int) -> Path:
@@ -60,29 +69,49 @@ def sit_again(pictures: int) -> Path:
     tokenizer = CLIPTokenizer.from_pretrained(shipped / "tokenizer")
     notes = json.loads((shipped / "training.json").read_text())
     if not (work / "tokenizer").exists():
-        shutil.copytree(shipped / "tokenizer", work / "tokenizer")
+        with made_once(work / "tokenizer") as folder:
+            shutil.copytree(shipped / "tokenizer", folder, dirs_exist_ok=True)
     vae = AutoencoderKL.from_pretrained(shipped / "vae").eval()
-    shards = make_shards(SHARDS, work / "pictures", work / "tokenizer")
+    shards = make_shards(RECIPE.shards, work / "pictures", work / "tokenizer")
     plan = Plan(f"diffusion-{len(notes['sittings']) + 1}", pictures, batch=128, lr=2e-3, cooldown=0.7)
     model = _sitting(work, shards, tokenizer, vae, plan, start=_shipped_model(shipped))
-    folder = assemble(tokenizer, vae, model)
-    sittings = [*notes["sittings"], note(work, plan.name)]
-    return _write_notes(folder, {**notes, "drawings": SHARDS * SHARD, "sittings": sittings})
+    sittings = [*notes["sittings"], note(work, plan.name, RECIPE.drawings)]
+    with replaced(shipped, work) as folder:
+        assemble(folder, tokenizer, vae, model)
+        _write_notes(folder, {**notes, "sittings": sittings})
+    return shipped
 
 
 def polish_again(pictures: int) -> Path:
     """Train the shipped autoencoder's decoder on, for drawings that have changed; the UNet fits as before."""
     shipped, work = miniature_folder(), work_folder()
-    shards = make_shards(SHARDS, work / "pictures", shipped / "tokenizer")
+    shards = make_shards(RECIPE.shards, work / "pictures", shipped / "tokenizer")
     notes = json.loads((shipped / "training.json").read_text())
     plan = Plan("decoder", pictures, batch=8, lr=2e-3, cooldown=0.9)
     vae = AutoencoderKL.from_pretrained(shipped / "vae", torch_dtype=torch.float32)
     vae = train_decoder_on(vae, load_pixels(shards[:-1]), work, device(), plan).cpu()
-    folder = assemble(CLIPTokenizer.from_pretrained(shipped / "tokenizer"), vae, _shipped_model(shipped))
-    return _write_notes(folder, {**notes, "decoder": note(work, plan.name)})
+    tokenizer, model = CLIPTokenizer.from_pretrained(shipped / "tokenizer"), _shipped_model(shipped)
+    with replaced(shipped, work) as folder:
+        assemble(folder, tokenizer, vae, model)
+        _write_notes(folder, {**notes, "decoder": note(work, plan.name, RECIPE.drawings)})
+    return shipped
 
 
-def assemble(tokenizer: CLIPTokenizer, vae: AutoencoderKL, model: nn.ModuleDict) -> Path:
+def judge_again(pictures: int) -> Path:
+    """Train the shipped judge on, with the shipped autoencoder's round trips."""
+    shipped, work = miniature_folder(), work_folder()
+    shards = make_shards(RECIPE.shards, work / "pictures", shipped / "tokenizer")
+    notes = json.loads((shipped / "training.json").read_text())
+    plan = replace(RECIPE.judge, name=f"judge-{len(notes['judge']) + 1}", pictures=pictures)
+    vae = AutoencoderKL.from_pretrained(shipped / "vae", torch_dtype=torch.float32).eval()
+    judge = _judge(work, shards, vae, RECIPE, plan, start=Judge.load(shipped))
+    with replaced(shipped, work) as folder:
+        judge.save(folder)
+        _write_notes(folder, {**notes, "judge": [*notes["judge"], note(work, plan.name, RECIPE.judged)]})
+    return shipped
+
+
+def assemble(folder: Path, tokenizer: CLIPTokenizer, vae: AutoencoderKL, model: nn.ModuleDict) -> None:
     """Write the four parts and the scheduler in the layout of Stable Diffusion 1.5, in half precision."""
     from diffusers import StableDiffusionPipeline
 
@@ -96,10 +125,9 @@ def assemble(tokenizer: CLIPTokenizer, vae: AutoencoderKL, model: nn.ModuleDict)
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    pipeline.to("cpu", torch.float16).save_pretrained(miniature_folder())
-    for config in miniature_folder().glob("*/config.json"):
+    pipeline.to("cpu", torch.float16).save_pretrained(folder)
+    for config in folder.glob("*/config.json"):
         _forget_origin(config)
-    return miniature_folder()
 
 
 def _forget_origin(config: Path) -> None:
@@ -109,30 +137,29 @@ def _forget_origin(config: Path) -> None:
     config.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
-def _draw(work: Path) -> tuple[list[Path], CLIPTokenizer]:
-    folder = work / "tokenizer"
-    tokenizer = CLIPTokenizer.from_pretrained(folder) if folder.exists() else build_tokenizer(folder)
-    return make_shards(SHARDS, work / "pictures", folder), tokenizer
+def _tokenizer(work: Path) -> CLIPTokenizer:
+    if not (work / "tokenizer").exists():
+        with made_once(work / "tokenizer") as folder:
+            build_tokenizer(folder)
+    return CLIPTokenizer.from_pretrained(work / "tokenizer")
 
 
-def _autoencoder(work: Path, shards: list[Path]) -> AutoencoderKL:
-    if (work / "vae").exists():
-        return AutoencoderKL.from_pretrained(work / "vae").eval()
-    vae = train_autoencoder(load_pixels(shards[:-1]), work, device())
-    return _kept(vae, work / "vae")
+def _autoencoder(work: Path, shards: list[Path], plan: Plan) -> AutoencoderKL:
+    if not (work / "vae").exists():
+        _keep(train_autoencoder(load_pixels(shards[:-1]), work, device(), plan), work / "vae")
+    return AutoencoderKL.from_pretrained(work / "vae").eval()
 
 
-def _polished(work: Path, shards: list[Path], vae: AutoencoderKL) -> AutoencoderKL:
-    if (work / "vae-polished").exists():
-        return AutoencoderKL.from_pretrained(work / "vae-polished").eval()
-    return _kept(polish_autoencoder(vae, load_pixels(shards[:-1]), work, device()), work / "vae-polished")
+def _polished(work: Path, shards: list[Path], vae: AutoencoderKL, plan: Plan) -> AutoencoderKL:
+    if not (work / "vae-polished").exists():
+        polished = polish_autoencoder(vae, load_pixels(shards[:-1]), work, device(), plan)
+        _keep(polished, work / "vae-polished")
+    return AutoencoderKL.from_pretrained(work / "vae-polished").eval()
 
 
-def _kept(vae: AutoencoderKL, folder: Path) -> AutoencoderKL:
-    """Save in one go, so that a folder that is there is whole."""
-    vae.cpu().save_pretrained(folder.with_suffix(".partial"))
-    folder.with_suffix(".partial").rename(folder)
-    return vae
+def _keep(vae: AutoencoderKL, folder: Path) -> None:
+    with made_once(folder) as unfinished:
+        vae.cpu().save_pretrained(unfinished)
 
 
 def _sitting(work, shards, tokenizer, vae, plan: Plan, start: nn.ModuleDict | None) -> nn.ModuleDict:
@@ -141,15 +168,14 @@ def _sitting(work, shards, tokenizer, vae, plan: Plan, start: nn.ModuleDict | No
     return train_diffusion(latents, tokenizer, vae.config.scaling_factor, start, plan, work, on).cpu()
 
 
-def _judge(work: Path, shards: list[Path], vae: AutoencoderKL):
-    """Trained on all drawings, and on the round trips of some of them."""
-    pixels, labels = draw_for_judging(_JUDGED_DRAWINGS, seed=1)
-    drawn = np.concatenate([pixels, load_pixels(shards)])
-    labels = np.concatenate([labels, load_labels(shards)])
-    vae.to(device(), memory_format=torch.channels_last)
-    with autocast(device()):
-        rebuilt = rebuild(vae, drawn[:_ROUND_TRIPS], device())
-    return train_judge([(drawn, labels), (rebuilt, labels)], work)
+def _judge(
+    work: Path, shards: list[Path], vae: AutoencoderKL, recipe: Recipe, plan: Plan, start: Judge | None = None
+) -> Judge:
+    """Trained on all drawings, and on the round trips of its own."""
+    own = make_judging_shards(recipe.judging_shards, work / "pictures", recipe.shard)
+    sources = (shards + own, make_round_trips(own, vae, device()))
+    pictures = [(load_pixels(paths), load_labels(paths)) for paths in sources]
+    return train_judge(pictures, work, device(), plan, start)
 
 
 def _shipped_model(folder: Path) -> nn.ModuleDict:
@@ -158,14 +184,20 @@ def _shipped_model(folder: Path) -> nn.ModuleDict:
     return nn.ModuleDict({"text_encoder": text_encoder, "unet": unet})
 
 
-def _write_notes(folder: Path, notes: dict) -> Path:
-    """Keep what the model card tells: of each part its pictures, minutes and losses."""
+def _notes(work: Path, recipe: Recipe) -> dict:
+    """What the model card tells: of each part its pictures, minutes and losses."""
+    plans = (recipe.autoencoder, recipe.polish, *recipe.sittings)
+    vae, polish, *sittings = [note(work, plan.name, recipe.drawings) for plan in plans]
+    judge = [note(work, recipe.judge.name, recipe.judged)]
+    return {"vae": vae, "polish": polish, "sittings": sittings, "judge": judge}
+
+
+def _write_notes(folder: Path, notes: dict) -> None:
     (folder / "training.json").write_text(json.dumps(notes, indent=1) + "\n")
-    return folder
 
 
-def note(work: Path, name: str) -> dict:
-    """A part's log, thinned to a hundred lines."""
+def note(work: Path, name: str, drawings: int) -> dict:
+    """A part's log, thinned to a hundred lines, and what it was drawn from."""
     lines = [json.loads(line) for line in (work / f"{name}.jsonl").read_text().splitlines()]
     thin = lines[:: max(1, len(lines) // 100)]
     return {
@@ -174,6 +206,7 @@ def note(work: Path, name: str) -> dict:
         "minutes": round(_minutes(lines), 1),
         "losses": [[line["pictures"], line["loss"]] for line in thin],
         "ended": time.strftime("%Y-%m-%d", time.gmtime(lines[-1]["time"])),
+        "drawings": drawings,
     }
 
 
@@ -181,5 +214,5 @@ def _minutes(lines: list[dict]) -> float:
     """Time spent, without the breaks between a kill and the next start."""
     times = [line["time"] for line in lines]
     gaps = [later - sooner for sooner, later in pairwise(times)]
-    usual = sorted(gaps)[len(gaps) // 2]
+    usual = sorted(gaps)[len(gaps) // 2] if gaps else 0
     return sum(gap for gap in gaps if gap < 10 * usual) / 60

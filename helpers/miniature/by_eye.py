@@ -38,6 +38,11 @@ def read_pictures(folder: Path) -> list[Image.Image]:
     return [sheet.crop((x, y, x + PICTURE_SIDE, y + PICTURE_SIDE)) for x, y in boxes]
 
 
+def has_labels(folder: Path) -> bool:
+    """Whether the folder has labels by eye: those of a miniature built from nothing are yet to be made."""
+    return (folder / "by_eye" / "labels.json").exists()
+
+
 def agreement_with_eye(judge: Judge, folder: Path) -> dict[str, float]:
     """For each attribute the share of pictures of which the judge says what the person saw."""
     labels = json.loads((folder / "by_eye" / "labels.json").read_text())

@@ -1,19 +1,25 @@
 """The model card: what the miniature was trained on, how long, and how good it is."""
 
+import json
 from pathlib import Path
 
 from matplotlib.figure import Figure
 from PIL import Image
 
 from ..grid import image_grid
-from .by_eye import agreement_with_eye
+from .by_eye import agreement_with_eye, has_labels
 from .drawing import render
 from .judge import Judge
-from .pictures import NAMED_SHARE
-from .report import REPORTED, Asked
+from .pictures import CAPTIONS, NAMED_SHARE
+from .report import REPORTED, Asked, measure
 from .world import HELD_OUT, HELD_OUT_STYLE, HELD_OUT_TOYS, PLACES, Drawing, named_toys
 
 _AIMS = {"scene": 0.95, "style": 0.95, "color": 0.9, "body": 0.9, "ears": 0.8, "eyes": 0.8, "accessory": 0.8}
+_OTHER_PARTS = {
+    "vae": "autoencoder",
+    "polish": "autoencoder, its latents held near to what they were",
+    "decoder": "decoder alone",
+}
 
 _TEXT = """# The miniature Stable Diffusion
 
@@ -28,11 +34,13 @@ Made by `make miniature`; this page, its figures and pictures by `make miniature
 
 ## What it was trained on
 
-{drawings:,} drawings with three captions each, made by `helpers/miniature/`. Autoencoder: {vae_pictures:,}
-pictures in {vae_minutes} minutes. Text encoder and UNet: {pictures:,} pictures in {minutes} minutes, in
-{sittings} sitting(s). Then the autoencoder was polished, its latents held near to what they were:
-{polish_pictures:,} pictures in {polish_minutes} minutes. {named_share:.0%} of the captions say, instead of a
-description, the name of one of {names} toys that have one.{remark}
+Drawings with {sentences} captions each, made by `helpers/miniature/`. {named_share:.0%} of them say, instead
+of a description, the name of one of {names} toys that have one. Text encoder and UNet saw {pictures:,}
+pictures in {minutes} minutes:
+
+| part | pictures | minutes | ended | chosen from |
+| --- | --- | --- | --- | --- |
+{parts}
 
 ![The world](world.jpg)
 
@@ -49,7 +57,7 @@ and its style shows is counted; each share is averaged over the attribute's valu
 | --- | --- | --- | --- |
 {table}
 
-A person labelled 100 generated pictures by eye (`by_eye/`); the judge says the same: {by_eye}.
+{by_eye}
 
 The autoencoder's round trip on fresh drawings: {vae_psnr_db} dB, the mean over pictures (aim: 28);
 {vae_psnr_pooled_db} dB from the mean error of all. Eight pictures at 25 steps: {seconds} s on the machine
@@ -60,6 +68,14 @@ that wrote this page.
 It knows nothing but its world: toys, their traits, {places}, a few colours and styles. Thin lines blur
 in the autoencoder. A trait that was left out of a caption is drawn at random.
 """
+
+
+def write_report(folder: Path, captions: int, fresh: int) -> dict:
+    """Measure the miniature in a folder, write its model card beside it, and return the figures."""
+    report, asked, images = measure(folder, captions, fresh)
+    training = json.loads((folder / "training.json").read_text())
+    write_card(folder, report, training, asked, images)
+    return report
 
 
 def write_card(
@@ -78,17 +94,12 @@ def _text(folder: Path, report: dict, training: dict) -> str:
     sittings = training["sittings"]
     return _TEXT.format(
         channels=4,
-        drawings=training["drawings"],
-        vae_pictures=training["vae"]["pictures"],
-        vae_minutes=training["vae"]["minutes"],
-        polish_pictures=training["polish"]["pictures"],
-        polish_minutes=training["polish"]["minutes"],
+        sentences=CAPTIONS,
+        parts="\n".join(_part(*part) for part in _parts(training)),
         pictures=report["pictures_trained"],
         minutes=round(sum(sitting["minutes"] for sitting in sittings), 1),
-        sittings=len(sittings),
         names=len(named_toys()),
         named_share=NAMED_SHARE,
-        remark=" " + training["remark"] if "remark" in training else "",
         held_out=", ".join(f"{color} {body} toys with {ears}" for color, body, ears in HELD_OUT),
         style=HELD_OUT_STYLE,
         table="\n".join(_row(name, report) for name in REPORTED),
@@ -101,9 +112,28 @@ def _text(folder: Path, report: dict, training: dict) -> str:
     )
 
 
+def _parts(training: dict) -> list[tuple[str, dict]]:
+    """What was trained, in words, with its note, by the day when it ended."""
+    sittings = [
+        (f"text encoder and UNet, sitting {number}", sitting)
+        for number, sitting in enumerate(training["sittings"], 1)
+    ]
+    others = [(words, training[name]) for name, words in _OTHER_PARTS.items() if name in training]
+    judge = [("judge", note) for note in training["judge"]]
+    return sorted(others[:1] + sittings + others[1:] + judge, key=lambda part: part[1]["ended"])
+
+
+def _part(words: str, note: dict) -> str:
+    drawn = f"{note['drawings']:,} drawings" + (f" {note['difference']}" if "difference" in note else "")
+    return f"| {words} | {note['pictures']:,} | {note.get('minutes', '')} | {note['ended']} | {drawn} |"
+
+
 def _by_eye(folder: Path) -> str:
+    if not has_labels(folder):
+        return "No person has labelled its pictures by eye yet (`helpers/miniature/by_eye.py`)."
     shares = agreement_with_eye(Judge.load(folder), folder)
-    return ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+    same = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+    return f"A person labelled 100 generated pictures by eye (`by_eye/`); the judge says the same: {same}."
 
 
 def _row(name: str, report: dict) -> str:

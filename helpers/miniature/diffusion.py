@@ -1,6 +1,5 @@
 """The diffusion model: text encoder and UNet, trained together from nothing on latents and captions."""
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +7,13 @@ import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from torch import nn
 from torch.nn.attention import sdpa_kernel
+from tqdm.auto import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from .autoencoder import LATENT_CHANNELS, LATENT_DEVIATION, encode
-from .machine import attention_backends, autocast, compile_where_possible
+from .machine import attention_backends, autocast, compile_where_it_pays
+from .pictures import save_whole
+from .round_trips import fingerprint
 from .sitting import Plan, generator_of, sit
 
 _WIDTH = 128
@@ -70,22 +72,15 @@ def encode_shards(shards: list[Path], vae: AutoencoderKL, device: torch.device) 
 
     The file's name holds a fingerprint of the encoder, so that another one's latents are not taken for its.
     """
-    latents = f"latents-{_fingerprint(vae.encoder)}"
+    latents = f"latents-{fingerprint(vae.encoder)}"
     paths = [shard.with_name(shard.name.replace("shard", latents)) for shard in shards]
-    for shard, path in zip(shards, paths, strict=True):
+    for shard, path in zip(tqdm(shards, desc="latents", unit="shard"), paths, strict=True):
         if path.exists():
             continue
         data = np.load(shard)
         latents = encode(vae, data["pixels"], device) * vae.config.scaling_factor
-        partial = path.with_name("partial.npz")
-        np.savez(partial, latents=latents.half().numpy(), ids=data["ids"])
-        partial.replace(path)
+        save_whole(path, latents=latents.half().numpy(), ids=data["ids"])
     return paths
-
-
-def _fingerprint(module: nn.Module) -> str:
-    weights = (value.float().cpu().contiguous().numpy().tobytes() for value in module.state_dict().values())
-    return hashlib.sha256(b"".join(weights)).hexdigest()[:8]
 
 
 def train_diffusion(
@@ -106,7 +101,7 @@ def train_diffusion(
     torch.manual_seed(0)
     model = start or nn.ModuleDict({"text_encoder": new_text_encoder(tokenizer), "unet": new_unet()})
     model.to(device, memory_format=torch.channels_last).train()
-    compile_where_possible(model["unet"])
+    compile_where_it_pays(model["unet"], plan.steps)
     scheduler = new_scheduler()
 
     def loss_of(step: int) -> torch.Tensor:

@@ -17,12 +17,14 @@ from torch.nn import functional
 
 from ..errors import UserError
 from ..places import miniature_folder
+from .autoencoder import to_tensor
 from .drawing import PICTURE_SIDE
 from .labels import ATTRIBUTES, UNREADABLE
 from .machine import autocast
 from .sitting import Plan, generator_of, sit
 
-PLAN = Plan("judge", pictures=400_000, batch=100, lr=2e-3, cooldown=0.8)
+PLAN = Plan("judge", pictures=500_000, batch=100, lr=2e-3, cooldown=0.8)
+_FARTHEST = 2  # pixels
 
 
 class JudgeNetwork(nn.Module):
@@ -105,29 +107,48 @@ def _at_size(image: Image.Image) -> Image.Image:
     return image.convert("RGB").resize((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.BOX)
 
 
-def train_judge(sources: list[tuple[np.ndarray, np.ndarray]], folder: Path, plan: Plan = PLAN) -> Judge:
+def train_judge(
+    sources: list[tuple[np.ndarray, np.ndarray]],
+    folder: Path,
+    device: torch.device,
+    plan: Plan = PLAN,
+    start: Judge | None = None,
+) -> Judge:
     """Train on pictures from several sources, in turn.
 
     Args:
         sources: for each (N, 64, 64, 3) uint8 pictures, and (N, attributes) labels as
             `labels.labels_of` gives them.
+        folder: for the checkpoint and the log.
+        device: where it is trained.
+        plan: how long and how fast.
+        start: a judge that is trained on, or None to begin from nothing.
     """
     torch.manual_seed(0)
-    network = JudgeNetwork().to(memory_format=torch.channels_last)
+    network = (start.network if start else JudgeNetwork()).train()
+    network.to(device, memory_format=torch.channels_last)
 
     def loss_of(step: int) -> torch.Tensor:
         draw = generator_of(step)
         pictures, labels = sources[step % len(sources)]
         chosen = torch.randint(len(pictures), (plan.batch,), generator=draw).numpy()
-        images = torch.from_numpy(pictures[chosen]).permute(0, 3, 1, 2).float() / 127.5 - 1
-        with autocast(images.device):
-            logits = network(images.contiguous(memory_format=torch.channels_last))
-        truth = torch.from_numpy(labels[chosen]).long()
+        images = _moved(to_tensor(pictures[chosen], device), draw)
+        with autocast(device):
+            logits = network(images)
+        truth = torch.from_numpy(labels[chosen]).long().to(device)
         return torch.stack(
             [_cross_entropy(logits[name], truth[:, k]) for k, name in enumerate(ATTRIBUTES)]
         ).sum()
 
-    return Judge(sit(plan, network, loss_of, folder))
+    return Judge(sit(plan, network, loss_of, folder).cpu())
+
+
+def _moved(images: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+    """All of them up to two pixels off, their edges drawn out: so that no picture is learned by heart."""
+    top, left = torch.randint(2 * _FARTHEST + 1, (2,), generator=draw).tolist()
+    wide = functional.pad(images, (_FARTHEST,) * 4, mode="replicate")
+    moved = wide[:, :, top : top + PICTURE_SIDE, left : left + PICTURE_SIDE]
+    return moved.contiguous(memory_format=torch.channels_last)
 
 
 def _cross_entropy(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:

@@ -1,12 +1,18 @@
 """Where the miniature is trained, and in which arithmetic: the quickest that the machine has."""
 
 import functools
+import multiprocessing
+import multiprocessing.connection
+import os
 import shutil
+import threading
 from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend
+
+_WORTH_COMPILING = 500  # steps: it takes a minute or two
 
 
 def device() -> torch.device:
@@ -40,7 +46,18 @@ def attention_backends(device: torch.device) -> list[SDPBackend]:
     return [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
-def compile_where_possible(module: nn.Module) -> None:
-    """`torch.compile`, where there is what it needs: a C++ compiler."""
-    if shutil.which("g++") or shutil.which("clang++"):
+def compile_where_it_pays(module: nn.Module, steps: int) -> None:
+    """`torch.compile`, for a run long enough to repay it, where there is what it needs: a C++ compiler."""
+    if steps >= _WORTH_COMPILING and (shutil.which("g++") or shutil.which("clang++")):
         module.compile()
+
+
+def end_with_parent() -> None:
+    """In a worker process: end when the process that started it is gone, be it killed."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,7 +1,10 @@
 """Drawings for training, rendered once and kept in shards under `build/miniature/`."""
 
+import os
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +14,16 @@ from transformers import CLIPTokenizer
 from .captions import caption
 from .drawing import render
 from .labels import labels_of
+from .machine import end_with_parent
 from .world import HELD_OUT_STYLE, HELD_OUT_TOYS, named_toys, sample_drawing
 
 SHARD = 4_000  # pictures
 CAPTIONS = 3  # sentences for each picture
 NAMED_SHARE = 0.35
+_FIRST_JUDGING_SEED = 1_000  # the seeds below are for measuring
 
 
-def make_shard(number: int, folder: Path, tokenizer_folder: Path) -> Path:
+def make_shard(number: int, folder: Path, tokenizer_folder: Path, size: int = SHARD) -> Path:
     """Draw shard `number`, the same one each time, unless it is there already.
 
     The file holds `pixels` (N, 64, 64, 3) uint8, `labels` (N, attributes) int8 as `labels.labels_of`
@@ -30,7 +35,7 @@ def make_shard(number: int, folder: Path, tokenizer_folder: Path) -> Path:
     rng = np.random.default_rng([2026, number])
     toys = named_toys()
     pixels, labels, sentences = [], [], []
-    for _ in range(SHARD):
+    for _ in range(size):
         name = str(rng.choice(list(toys))) if rng.random() < NAMED_SHARE else None
         drawing = sample_drawing(rng, toys.get(name))
         pixels.append(np.asarray(render(drawing)))
@@ -38,22 +43,49 @@ def make_shard(number: int, folder: Path, tokenizer_folder: Path) -> Path:
         sentences += [caption(drawing, rng, name)[0] for _ in range(CAPTIONS)]
     tokenizer = CLIPTokenizer.from_pretrained(tokenizer_folder)
     ids = np.array(tokenizer(sentences, padding="max_length", truncation=True).input_ids, np.int16)
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"partial-{number:03d}.npz"
-    np.savez(
-        partial,
+    return save_whole(
+        path,
         pixels=np.array(pixels),
         labels=np.array(labels, np.int8),
-        ids=ids.reshape(SHARD, CAPTIONS, -1),
+        ids=ids.reshape(size, CAPTIONS, -1),
     )
-    return partial.replace(path)
 
 
-def make_shards(count: int, folder: Path, tokenizer_folder: Path, workers: int = 2) -> list[Path]:
+def make_judging_shard(number: int, folder: Path, size: int = SHARD) -> Path:
+    """Draw a shard that only the judge is trained on, with held-out toys and the held-out style."""
+    path = folder / f"judging-{number:03d}.npz"
+    if path.exists():
+        return path
+    pixels, labels = draw_for_judging(size, seed=_FIRST_JUDGING_SEED + number)
+    return save_whole(path, pixels=pixels, labels=labels)
+
+
+def make_shards(
+    count: int, folder: Path, tokenizer_folder: Path, size: int = SHARD, workers: int = 2
+) -> list[Path]:
     """Draw shards 0 to `count` - 1 side by side; those that are there already are kept."""
-    with ProcessPoolExecutor(workers) as pool:
-        jobs = [pool.submit(make_shard, number, folder, tokenizer_folder) for number in range(count)]
-        return [job.result() for job in tqdm(jobs, desc="drawings", unit="shard")]
+    make = partial(make_shard, folder=folder, tokenizer_folder=tokenizer_folder, size=size)
+    return _side_by_side(make, count, "drawings", workers)
+
+
+def make_judging_shards(count: int, folder: Path, size: int = SHARD, workers: int = 2) -> list[Path]:
+    """The same for the judge's own shards."""
+    make = partial(make_judging_shard, folder=folder, size=size)
+    return _side_by_side(make, count, "judge's drawings", workers)
+
+
+def _side_by_side(make: Callable[[int], Path], count: int, what: str, workers: int) -> list[Path]:
+    with ProcessPoolExecutor(workers, initializer=end_with_parent) as pool:
+        jobs = [pool.submit(make, number) for number in range(count)]
+        return [job.result() for job in tqdm(jobs, desc=what, unit="shard")]
+
+
+def save_whole(path: Path, **arrays: np.ndarray) -> Path:
+    """Save arrays in one go: a file that is there is whole, though the process was killed or runs twice."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"partial-{os.getpid()}-{path.name}")
+    np.savez(unfinished, **arrays)
+    return unfinished.replace(path)
 
 
 def draw_for_judging(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,6 @@ from tqdm.auto import tqdm
 
 from ..base_model import load_pipeline
 from ..inference import generate
-from ..places import miniature_folder
 from .autoencoder import psnr_db, rebuild
 from .captions import caption
 from .judge import Judge, Reading, accuracy
@@ -21,11 +20,9 @@ from .labels import value_of
 from .pictures import draw_for_judging
 from .world import Drawing, readable, sample_drawing
 
-CAPTIONS = 512
 STEPS = 25
 GUIDANCE = 4.0
 REPORTED = ("scene", "style", "color", "body", "ears", "eyes", "pattern", "accessory")
-_FRESH = 1_000  # drawings for the autoencoder and the judge
 
 
 @dataclass(frozen=True)
@@ -60,17 +57,22 @@ def agreement(asked: list[Asked], readings: list[Reading], attribute: str) -> fl
     return float(np.mean([np.mean(values) for values in hits.values()]))
 
 
-def measure(folder: Path | None = None) -> tuple[dict, list[Asked], list[Image.Image]]:
-    """Draw for fresh captions, read, and write `report.json` to the miniature's folder."""
-    folder = folder or miniature_folder()
+def measure(folder: Path, captions: int, fresh: int) -> tuple[dict, list[Asked], list[Image.Image]]:
+    """Draw for fresh captions, read, and write `report.json` to the miniature's folder.
+
+    Args:
+        folder: the miniature's.
+        captions: how many pictures are drawn and read.
+        fresh: how many drawings the autoencoder and the judge are tried on.
+    """
     judge = Judge.load(folder)
     pipeline = load_pipeline(str(folder), dtype=torch.float32, device="cpu")
     pipeline.set_progress_bar_config(disable=True)
-    asked = fresh_captions(CAPTIONS)
+    asked = fresh_captions(captions)
     images = draw(pipeline, [one.caption for one in asked])
     readings = judge.read(images)
     vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32).eval()
-    drawn, labels = draw_for_judging(_FRESH, seed=2)
+    drawn, labels = draw_for_judging(fresh, seed=2)
     psnr, pooled = psnr_db(drawn, rebuild(vae, drawn, torch.device("cpu")))
     training = json.loads((folder / "training.json").read_text())
     report = {
@@ -80,7 +82,7 @@ def measure(folder: Path | None = None) -> tuple[dict, list[Asked], list[Image.I
         "judge_accuracy": {name: round(share, 4) for name, share in accuracy(judge, drawn, labels).items()},
         "pictures_trained": sum(sitting["pictures"] for sitting in training["sittings"]),
         "seconds_8_pictures_25_steps": round(_seconds(pipeline), 2),
-        "captions": CAPTIONS,
+        "captions": captions,
         "steps": STEPS,
         "guidance": GUIDANCE,
     }

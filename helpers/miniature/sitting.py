@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,7 +13,9 @@ from tqdm.auto import tqdm
 from .muon import make_optimizers, set_lr
 
 _CHECKPOINT_SECONDS = 120
+_CHECKPOINTS = 10  # at the least, in a run
 _LOG_EVERY = 25  # steps
+_FEWEST_STEPS = 3
 _AVERAGE_DECAY = 0.998
 
 
@@ -31,6 +33,14 @@ class Plan:
     @property
     def steps(self) -> int:
         return self.pictures // self.batch
+
+    def at(self, share: float) -> "Plan":
+        """The same plan with a share of the pictures."""
+        return replace(self, pictures=max(_FEWEST_STEPS * self.batch, round(self.pictures * share)))
+
+    def ends_tenth(self, step: int) -> bool:
+        """Whether a tenth of the steps, or the last one, is done with this step."""
+        return (step + 1) % max(1, self.steps // _CHECKPOINTS) == 0 or step + 1 == self.steps
 
     def lr_share(self, step: int) -> float:
         """The share of `lr` at a step, by the trapezoid schedule."""
@@ -56,17 +66,18 @@ def sit(
     folder.mkdir(parents=True, exist_ok=True)
     optimizers = make_optimizers([model], plan.lr)
     average = AveragedModel(model, multi_avg_fn=_average)
-    checkpoint = folder / f"{plan.name}.pt"
+    checkpoint, log = folder / f"{plan.name}.pt", folder / f"{plan.name}.jsonl"
     first = _restore(checkpoint, model, average, optimizers)
+    _cut(log, first * plan.batch)
     saved, losses = time.monotonic(), []
     for step in tqdm(range(first, plan.steps), desc=plan.name, unit="step", initial=first, total=plan.steps):
         set_lr(optimizers, plan.lr_share(step))
         losses.append(_descend(model, optimizers, loss_of(step)))
         average.update_parameters(model)
-        if len(losses) == _LOG_EVERY:
-            _log(folder / f"{plan.name}.jsonl", (step + 1) * plan.batch, sum(losses) / len(losses))
+        if len(losses) == _LOG_EVERY or step + 1 == plan.steps:
+            _log(log, (step + 1) * plan.batch, sum(losses) / len(losses))
             losses.clear()
-        if time.monotonic() - saved > _CHECKPOINT_SECONDS or step + 1 == plan.steps:
+        if time.monotonic() - saved > _CHECKPOINT_SECONDS or plan.ends_tenth(step):
             _save(checkpoint, step + 1, model, average, optimizers)
             saved = time.monotonic()
     return average.module.eval()
@@ -92,7 +103,7 @@ def _descend(model, optimizers, loss: torch.Tensor) -> float:
 def _save(path: Path, step: int, model, average, optimizers) -> None:
     states = {"model": model.state_dict(), "average": average.state_dict(), "step": step}
     states["optimizers"] = [optimizer.state_dict() for optimizer in optimizers]
-    partial = path.with_suffix(".partial")
+    partial = path.with_suffix(".pt.partial")
     torch.save(states, partial)
     partial.replace(path)
 
@@ -112,6 +123,23 @@ def _log(path: Path, pictures: int, loss: float) -> None:
     line = {"pictures": pictures, "loss": round(loss, 5), "time": round(time.time(), 1)}
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
+
+
+def _cut(path: Path, pictures: int) -> None:
+    """Drop the log's lines that come after the checkpoint: what they tell of is done again."""
+    if path.exists():
+        lines = [line for line in path.read_text().splitlines() if _pictures_of(line) <= pictures]
+        partial = path.with_suffix(".jsonl.partial")
+        partial.write_text("".join(line + "\n" for line in lines))
+        partial.replace(path)
+
+
+def _pictures_of(line: str) -> float:
+    """Infinity for a line that a kill cut short."""
+    try:
+        return json.loads(line)["pictures"]
+    except json.JSONDecodeError:
+        return float("inf")
 
 
 def generator_of(step: int) -> torch.Generator:
