@@ -12,14 +12,13 @@ from safetensors import SafetensorError, safe_open
 
 from .errors import UserError
 from .lean_diffusers import diffusers
-from .progress import progress
+from .progress import LARGE, progress
 from .quiet import quiet_loading
 
 INDEX = "model_index.json"
 
 _PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 MODELS = ("text_encoder", "text_encoder_2", "vae", "unet")
-_LARGE = 500_000_000  # bytes; to read so many takes seconds
 _TOKENIZERS = ("tokenizer", "tokenizer_2")
 
 
@@ -82,7 +81,7 @@ class ModelFolder:
 
     def _is_large(self) -> bool:
         weights = [path for name in self.model_names for path in (self.path / name).glob("*model*")]
-        return sum(path.stat().st_size for path in weights) > _LARGE
+        return sum(path.stat().st_size for path in weights) > LARGE
 
     def shapes(self, dtype: torch.dtype) -> dict[str, Any]:
         """The parts on the `meta` device, made from their settings alone."""

@@ -5,6 +5,7 @@ import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -13,6 +14,7 @@ from . import hub
 from .errors import UserError
 from .lean_diffusers import diffusers
 from .model_folder import INDEX, ModelFolder
+from .progress import LARGE, progress, progress_bar
 from .quiet import quiet_loading
 
 # The first key that tells a family, and the repository that has that family's settings.
@@ -53,8 +55,23 @@ class SingleFile(ModelFolder):
 
     def _read(self, kind: type, dtype: torch.dtype, **place) -> Any:
         settings = {"config": str(self.path), "local_files_only": True, "torch_dtype": dtype, **place}
-        with _readable(self.file), quiet_loading():
+        with _readable(self.file), quiet_loading(), _bars(self.file):
             return kind.from_single_file(str(self.file), **settings)
+
+
+@contextlib.contextmanager
+def _bars(file: Path) -> Iterator[None]:
+    """One bar while the file is read, then one over the parts, in place of diffusers' own."""
+    from diffusers.utils import logging
+
+    what, is_large = f"loading {file.name}", file.stat().st_size > LARGE
+
+    def parts(things, **_words):
+        reading.close()
+        return progress(things, what, at_once=is_large)
+
+    with progress_bar(what, at_once=is_large) as reading, mock.patch.object(logging, "tqdm", parts):
+        yield
 
 
 def _settings_beside(file: Path) -> Path | None:

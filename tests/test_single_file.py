@@ -1,12 +1,15 @@
 """One file, as Web UIs keep it, opens as the folder that it was made from."""
 
+import re
 import shutil
+import sys
 
 import pytest
 import torch
 from families import FAMILIES
 from single_files import write_single_file
 
+from helpers import single_file
 from helpers.base_model import load_components, load_pipeline, load_vae
 from helpers.errors import UserError
 
@@ -48,6 +51,15 @@ def test_without_settings_it_says_where_to_put_which(families, family, tmp_path)
     repository = {"sd1": "v1-5", "sd2": "2-1", "sdxl": "xl-base"}[family]
     with pytest.raises(UserError, match=f"put a folder model/ with those of .*{repository}"):
         load_components(str(file))
+
+
+def test_a_large_file_says_how_far_it_is(families, tmp_path, monkeypatch, capsys):
+    file = write_single_file(families["sd1"], tmp_path / "model.safetensors")
+    settings_only(families["sd1"], tmp_path / "model")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(single_file, "LARGE", 0)
+    load_components(str(file))
+    assert re.search(r"loading model.safetensors: +0%.*0/[1-9]", capsys.readouterr().err)
 
 
 class RunsCode:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from helpers import places
 from helpers.base_model import load_components, load_pipeline
 from helpers.concept import Concept
 from helpers.errors import UserError
-from helpers.training import Outcome, train, update, watch
+from helpers.training import Outcome, train, update, watch, whole_pipeline
 from helpers.training.by_hand import by_hand, frozen_weights, gradients
 from helpers.training.checkpoint import load_checkpoint
 from helpers.training.interrupts import request_stop
@@ -193,10 +194,17 @@ def test_a_run_goes_on_where_the_format_needs_loss_scaling(tiny, monkeypatch):
     assert train(tiny).steps == 4
 
 
-def test_a_pipeline_asked_for_later_is_saved(tiny):
+def test_a_pipeline_asked_for_later_is_saved(tiny, monkeypatch, capsys):
     train(tiny)
+    monkeypatch.setattr(whole_pipeline, "LARGE", 0)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     train(tiny.changed(training={"save_pipeline": True}))
-    assert (tiny.folder / "pipeline" / "model_index.json").is_file()
+    assert re.search(r"saving pipeline/: +0%.*0/[1-9]", capsys.readouterr().err)
+    saved, base = load_pipeline(str(tiny.folder / "pipeline")), load_pipeline(tiny.base_model)
+    assert tiny.placeholder_token in saved.tokenizer.get_vocab()
+    names = {name for name, part in base.components.items() if part is not None}
+    assert names == {name for name, part in saved.components.items() if part is not None}
+    assert all(map(torch.equal, saved.unet.parameters(), base.unet.parameters()))
 
 
 def test_a_folder_elsewhere_is_refused_and_a_copied_one_is_its_own(tiny, tmp_path):

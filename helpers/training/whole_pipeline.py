@@ -2,9 +2,11 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from ..base_model import load_pipeline
 from ..concept import Concept
+from ..progress import LARGE, progress
 from .result import load_rows
 
 
@@ -24,6 +26,15 @@ def save_pipeline(concept: Concept) -> Path:
     folder = concept.folder / "pipeline"
     partial = folder.with_name("pipeline.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    pipeline.save_pretrained(partial)
+    _save_parts(pipeline, partial)
     shutil.rmtree(folder, ignore_errors=True)
     return partial.rename(folder)
+
+
+def _save_parts(pipeline: Any, folder: Path) -> None:
+    """What `pipeline.save_pretrained` does, with a bar over the parts."""
+    parts = {name: part for name, part in pipeline.components.items() if part is not None}
+    is_large = pipeline.unet.get_memory_footprint() > LARGE
+    for name in progress(parts, "saving pipeline/", at_once=is_large):
+        parts[name].save_pretrained(folder / name)
+    pipeline.save_config(folder)

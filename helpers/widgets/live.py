@@ -43,6 +43,7 @@ class LiveTraining(ipywidgets.VBox):
         self.progress, self.curves = Progress(), ipywidgets.HTML()
         self.pictures, self.samples = ipywidgets.HTML(_own_pictures(concept)), SampleSlider(concept)
         self.stop = ipywidgets.Button(description="Stop", button_style="warning", tooltip="Saves first")
+        self.stop.style.text_color = "#1a1a1a"  # white on orange, as on a light page, is hard to read
         self.resume = ipywidgets.Button(
             description="Resume", disabled=True, tooltip="Goes on where it was stopped"
         )
