@@ -79,11 +79,27 @@ def test_the_report_reaches_the_aims():
         "accessory": 0.8,
     }
     assert {name: share for name, share in report["agreement"].items() if share < aims.get(name, 0.8)} == {}
-    judged = {name: share for name, share in report["judge_accuracy"].items() if share < 0.98}
-    assert set(judged) <= {"second_color"}, "a pattern's colour is the one thing that it reads less surely"
+    assert {name: share for name, share in report["judge_accuracy"].items() if share < 0.98} == {}
     assert report["vae_psnr_db"] >= 28 and report["seconds_8_pictures_25_steps"] > 0
     training = json.loads((miniature_folder() / "training.json").read_text())
     assert report["pictures_trained"] == sum(sitting["pictures"] for sitting in training["sittings"])
+
+
+def test_the_card_tells_of_each_part_what_it_saw():
+    training = json.loads((miniature_folder() / "training.json").read_text())
+    card = (miniature_folder() / "README.md").read_text()
+    parts = [
+        training["vae"],
+        training["polish"],
+        training["decoder"],
+        *training["sittings"],
+        *training["judge"],
+    ]
+    rows = [line.split(" | ") for line in card.splitlines() if line.endswith(" |")]
+    told = {(row[1], row[-1].removesuffix(" |")) for row in rows}
+    for part in parts:
+        words = f"{part['drawings']:,} drawings {part.get('difference', '')}".strip()
+        assert (f"{part['pictures']:,}", words) in told, part["name"]
 
 
 def test_a_word_says_more_than_a_description():

@@ -48,8 +48,8 @@ class Recipe:
             sittings=tuple(plan.at(share) for plan in self.sittings),
             polish=self.polish.at(share),
             judge=self.judge.at(share),
-            captions=max(32, round(self.captions * share)),
-            fresh=max(100, round(self.fresh * share)),
+            captions=max(16, round(self.captions * share)),
+            fresh=max(50, round(self.fresh * share)),
         )
 
 
@@ -63,11 +63,12 @@ def begin(recipe: Recipe, work: Path) -> None:
         UserError: it is filled by another one, whose parts do not fit.
     """
     path, wanted = work / "recipe.json", json.loads(json.dumps(asdict(recipe)))
-    if path.exists() and json.loads(path.read_text()) != wanted:
-        raise UserError(f"{work} holds parts of a build with other amounts: name another folder.")
-    work.mkdir(parents=True, exist_ok=True)
     for left in (work / "pictures").glob("partial-*"):
         left.unlink()
-    unfinished = path.with_suffix(".partial")
-    unfinished.write_text(json.dumps(wanted, indent=1) + "\n")
-    unfinished.replace(path)
+    if not path.exists():
+        work.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".partial")
+        unfinished.write_text(json.dumps(wanted, indent=1) + "\n")
+        unfinished.replace(path)
+    elif json.loads(path.read_text()) != wanted:
+        raise UserError(f"{work} holds parts of a build with other amounts: name another folder.")

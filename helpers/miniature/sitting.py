@@ -127,10 +127,11 @@ def _log(path: Path, pictures: int, loss: float) -> None:
 
 def _cut(path: Path, pictures: int) -> None:
     """Drop the log's lines that come after the checkpoint: what they tell of is done again."""
-    if path.exists():
-        lines = [line for line in path.read_text().splitlines() if _pictures_of(line) <= pictures]
+    lines = path.read_text().splitlines() if path.exists() else []
+    kept = [line for line in lines if _pictures_of(line) <= pictures]
+    if kept != lines:
         partial = path.with_suffix(".jsonl.partial")
-        partial.write_text("".join(line + "\n" for line in lines))
+        partial.write_text("".join(line + "\n" for line in kept))
         partial.replace(path)
 
 
