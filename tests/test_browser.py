@@ -30,6 +30,7 @@ from PIL import Image
 
 from helpers import places
 from helpers.concept import Concept
+from helpers.training.interrupts import request_stop
 from helpers.training.log import read_log
 
 STEPS = 100_000  # of a training that is stopped on its way: none is so quick or so slow that it ends before
@@ -56,6 +57,7 @@ def lesson(work, concepts, monkeypatch):
     The first is cut after the launch, the second after the view.
     """
     monkeypatch.setenv(places.ROOT_VARIABLE, str(concepts))
+    made = []
 
     def make(name):
         training = {"max_train_steps": STEPS, "stop_when_learned": False, "train_batch_size": 1}
@@ -64,9 +66,13 @@ def lesson(work, concepts, monkeypatch):
         shutil.copytree(places.data_folder() / "grooty", concept.images_folder)
         for copy, last in (("train", "notebook_launcher"), ("look", "LiveTraining")):
             cut_notebook(work, "4_training", name, last).rename(work / "notebooks" / f"{copy}_{name}.ipynb")
+        made.append(concept)
         return concept
 
-    return make
+    yield make
+    for concept in made:  # no run shall outlive a test that failed
+        if concept.training_folder.is_dir():
+            request_stop(concept.training_folder)
 
 
 @pytest.fixture

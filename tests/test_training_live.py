@@ -63,7 +63,8 @@ def stopped(grooty, families):
         return 1.0
 
     assert train(concept, scorer=scorer).ended == "stopped"
-    return concept
+    yield concept
+    request_stop(concept.training_folder)  # no run shall outlive a test that failed
 
 
 def end(concept, how="ceiling", step=2):
@@ -255,7 +256,7 @@ def test_a_killed_process_is_named(running, monkeypatch, view):
 def test_several_processes_are_stopped_and_gone_on_with_from_the_view(stopped, view, monkeypatch):
     monkeypatch.setattr(resuming.torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "yes")
-    concept = stopped.changed(training={"num_processes": 2, "max_train_steps": 200, "sample_every": 0})
+    concept = stopped.changed(training={"num_processes": 2, "max_train_steps": 100_000, "sample_every": 0})
     concept.save()
     shown = view(concept)
     at = shown.progress.bar.value
@@ -264,7 +265,7 @@ def test_several_processes_are_stopped_and_gone_on_with_from_the_view(stopped, v
     shown.stop.click()
     wait_until(lambda: shown.progress.bar.bar_style == "warning")
     outcome = Outcome.load(concept)
-    assert outcome.ended == "stopped" and at < outcome.steps < 200
+    assert outcome.ended == "stopped" and at < outcome.steps < 100_000
     steps = series(read_log(concept.training_folder), "loss")[0]
     assert steps == list(range(1, outcome.steps + 1)), "only one of the processes writes"
     wait_until(lambda: not resuming._is_alive(concept.training_folder))
