@@ -6,6 +6,7 @@ import torch
 
 from ..concept import TrainingSettings
 from ..quiet import bitsandbytes
+from .full_matrix import FullMatrix
 
 # Adam moves each number of a row by about the learning rate at a step, so the rate is in the numbers' own
 # unit. On Stable Diffusion 1.5, whose numbers are near 0.014, this comes to AUTOMATIC1111's 0.005.
@@ -30,15 +31,19 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """AdamW on the rows alone, in float32; those of each text encoder have a rate of their own.
 
-    `use_8bit_adam` takes bitsandbytes' AdamW. It changes nothing for a word's rows: tensors under
-    4,096 elements stay in 32 bit there.
+    Its steps are turned: see `full_matrix`. `use_8bit_adam` takes bitsandbytes' AdamW. It changes nothing
+    for a word's rows: tensors under 4,096 elements stay in 32 bit there.
     """
     if settings.use_8bit_adam:
         AdamW = bitsandbytes().optim.AdamW8bit
     else:
         from torch.optim import AdamW
+
+    class FullMatrixAdamW(FullMatrix, AdamW):
+        pass
+
     groups = [{"params": [rows], "lr": learning_rate(settings, processes, rows)} for rows in parameters]
-    return AdamW(groups, weight_decay=settings.weight_decay)
+    return FullMatrixAdamW(groups, weight_decay=settings.weight_decay)
 
 
 def make_schedule(
