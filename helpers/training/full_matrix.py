@@ -9,7 +9,7 @@ which most of the likeness is learned. A word is so few numbers that one can aff
 import torch
 
 WINDOW = 100  # steps whose gradients are remembered
-DAMPING = 0.01  # in mean squares of a number: the least that a direction is divided by
+DAMPING = 1.0  # of a number's mean square: it keeps directions that hardly matter from being blown up
 
 _LEAST = 1e-30
 
