@@ -161,8 +161,8 @@ def test_the_rate_falls_as_one_over_the_steps_whatever_the_length_of_the_run():
         optimizer = make_optimizer([nn.Parameter(torch.ones(2))], settings, processes=1)
         schedule = make_schedule(optimizer, settings)
         rates = [schedule.get_last_lr()[0] for _ in range(91) if not (optimizer.step(), schedule.step())[0]]
-        assert rates[4] == pytest.approx(0.05) and rates[9:30] == [0.1] * 21
-        assert rates[59] == pytest.approx(0.05) and rates[89] == pytest.approx(0.1 / 3)
+        assert rates[3] == pytest.approx(0.05) and rates[8:29] == [0.1] * 21
+        assert rates[58] == pytest.approx(0.05) and rates[88] == pytest.approx(0.1 / 3)
 
 
 def test_scale_lr_multiplies_by_accumulation_batch_and_processes():
