@@ -46,7 +46,8 @@ class TrainingSettings(_Settings):
         "cosine_with_restarts",
         "polynomial",
         "piecewise_constant",
-    ] = "constant_with_warmup"
+        "inverse_time",
+    ] = "inverse_time"
     lr_warmup_steps: Annotated[int, Field(ge=0)] = 10
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0

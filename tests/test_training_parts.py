@@ -152,7 +152,17 @@ def test_every_schedule_of_diffusers_can_be_chosen():
     from diffusers.optimization import SchedulerType
 
     offered = TrainingSettings.model_fields["lr_scheduler"].annotation.__args__
-    assert sorted(offered) == sorted(kind.value for kind in SchedulerType)
+    assert sorted(offered) == sorted(["inverse_time", *(kind.value for kind in SchedulerType)])
+
+
+def test_the_rate_falls_as_one_over_the_steps_whatever_the_length_of_the_run():
+    for length in (100, 600):
+        settings = TrainingSettings(max_train_steps=length, lr_warmup_steps=10, learning_rate=0.1)
+        optimizer = make_optimizer([nn.Parameter(torch.ones(2))], settings, processes=1)
+        schedule = make_schedule(optimizer, settings)
+        rates = [schedule.get_last_lr()[0] for _ in range(91) if not (optimizer.step(), schedule.step())[0]]
+        assert rates[3] == pytest.approx(0.05) and rates[8:29] == [0.1] * 21
+        assert rates[58] == pytest.approx(0.05) and rates[88] == pytest.approx(0.1 / 3)
 
 
 def test_scale_lr_multiplies_by_accumulation_batch_and_processes():
@@ -168,7 +178,7 @@ def test_without_a_rate_it_follows_the_size_of_the_initializers_numbers():
         torch.full((1, 4), 0.05, requires_grad=True),
     )
     groups = make_optimizer([small, large], TrainingSettings(), processes=1).param_groups
-    assert groups[0]["lr"] == pytest.approx(0.005, rel=0.01) and groups[1]["lr"] == pytest.approx(0.018)
+    assert groups[0]["lr"] == pytest.approx(0.0112) and groups[1]["lr"] == pytest.approx(0.04)
 
 
 def test_a_checkpoint_brings_every_generator_back(tmp_path):
