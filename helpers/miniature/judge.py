@@ -25,6 +25,7 @@ from .sitting import Plan, generator_of, sit
 
 PLAN = Plan("judge", pictures=500_000, batch=100, lr=2e-3, cooldown=0.8)
 _FARTHEST = 2  # pixels
+_WEIGHTS = {"pattern": 4.0, "second_color": 4.0}  # the others are read rightly soon, these two late
 
 
 class JudgeNetwork(nn.Module):
@@ -136,9 +137,8 @@ def train_judge(
         with autocast(device):
             logits = network(images)
         truth = torch.from_numpy(labels[chosen]).long().to(device)
-        return torch.stack(
-            [_cross_entropy(logits[name], truth[:, k]) for k, name in enumerate(ATTRIBUTES)]
-        ).sum()
+        losses = {name: _cross_entropy(logits[name], truth[:, k]) for k, name in enumerate(ATTRIBUTES)}
+        return sum(_WEIGHTS.get(name, 1.0) * loss for name, loss in losses.items())
 
     return Judge(sit(plan, network, loss_of, folder).cpu())
 
