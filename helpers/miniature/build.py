@@ -1,5 +1,6 @@
 """From nothing to `data/miniature/`: each stage goes on from what lies in `build/miniature/`."""
 
+import copy
 import json
 import shutil
 import time
@@ -48,9 +49,11 @@ def build(recipe: Recipe = RECIPE, data: Path | None = None, work: Path | None =
     tokenizer = _tokenizer(work)
     shards = make_shards(recipe.shards, work / "pictures", work / "tokenizer", recipe.shard)
     vae = _autoencoder(work, shards, recipe.autoencoder)
-    model = None
+    before = model = None
     for plan in recipe.sittings:
+        before = copy.deepcopy(model)
         model = _sitting(work, shards, tokenizer, vae, plan, start=model)
+    model = mean_of(before, model)
     vae = _polished(work, shards, vae, recipe.polish)
     judge = _judge(work, shards, vae, recipe, recipe.judge)
     with replaced(data / "grooty", work) as folder:
@@ -64,7 +67,10 @@ def build(recipe: Recipe = RECIPE, data: Path | None = None, work: Path | None =
 
 
 def sit_again(pictures: int) -> Path:
-    """Train the shipped weights on: same autoencoder and tokenizer, the optimizer anew at a lower rate."""
+    """Train the shipped weights on; what ships then is the mean of before and after, as in `build`.
+
+    Same autoencoder and tokenizer, the optimizer anew at a lower rate.
+    """
     shipped, work = miniature_folder(), work_folder()
     tokenizer = CLIPTokenizer.from_pretrained(shipped / "tokenizer")
     notes = json.loads((shipped / "training.json").read_text())
@@ -77,7 +83,7 @@ def sit_again(pictures: int) -> Path:
     model = _sitting(work, shards, tokenizer, vae, plan, start=_shipped_model(shipped))
     sittings = [*notes["sittings"], note(work, plan.name, RECIPE.drawings)]
     with replaced(shipped, work) as folder:
-        assemble(folder, tokenizer, vae, model)
+        assemble(folder, tokenizer, vae, mean_of(_shipped_model(shipped), model))
         _write_notes(folder, {**notes, "sittings": sittings})
     return shipped
 
@@ -109,6 +115,18 @@ def judge_again(pictures: int) -> Path:
         judge.save(folder)
         _write_notes(folder, {**notes, "judge": [*notes["judge"], note(work, plan.name, RECIPE.judged)]})
     return shipped
+
+
+@torch.no_grad()
+def mean_of(before: nn.ModuleDict, after: nn.ModuleDict) -> nn.ModuleDict:
+    """The weights halfway between two sittings: better than those after the last one alone.
+
+    Source: Wortsman et al. 2022, "Model soups" (arXiv 2203.05482).
+    """
+    mean = copy.deepcopy(after)
+    for value, other in zip(mean.parameters(), before.parameters(), strict=True):
+        value.lerp_(other, 0.5)
+    return mean
 
 
 def assemble(folder: Path, tokenizer: CLIPTokenizer, vae: AutoencoderKL, model: nn.ModuleDict) -> None:

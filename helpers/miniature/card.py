@@ -36,7 +36,7 @@ Made by `make miniature`; this page, its figures and pictures by `make miniature
 
 Drawings with {sentences} captions each, made by `helpers/miniature/`. {named_share:.0%} of them say, instead
 of a description, the name of one of {names} toys that have one. Text encoder and UNet saw {pictures:,}
-pictures in {minutes} minutes:
+pictures in {minutes} minutes; their weights are the mean of those after the last two sittings:
 
 | part | pictures | minutes | ended | chosen from |
 | --- | --- | --- | --- | --- |
