@@ -16,7 +16,7 @@ LONG_SEED, LONG_STEPS = 99, 1200
 
 # The steps whose rows are judged.
 OUR_LOOKS = (25, 50, 75, 100, 200)
-THEIR_LOOKS = (200, 400, 700, 1000)
+THEIR_LOOKS = (50, 100, 200, 400, 700, 1000)
 
 
 @dataclass(frozen=True)
