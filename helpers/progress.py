@@ -33,11 +33,6 @@ def progress_bar(what: str, at_once: bool = False) -> tqdm:
     return _bar(what, at_once, bar_format="{desc}")
 
 
-def counting_bar(what: str, total: int) -> tqdm:
-    """The same for what moves it on by itself, with its `update`."""
-    return _bar(what, at_once=False, total=total)
-
-
 class VanishingBar(tqdm_notebook):
     """A notebook's bar of which nothing is left.
 
