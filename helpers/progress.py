@@ -4,9 +4,7 @@ import multiprocessing
 from collections.abc import Iterable
 from typing import TypeVar
 
-from IPython.display import display
 from tqdm.auto import tqdm
-from tqdm.notebook import tqdm_notebook
 
 SECONDS = 2.0  # before it appears
 LARGE = 500_000_000  # bytes; to read or write so many takes seconds
@@ -33,34 +31,7 @@ def progress_bar(what: str, at_once: bool = False) -> tqdm:
     return _bar(what, at_once, bar_format="{desc}")
 
 
-class VanishingBar(tqdm_notebook):
-    """A notebook's bar of which nothing is left.
-
-    tqdm's own closes its widget, but the output stays in the file: opened again, it says in the bar's place
-    that a widget was not found.
-    """
-
-    shown = None  # where it stands on the page
-
-    def __init__(self, *things, **settings):
-        super().__init__(*things, display=False, **settings)
-        if not self.disable and self.delay <= 0:
-            self._show()
-
-    def display(self, *message, close: bool = False, check_delay: bool = True, **settings) -> None:
-        """What tqdm calls to bring the bar up to date, and to close it."""
-        if check_delay and not close and self.shown is None:
-            self._show()
-        super().display(*message, close=close, check_delay=False, **settings)
-        if close and self.shown:
-            self.shown.update({}, raw=True)
-
-    def _show(self) -> None:
-        self.shown = display(self.container, display_id=True)
-
-
 def _bar(what: str, at_once: bool, **things) -> tqdm:
-    kind = VanishingBar if issubclass(tqdm, tqdm_notebook) else tqdm
     delay = 0.0 if at_once else SECONDS
     hidden = True if multiprocessing.parent_process() else None  # None: where there is no terminal
-    return kind(desc=what, delay=delay, leave=False, disable=hidden, **things)
+    return tqdm(desc=what, delay=delay, leave=False, disable=hidden, **things)

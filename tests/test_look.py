@@ -4,8 +4,6 @@ import json
 import subprocess
 import sys
 
-import nbclient
-import nbformat
 import pytest
 from IPython.core.formatters import DisplayFormatter
 from matplotlib import pyplot
@@ -100,19 +98,6 @@ def test_a_terminal_is_shown_what_is_going_on():
     )
     shown = run_code(code).stderr
     assert "letters" in shown and "too short" not in shown
-
-
-def test_a_bar_in_a_notebook_is_seen_and_leaves_nothing_in_its_file():
-    shows = "from helpers import progress\nshown = progress.VanishingBar._show\n"
-    counts = "progress.VanishingBar._show = lambda bar: (print('seen'), shown(bar))\n"
-    goes_on = "print(*progress.progress('abc', 'letters', at_once=True))"
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(shows + counts + goes_on)])
-    ran = nbclient.NotebookClient(
-        notebook, resources={"metadata": {"path": places.repository_folder()}}
-    ).execute()
-    outputs = ran.cells[0].outputs
-    assert "".join(output.text for output in outputs if "text" in output).split() == ["seen", *"abc"]
-    assert [output.data for output in outputs if "data" in output] == [{}]
 
 
 def test_bitsandbytes_is_imported_without_a_remark():

@@ -67,9 +67,6 @@ def test_notebook_5_shows_its_grids(lab, page, work, learned):
     shoot_whole(page, "notebook_5")
 
 
-@pytest.mark.xfail(
-    strict=False, reason="a click on a picture was not heard in two runs: its cause is not found"
-)
 def test_draw_choose_and_reopen(page, concepts):
     """In the notebook that the test before this one has left open."""
     prompt, alert = page.get_by_label("Prompt", exact=True), page.get_by_role("alert")
