@@ -119,7 +119,7 @@ def judge_again(pictures: int) -> Path:
 
 @torch.no_grad()
 def mean_of(before: nn.ModuleDict, after: nn.ModuleDict) -> nn.ModuleDict:
-    """The weights halfway between two sittings: better than those after the last one alone.
+    """The weights halfway between two sittings.
 
     Source: Wortsman et al. 2022, "Model soups" (arXiv 2203.05482).
     """

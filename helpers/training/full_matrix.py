@@ -1,9 +1,8 @@
 """AdamW's steps, turned so that a word moves along all directions alike.
 
-What one batch wants of a word and what the next one wants differ far more than they agree: the pictures,
-noise levels and sentences that were drawn decide on a few directions, in which nearly all of each
-gradient lies. AdamW weighs every number by itself and can't tell these directions from the quiet ones, in
-which most of the likeness is learned. A word is so few numbers that one can afford to weigh directions.
+Pictures, noise levels and sentences that were drawn for a batch pull a word along a few loud directions.
+AdamW weighs every number by itself and can't tell these directions from the quiet ones. A word is so few
+numbers that one can afford to weigh directions.
 """
 
 import torch

@@ -77,9 +77,7 @@ def inverse_time(steps: int, warmup: int) -> float:
     """The share of the peak rate after some steps: it rises, stays, then falls as one over the steps.
 
     It is the classic fall of stochastic approximation (Robbins and Monro 1951), and needs no known end: a
-    run that stops by itself, or is given more steps later, has nearly come to rest wherever it ends. With a
-    constant rate the row grows and the fixed loss falls on, while the word is drawn less and less well in
-    surroundings that the pictures don't show.
+    run that stops by itself, or is given more steps later, has nearly come to rest wherever it ends.
     """
     step = steps + 1
     return min(1.0, step / max(1, warmup), max(FALLS_FROM, warmup) / step)
