@@ -69,7 +69,7 @@ def test_loading_imports_no_bitsandbytes_and_starts_no_cuda():
     """accelerate's notebook_launcher refuses several processes after either."""
     code = """
 import sys, torch
-from helpers import base_model
+from helpers import base_model, scores
 base_model.default_base_model()
 base_model.load_components("miniature")
 base_model.load_pipeline("miniature")

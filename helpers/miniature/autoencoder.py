@@ -8,6 +8,7 @@ from diffusers import AutoencoderKL
 
 from .drawing import PICTURE_SIDE
 from .machine import autocast
+from .pictures import to_tensor
 from .sitting import Plan, generator_of, sit
 
 LATENT_CHANNELS = 4
@@ -34,12 +35,6 @@ def new_autoencoder() -> AutoencoderKL:
         vae.quant_conv.weight[LATENT_CHANNELS:] = 0
         vae.quant_conv.bias[LATENT_CHANNELS:] = 2 * np.log(LATENT_DEVIATION)
     return vae
-
-
-def to_tensor(pixels: np.ndarray, device: torch.device) -> torch.Tensor:
-    """(N, H, W, 3) uint8 to (N, 3, H, W) float32 in -1 to 1."""
-    images = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
-    return images.contiguous(memory_format=torch.channels_last)
 
 
 def train_autoencoder(pixels: np.ndarray, folder, device: torch.device, plan: Plan = PLAN) -> AutoencoderKL:

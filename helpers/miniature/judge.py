@@ -17,10 +17,10 @@ from torch.nn import functional
 
 from ..errors import UserError
 from ..places import miniature_folder
-from .autoencoder import to_tensor
 from .drawing import PICTURE_SIDE
 from .labels import ATTRIBUTES, UNREADABLE
 from .machine import autocast
+from .pictures import to_tensor
 from .sitting import Plan, generator_of, sit
 
 PLAN = Plan("judge", pictures=500_000, batch=100, lr=2e-3, cooldown=0.8)

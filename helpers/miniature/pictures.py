@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from tqdm.auto import tqdm
 from transformers import CLIPTokenizer
 
@@ -21,6 +22,12 @@ SHARD = 4_000  # pictures
 CAPTIONS = 3  # sentences for each picture
 NAMED_SHARE = 0.35
 _FIRST_JUDGING_SEED = 1_000  # the seeds below are for measuring
+
+
+def to_tensor(pixels: np.ndarray, device: torch.device) -> torch.Tensor:
+    """(N, H, W, 3) uint8 to (N, 3, H, W) float32 in -1 to 1."""
+    images = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return images.contiguous(memory_format=torch.channels_last)
 
 
 def make_shard(number: int, folder: Path, tokenizer_folder: Path, size: int = SHARD) -> Path:
