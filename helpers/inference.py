@@ -6,12 +6,12 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from .base_model import load_pipeline, pick_dtype
 from .concept import Concept
@@ -19,6 +19,7 @@ from .embeddings import read_rows
 from .errors import UserError
 from .lean_diffusers import diffusers
 from .png_settings import Picture, PictureSettings, read_settings
+from .progress import counting_bar
 from .prompt_weights import is_weighted, weighted_embeddings, without_weights
 from .quiet import quiet_loading
 
@@ -35,7 +36,6 @@ SCHEDULERS = {
 
 _PIXELS_AT_ONCE = 4 * 512 * 512
 _MOST_AT_ONCE = 8
-_SECONDS_WITHOUT_A_BAR = 20
 
 
 @dataclass(frozen=True)
@@ -155,11 +155,10 @@ def generate(
         "guidance": guidance,
         "scheduler": scheduler,
     }
-    if bar is None:
-        bar = drawing_bar(len(prompts) * steps)
     pictures = []
-    for batch in _batches(prompts, batch_size):
-        pictures += _draw(pipeline, prompts[batch], seeds[batch], size, shared, bar)
+    with drawing_bar(len(prompts) * steps, bar) as moved_on:
+        for batch in _batches(prompts, batch_size):
+            pictures += _draw(pipeline, prompts[batch], seeds[batch], size, shared, moved_on)
     if sentence := refusal(pictures):
         say(sentence)
     return pictures
@@ -173,9 +172,9 @@ def refusal(pictures: Sequence[Picture]) -> str:
     return f"The model's safety checker made {refused} picture(s) black: try another seed or prompt."
 
 
-def drawing_bar(total: int) -> tqdm:
-    """A bar over the steps of all pictures, shown only where it takes long."""
-    return tqdm(total=total, desc="steps", delay=_SECONDS_WITHOUT_A_BAR, leave=False)
+def drawing_bar(total: int, bar: Any = None) -> AbstractContextManager:
+    """The bar that was given, or one over the steps of all pictures, shown where it takes long."""
+    return contextlib.nullcontext(bar) if bar is not None else counting_bar("drawing, in steps", total)
 
 
 def own_size(pipeline: Any) -> int:

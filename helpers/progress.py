@@ -4,7 +4,9 @@ import multiprocessing
 from collections.abc import Iterable
 from typing import TypeVar
 
-from tqdm.auto import tqdm
+from IPython import get_ipython
+from IPython.display import display
+from tqdm import tqdm
 
 SECONDS = 2.0  # before it appears
 LARGE = 500_000_000  # bytes; to read or write so many takes seconds
@@ -15,7 +17,7 @@ T = TypeVar("T")
 def progress(things: Iterable[T], what: str, total: int | None = None, at_once: bool = False) -> Iterable[T]:
     """Go through `things` under a bar that appears after two seconds and goes when it is done.
 
-    It is a widget in a notebook and a line in a terminal. Where its text would go into a file, and in
+    It is a line of text, in a notebook and in a terminal. Where its text would go into a file, and in
     the processes of a launcher, there is none.
 
     Args:
@@ -31,7 +33,37 @@ def progress_bar(what: str, at_once: bool = False) -> tqdm:
     return _bar(what, at_once, bar_format="{desc}")
 
 
+def counting_bar(what: str, total: int) -> tqdm:
+    """The same for what moves it on by itself, with its `update`, until `with` ends."""
+    return _bar(what, at_once=False, total=total)
+
+
+class PageLine:
+    """A file for tqdm: each text stands on a notebook's page in the place of the one before.
+
+    tqdm's own bar for notebooks is a widget. When it is closed, its place in the saved file says that a
+    widget was not found, and where widgets are switched off it was never seen.
+    """
+
+    def __init__(self):
+        self.shown = None  # where it stands, once there is something to show
+
+    def write(self, text: str) -> None:
+        content = {"text/plain": text.strip()}
+        if self.shown:
+            self.shown.update(content, raw=True)
+        elif content["text/plain"]:
+            self.shown = display(content, raw=True, display_id=True)
+
+    def flush(self) -> None:
+        """What is written is seen at once."""
+
+
 def _bar(what: str, at_once: bool, **things) -> tqdm:
-    delay = 0.0 if at_once else SECONDS
-    hidden = True if multiprocessing.parent_process() else None  # None: where there is no terminal
-    return tqdm(desc=what, delay=delay, leave=False, disable=hidden, **things)
+    if multiprocessing.parent_process():
+        place = {"disable": True}
+    elif hasattr(get_ipython(), "kernel"):
+        place = {"file": PageLine(), "position": 0, "mininterval": 0.5}
+    else:
+        place = {"disable": None}  # where there is no terminal
+    return tqdm(desc=what, delay=0.0 if at_once else SECONDS, leave=False, **place, **things)

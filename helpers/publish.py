@@ -133,12 +133,12 @@ def _clean_stream(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None
 
 
 def _clean_data(data: dict, alt: str = "") -> dict:
-    """What a page shows of a display: pictures made small, text without paths, no live widgets."""
+    """What a page shows of a display: pictures made small, text without paths, no widgets, no old bars."""
     pictures = [small_picture(base64.b64decode(data[mime])) for mime in _PICTURES if mime in data]
     if pictures:
         mime, content = min(pictures, key=lambda picture: len(picture[1]))
         return {mime: base64.b64encode(content).decode(), "text/plain": alt or "<a picture>"}
-    shown = [mime for mime in _SHOWN if mime in data and not (_LIVE in data and mime == "text/plain")]
+    shown = [mime for mime in _SHOWN if data.get(mime) and not (_LIVE in data and mime == "text/plain")]
     return {mime: without_machine(data[mime]) for mime in shown}
 
 

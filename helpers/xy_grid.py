@@ -150,11 +150,10 @@ def draw_plan(
     """
     cells = plan.cells()
     _check(pipeline, concept, plan, cells)
-    if bar is None:
-        bar = drawing_bar(sum(cell.steps for cell in cells))
     before = _step(pipeline)
     try:
-        pictures = _draw(pipeline, concept, plan, cells, bar)
+        with drawing_bar(sum(cell.steps for cell in cells), bar) as moved_on:
+            pictures = _draw(pipeline, concept, plan, cells, moved_on)
     finally:
         _turn_to(pipeline, concept, before)
     if sentence := refusal(pictures):

@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import nbclient
+import nbformat
 import pytest
 from IPython.core.formatters import DisplayFormatter
 from matplotlib import pyplot
@@ -98,6 +100,27 @@ def test_a_terminal_is_shown_what_is_going_on():
     )
     shown = run_code(code).stderr
     assert "letters" in shown and "too short" not in shown
+
+
+def test_a_bar_in_a_notebook_is_seen_and_leaves_no_text_in_its_file():
+    heard = []
+
+    class Listener(nbclient.NotebookClient):
+        def process_message(self, message, *place):
+            heard.append(message["content"].get("data", {}).get("text/plain", ""))
+            return super().process_message(message, *place)
+
+    code = (
+        "from helpers.progress import counting_bar, progress\n"
+        "print(*progress('abc', 'letters', at_once=True))\n"
+        "with counting_bar('too short', 3) as bar:\n    bar.update(3)"
+    )
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    place = {"metadata": {"path": places.repository_folder()}}
+    outputs = Listener(notebook, resources=place).execute().cells[0].outputs
+    assert [text[:7] for text in heard if text] == ["letters"]
+    assert [output.data for output in outputs if "data" in output] == [{"text/plain": ""}]
+    assert [output.text for output in outputs if "text" in output] == ["a b c\n"]
 
 
 def test_bitsandbytes_is_imported_without_a_remark():
