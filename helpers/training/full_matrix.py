@@ -13,32 +13,43 @@ DAMPING = 1.0  # of a number's mean square: it keeps directions that hardly matt
 _LEAST = 1e-30
 
 
-class FullMatrix:
-    """Put before AdamW (torch's, or another) among a class's bases: `class Ours(FullMatrix, AdamW)`.
+def turn_steps(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """Turn every step that an AdamW (torch's, or another) takes from now on; the optimizer is returned.
 
     AdamW says how far to go; the direction is that of full-matrix adaptive methods (GGT, Agarwal et al.
     2019, arXiv 1806.02958): (G G^T + damping)^(-1/2) m, where the columns of G are the last gradients and
     m is their momentum. Length of one optimizer and direction of another: “grafting” (Agarwal et al. 2020,
     arXiv 2002.11803), so that a learning rate means what it means for AdamW.
+
+    The gradients are kept in the optimizer's state, and so in its `state_dict`.
     """
+    starts: dict[torch.nn.Parameter, torch.Tensor] = {}
+
+    def remember(*_) -> None:
+        moving = (rows for group in optimizer.param_groups for rows in group["params"])
+        starts.update((rows, rows.detach().clone()) for rows in moving if rows.grad is not None)
 
     @torch.no_grad()
-    def step(self, closure=None):
-        """Take AdamW's step, then turn it. The gradients are kept in the optimizer's state."""
-        moving = [(rows, group) for group in self.param_groups for rows in group["params"]]
-        moving = [(rows, group, rows.clone()) for rows, group in moving if rows.grad is not None]
-        super().step()
-        for rows, group, start in moving:
-            if rows.grad.isfinite().all():  # else AdamW's own step shows it to who looks
-                self._turn(rows, group, start.mul_(1 - group["lr"] * group["weight_decay"]))
+    def turn(*_) -> None:
+        for group in optimizer.param_groups:
+            for rows in starts.keys() & set(group["params"]):
+                if rows.grad.isfinite().all():  # else AdamW's own step shows it to who looks
+                    start = starts[rows].mul_(1 - group["lr"] * group["weight_decay"])
+                    _turn(rows, start, optimizer.state[rows], momentum=group["betas"][0])
+        starts.clear()
 
-    def _turn(self, rows: torch.Tensor, group: dict, start: torch.Tensor) -> None:
-        state, newest = self.state[rows], rows.grad.flatten().unsqueeze(0)
-        earlier = state["gradients"] if "gradients" in state else newest.new_zeros(WINDOW, rows.numel())
-        state["gradients"] = torch.cat([earlier[1:], newest])
-        direction = full_matrix_direction(state["gradients"], group["betas"][0]).view_as(rows)
-        length = (rows - start).norm() / direction.norm().clamp_min(_LEAST)
-        rows.copy_(start - length * direction)
+    optimizer.register_step_pre_hook(remember)
+    optimizer.register_step_post_hook(turn)
+    return optimizer
+
+
+def _turn(rows: torch.Tensor, start: torch.Tensor, state: dict, momentum: float) -> None:
+    newest = rows.grad.flatten().unsqueeze(0)
+    earlier = state["gradients"] if "gradients" in state else newest.new_zeros(WINDOW, rows.numel())
+    state["gradients"] = torch.cat([earlier[1:], newest])
+    direction = full_matrix_direction(state["gradients"], momentum).view_as(rows)
+    length = (rows - start).norm() / direction.norm().clamp_min(_LEAST)
+    rows.copy_(start - length * direction)
 
 
 def full_matrix_direction(gradients: torch.Tensor, momentum: float) -> torch.Tensor:

@@ -7,7 +7,7 @@ import torch
 
 from ..concept import TrainingSettings
 from ..quiet import bitsandbytes
-from .full_matrix import FullMatrix
+from .full_matrix import turn_steps
 
 # Adam moves each number of a row by about the learning rate at a step, so the rate is in the numbers' own
 # unit. On Stable Diffusion 1.5, whose numbers are near 0.014, this comes to 0.011. That is twice
@@ -37,16 +37,9 @@ def make_optimizer(
     Its steps are turned: see `full_matrix`. `use_8bit_adam` takes bitsandbytes' AdamW. It changes nothing
     for a word's rows: tensors under 4,096 elements stay in 32 bit there.
     """
-    if settings.use_8bit_adam:
-        AdamW = bitsandbytes().optim.AdamW8bit
-    else:
-        from torch.optim import AdamW
-
-    class FullMatrixAdamW(FullMatrix, AdamW):
-        pass
-
     groups = [{"params": [rows], "lr": learning_rate(settings, processes, rows)} for rows in parameters]
-    return FullMatrixAdamW(groups, weight_decay=settings.weight_decay)
+    kind = bitsandbytes().optim.AdamW8bit if settings.use_8bit_adam else torch.optim.AdamW
+    return turn_steps(kind(groups, weight_decay=settings.weight_decay))
 
 
 def make_schedule(
