@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
 from . import places
 from .errors import UserError
@@ -15,6 +16,22 @@ Positive = Annotated[int, Field(gt=0)]
 
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+
+# By pydantic's name of the error.
+_WHAT_TO_DO = {
+    **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "give a whole number"),
+    **dict.fromkeys(("float_parsing", "float_type", "finite_number"), "give a number"),
+    **dict.fromkeys(("bool_parsing", "bool_type"), "give True or False"),
+    "string_type": "give words in quotes",
+    "greater_than_equal": "give {ge} or more",
+    "greater_than": "give more than {gt}",
+    "less_than_equal": "give {le} or less",
+    "less_than": "give less than {lt}",
+    "multiple_of": "give a multiple of {multiple_of}",
+    "literal_error": "choose {expected}",
+    "extra_forbidden": "there is no such setting",
+}
 
 
 class TrainingSettings(_Settings):
@@ -229,6 +246,12 @@ def _sentence(error: ValidationError) -> str:
     if first["type"] == "json_invalid":
         return "concept.json is damaged: mend it, or delete it and run notebook 2 again."
     where = ".".join(str(part) for part in first["loc"]) or "The settings"
-    what = first["msg"].removeprefix("Value error, ")
     given = "" if isinstance(first["input"], dict) else f" (you gave {first['input']!r})"
-    return f"{where}: {what[:1].lower()}{what[1:]}{given}."
+    return f"{where}: {_what_to_do(first)}{given}."
+
+
+def _what_to_do(error: ErrorDetails) -> str:
+    if error["type"] in _WHAT_TO_DO:
+        return _WHAT_TO_DO[error["type"]].format(**error.get("ctx", {}))
+    what = error["msg"].removeprefix("Value error, ").removesuffix(".")
+    return f"{what[:1].lower()}{what[1:]}"

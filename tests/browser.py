@@ -179,6 +179,7 @@ def shoot(page, name):
         for entry in ("Settings", "Theme", f"JupyterLab {theme}"):
             page.locator(".lm-MenuBar-itemLabel, .lm-Menu-itemLabel").get_by_text(entry, exact=True).click()
         page.locator(f"body[data-jp-theme-name='JupyterLab {theme}']").wait_for(state="attached")
+        page.locator("#jupyterlab-splash").wait_for(state="detached")
         page.screenshot(path=SHOTS / f"{name}_{theme.lower()}.png")
 
 

@@ -9,7 +9,6 @@ import pytest
 from browser import (
     KERNELS,
     PATIENT,
-    SHOTS,
     button,
     concepts,
     cut_notebook,
@@ -20,6 +19,7 @@ from browser import (
     ran,
     run_all,
     save,
+    shoot,
     slide_back,
     start,
     wait,
@@ -94,7 +94,7 @@ def test_a_training_is_stopped_survives_a_reload_and_goes_on(lab, page, lesson):
     assert stopped < STEPS and concept.embeds_path.is_file()
     wait(lambda: ran(page), "the cell does not end", page)
     save(page)
-    page.screenshot(path=SHOTS / "training_stopped.png")
+    shoot(page, "training_stopped")
 
     page.reload()
     page.get_by_text(f"step {stopped} of at most {STEPS}").wait_for()
@@ -115,7 +115,7 @@ def test_a_training_is_stopped_survives_a_reload_and_goes_on(lab, page, lesson):
     page.get_by_text(f"Drawn at step {newest}", exact=True).wait_for()
     slide_back(page, "Step")
     page.get_by_text(f"Drawn at step {newest - MORE}", exact=True).wait_for()
-    page.screenshot(path=SHOTS / "training_ended.png")
+    shoot(page, "training_ended")
 
 
 def test_without_subshells_the_kernels_interrupt_stops_a_training(lab, page, lesson, without_subshells):
@@ -151,7 +151,7 @@ def test_a_concept_is_renamed_deleted_and_brought_back_by_its_buttons(lab, page,
     page.get_by_role("button", name="Rename it").click()
     page.get_by_text("tidy is neat now, and its word <neat>.").wait_for()
     assert json.loads((concepts / "neat" / "concept.json").read_text())["placeholder_token"] == "<neat>"
-    page.screenshot(path=SHOTS / "start_here.png")
+    shoot(page, "start_here")
     card = page.locator(".widget-vbox .widget-vbox", has_text="neat").last
     card.get_by_role("button", name="Delete", exact=True).click()
     page.get_by_text("Delete neat, 5 picture(s)").last.wait_for()
@@ -189,7 +189,7 @@ def test_dropped_files_become_pictures(lab, page, concepts):
     new = {path.name for path in images.iterdir()} - kept
     assert len(new) == 2
     assert any((np.asarray(Image.open(images / name)).shape == noise.shape) for name in new)
-    page.screenshot(path=SHOTS / "dropped.png")
+    shoot(page, "dropped")
 
 
 def test_a_changed_setting_is_in_the_concept_file(lab, page, concepts):
@@ -213,7 +213,6 @@ def test_a_bad_value_is_marked_while_it_is_typed(lab, page, concepts):
     field.fill("")
     field.press_sequentially("2x")
     row.get_by_role("alert").filter(has_text="vectors").wait_for()
-    page.screenshot(path=SHOTS / "bad_value.png")
     assert field.evaluate("field => field === document.activeElement")
     field.press("Backspace")
     row.get_by_role("alert").wait_for(state="detached")
@@ -227,6 +226,9 @@ def test_a_bad_value_is_marked_while_it_is_typed(lab, page, concepts):
     page.get_by_role("button", name="Save", exact=True).click()
     page.get_by_text("Saved: grooty/concept.json.", exact=True).wait_for()
     assert json.loads(settings.read_text())["initializer_token"] == "robot"
+    field.fill("2x")
+    row.get_by_role("alert").filter(has_text="vectors").wait_for()
+    shoot(page, "bad_value")
 
 
 def test_a_caption_is_kept_over_a_reload_and_a_new_kernel(lab, page, concepts):
@@ -246,7 +248,7 @@ def test_a_caption_is_kept_over_a_reload_and_a_new_kernel(lab, page, concepts):
     field.press_sequentially(" and {}")
     page.get_by_text(f"Kept in images/{second.stem}.txt.").wait_for()
     assert second.with_suffix(".txt").read_text() == "a photo of a toy and {}\n"
-    page.screenshot(path=SHOTS / "captions.png")
+    shoot(page, "captions")
     page.reload()
     run_all(lab, page, "3_dataset_preview", restart=True)
     move(page, "Picture")
