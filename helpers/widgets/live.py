@@ -64,7 +64,7 @@ class LiveTraining(ipywidgets.VBox):
         if grown or state != self._shown:
             self.progress.show(self._log.lines, state, self._concept.training.max_train_steps)
             self.curves.value = _curves(self._concept, self._log.lines)
-            self.stop.disabled = state == "starting"  # the run would not know of it yet
+            self.stop.disabled = state != "running"  # one that only starts would not know of it yet
             self.resume.disabled = state not in ("stopped", "broken")
             self.message.value = self._broken() if state == "broken" else _HINT
             self._shown = state
