@@ -47,7 +47,8 @@ class HeldOutScore:
         self.obedience = Obedience(concept, model, self.latents[:1])
 
     def __call__(self, model: Model) -> float:
-        return (self.start - self.loss(model)) * self.obedience(model)
+        gain = self.start - self.loss(model)
+        return gain * self.obedience(model) if gain > 0 else gain
 
 
 class Obedience:

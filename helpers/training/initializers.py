@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from ..concept import Concept
 from ..errors import UserError
 from ..tokens import initializer_ids
-from .evaluation import FixedLoss
+from .evaluation import SAMPLES, FixedLoss
 from .learner import Learner
 from .model import Model, load_model
 from .processes import Processes
 from .sentences import token_ids, training_sentences, with_word
+
+_SAMPLES = 8  # words differ more from each other than a word does from step to step
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def rank_initializers(learner: Learner, model: Model, candidates: Sequence[str])
         raise UserError("Give one word or more to try, for example [“toy”, “figurine”].")
     tokenizers, vectors = model.components.tokenizers, learner.concept.vectors
     ids = {words: [initializer_ids(one, words, vectors) for one in tokenizers] for words in candidates}
-    loss, rows = fixed_loss(learner, model), learner.copy_rows()
+    loss, rows = fixed_loss(learner, model, _SAMPLES), learner.copy_rows()
     tried = []
     for words, of_each_encoder in ids.items():
         for learned, of_one in zip(learner.rows, of_each_encoder, strict=True):
@@ -60,7 +62,7 @@ def rank_initializers(learner: Learner, model: Model, candidates: Sequence[str])
     return sorted(tried, key=lambda candidate: candidate.fixed_loss)
 
 
-def fixed_loss(learner: Learner, model: Model) -> FixedLoss:
+def fixed_loss(learner: Learner, model: Model, samples: int = SAMPLES) -> FixedLoss:
     """The fixed loss of a learner, on the pictures and sentences that it trains with."""
     concept, latents = learner.concept, learner.latents.means()
     sentences = training_sentences(concept)
@@ -72,4 +74,4 @@ def fixed_loss(learner: Learner, model: Model) -> FixedLoss:
         if place % pictures in sentences.captions
     }
     seed = concept.training.seed + 1
-    return FixedLoss(latents, ids, concept.training, seed, captions=captions)
+    return FixedLoss(latents, ids, concept.training, seed, samples, captions)

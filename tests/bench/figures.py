@@ -8,7 +8,6 @@ from typing import Any
 from .plan import (
     OWN_RATE,
     OWN_STEPS,
-    SCORED_SEEDS,
     SEEDS,
     WORD_COUNTS,
     alone,
@@ -51,10 +50,10 @@ def gain_seconds(found: Measurements) -> dict[str, dict[str, Any]]:
 def scores(found: Measurements) -> dict[str, dict[str, float]]:
     """The judge's median identity and prompt of each loop's results, and of the initializer alone."""
     medians = {"initializer": found["scores/initializer"]}
-    medians["ours"] = median_scores(found, [our_run(seed) for seed in SCORED_SEEDS], "result")
+    medians["ours"] = median_scores(found, [our_run(seed) for seed in SEEDS], "result")
     for kind in _KINDS:
         for name, rate in ((kind, OWN_RATE), (f"{kind}_best_lr", best_rate(found, kind))):
-            runs = [their_run(kind, rate, seed) for seed in SCORED_SEEDS]
+            runs = [their_run(kind, rate, seed) for seed in seeds_of(kind)]
             medians[name] = median_scores(found, runs, OWN_STEPS)
     return medians
 
@@ -108,6 +107,12 @@ def _final_gain_ratio(found: Measurements) -> float:
     return median(curve["seconds"][-1] for curve in theirs) / our_time
 
 
+def before_step_1(found: Measurements) -> dict[str, float]:
+    """What ours does before its first step, in seconds: medians over the seeds."""
+    profiles = [found[our_run(seed).measurement]["before_step_1"] for seed in SEEDS]
+    return {name: round(median(one[name] for one in profiles), 3) for name in profiles[0]}
+
+
 def _score_ratio(found: Measurements) -> float:
     seconds = score_times(found)
     return seconds["source"] / seconds["ours"]
@@ -150,6 +155,7 @@ _FIGURES: dict[str, Callable[[Measurements], Any]] = {
     "final_gain_time_ratio_source": _final_gain_ratio,
     "score_time_ratio_best_lr": _score_ratio,
     "score_seconds": _score_seconds,
+    "before_step_1": before_step_1,
     "scores": scores,
     "best_lr": lambda found: {kind: best_rate(found, kind) for kind in _KINDS},
     "step_time_ratio_batch1": _step_ratio("steps", "ours_batch1"),

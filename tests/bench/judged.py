@@ -15,7 +15,7 @@ from helpers.scores import evaluation_surroundings, score_subject, toy_in
 
 from .gain import measure_gain, measured
 from .ledger import Ledger, Measurement
-from .plan import OUR_LOOKS, OWN_RATE, OWN_STEPS, SCORED_SEEDS, THEIR_LOOKS, Run, our_run, their_run
+from .plan import OUR_LOOKS, OWN_RATE, OWN_STEPS, SEEDS, THEIR_LOOKS, Run, our_run, seeds_of, their_run
 from .readings import best_rate
 from .rivals import RIVALS
 from .setting import INITIALIZER, WORD, make_concept, rows_path
@@ -30,11 +30,11 @@ def measure_scores(ledger: Ledger) -> None:
     Judge.load()
     measure_gain(ledger)
     ledger.once("scores/initializer", lambda: score(INITIALIZER))
-    for seed in SCORED_SEEDS:
+    for seed in SEEDS:
         score_rows(ledger, our_run(seed), [*OUR_LOOKS, "result"])
     for kind in RIVALS:
         best = best_rate(ledger.measurements, kind)
-        for seed in SCORED_SEEDS:
+        for seed in seeds_of(kind):
             score_rows(ledger, their_run(kind, OWN_RATE, seed), [OWN_STEPS])
             looks = THEIR_LOOKS if kind == "source" else [OWN_STEPS]
             score_rows(ledger, their_run(kind, best, seed), looks)

@@ -14,6 +14,7 @@ from helpers.training.update import make_scaler, update
 from helpers.training.watch import Watch
 
 from .setting import INITIALIZER
+from .timing import Laps
 
 CANDIDATES = (INITIALIZER, "brown", "tall", "leaves")
 
@@ -40,18 +41,27 @@ class Ours(BareOurs):
     """A whole run: initializers tried, fixed loss and held-out score, checkpoints, log.
 
     When it has stopped by itself its steps go on without these, so that its curve can be drawn on.
+
+    Attributes:
+        profile: what goes before the first step, and how many seconds it takes.
     """
 
     def __init__(self, concept: Concept, model: Model):
         started = time.monotonic()
+        laps = Laps()
         super().__init__(concept, model)
+        laps.end("latents encoded")
         best = rank_initializers(self.learner, model, CANDIDATES)[0].words
         self._start_from(best)
+        laps.end("initializers tried")
         score = HeldOutScore(concept.changed(initializer_token=best), model)
+        laps.end("held-out pictures made ready")
         concept.training_folder.mkdir()
         fixed = fixed_loss(self.learner, model)
         self.watch = Watch(self.learner, model, self.processes, fixed, score, started, self.scaler)
         self.watch.begin()
+        laps.end("the first look")
+        self.profile = laps.seconds
 
     @property
     def ended(self) -> bool:

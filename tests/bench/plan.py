@@ -5,7 +5,6 @@ from dataclasses import dataclass
 SEEDS = range(5)
 DIFFUSERS_SEEDS = range(3)  # its loop is the source's but for the old rows: fewer runs tell as much
 SWEEP_SEEDS = range(1)
-SCORED_SEEDS = range(3)  # of a run's looks 64 pictures each are drawn and judged
 RATES = (5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2)
 OWN_RATE = RATES[0]  # the source's
 OWN_STEPS = 1000
@@ -14,9 +13,9 @@ OUR_STEPS = 400
 WORD_COUNTS = (1, 4, 16)
 LONG_SEED, LONG_STEPS = 99, 1200
 
-# The steps whose rows are judged.
-OUR_LOOKS = (25, 50, 75, 100, 200)
-THEIR_LOOKS = (50, 100, 200, 400, 700, 1000)
+# The steps whose rows are judged, by 64 pictures each.
+OUR_LOOKS = (5, 10, 15, 20, 25, 50, 100, 200)
+THEIR_LOOKS = (10, 20, 30, 50, 70, 100, 200, 400, 700, 1000)
 
 
 @dataclass(frozen=True)
@@ -87,8 +86,9 @@ def their_run(kind: str, rate: float, seed: int) -> Run:
     return Run(kind, seed, OWN_STEPS, rate, at_most=AT_MOST if goes_on else 0)
 
 
-# What these come down to is what there is to gain; at low rates, so that they come to rest.
+# What the best of these comes down to is what there is to gain.
 LONG_RUNS = (
-    Run("ours", LONG_SEED, LONG_STEPS, rate=5e-3),
+    Run("ours", LONG_SEED, LONG_STEPS),
     Run("source", LONG_SEED, LONG_STEPS, rate=5e-3),
+    Run("source", LONG_SEED, LONG_STEPS, rate=1e-2),
 )

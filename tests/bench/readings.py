@@ -11,7 +11,7 @@ from .plan import (
     OUR_LOOKS,
     OWN_STEPS,
     RATES,
-    SCORED_SEEDS,
+    SEEDS,
     SWEEP_SEEDS,
     THEIR_LOOKS,
     Run,
@@ -42,8 +42,9 @@ def target_loss(found: Measurements) -> float | None:
     """
     if any(run.measurement not in found for run in LONG_RUNS):
         return None
-    ours, theirs = (found[run.measurement]["losses"] for run in LONG_RUNS)
-    return theirs[0] - SHARE_OF_GAIN * (theirs[0] - min(*ours, *theirs))
+    curves = [found[run.measurement]["losses"] for run in LONG_RUNS]
+    start = curves[-1][0]  # theirs: ours chose an initializer
+    return start - SHARE_OF_GAIN * (start - min(min(losses) for losses in curves))
 
 
 def loss_times(found: Measurements, runs: Sequence[Run]) -> list[float]:
@@ -82,19 +83,16 @@ def score_at(found: Measurements, run: Run, look: int) -> float:
 
 
 def score_times(found: Measurements) -> dict[str, float]:
-    """Seconds until the judge's score is what the source's loop at its best rate comes to, medians.
+    """Seconds until the judge's score first is what the source's loop at its best rate comes to.
 
-    To reach: 95% of the highest of its looks' medians over the seeds.
+    Scores and seconds of a look are medians over the seeds. To reach: 95% of the highest of the source's.
+    It may fall again afterwards, as the source's does.
     """
     rate = best_rate(found, "source")
-    theirs = [their_run("source", rate, seed) for seed in SCORED_SEEDS]
-    ours = [our_run(seed) for seed in SCORED_SEEDS]
-    highest = max(median(score_at(found, run, look) for run in theirs) for look in THEIR_LOOKS)
-    target = SHARE_OF_SCORE * highest
-    return {
-        "source": median(_score_time(found, run, THEIR_LOOKS, target) for run in theirs),
-        "ours": median(_score_time(found, run, OUR_LOOKS, target) for run in ours),
-    }
+    theirs = _score_curve(found, [their_run("source", rate, seed) for seed in SEEDS], THEIR_LOOKS)
+    ours = _score_curve(found, [our_run(seed) for seed in SEEDS], OUR_LOOKS)
+    target = SHARE_OF_SCORE * max(theirs[1])
+    return {name: _first_at(*curve, target) for name, curve in (("source", theirs), ("ours", ours))}
 
 
 def median_scores(found: Measurements, runs: Sequence[Run], look: int | str) -> dict[str, float]:
@@ -103,8 +101,15 @@ def median_scores(found: Measurements, runs: Sequence[Run], look: int | str) -> 
     return {name: round(median(score[name] for score in scores), 4) for name in ("identity", "prompt")}
 
 
-def _score_time(found: Measurements, run: Run, looks: Sequence[int], target: float) -> float:
-    curve = found[run.measurement]
-    seconds = dict(zip(curve["steps"], curve["seconds"], strict=True))
-    falling = [-score_at(found, run, look) for look in looks]
-    return time_to([seconds[look] for look in looks], falling, -target)
+def _score_curve(
+    found: Measurements, runs: Sequence[Run], looks: Sequence[int]
+) -> tuple[list[float], list[float]]:
+    """By look the medians over runs: seconds, scores."""
+    curves = [found[run.measurement] for run in runs]
+    clocks = [dict(zip(curve["steps"], curve["seconds"], strict=True)) for curve in curves]
+    seconds = [median(clock[look] for clock in clocks) for look in looks]
+    return seconds, [median(score_at(found, run, look) for run in runs) for look in looks]
+
+
+def _first_at(seconds: Sequence[float], scores: Sequence[float], target: float) -> float:
+    return time_to(seconds, [-score for score in scores], -target)

@@ -24,12 +24,14 @@ def carry_out(run: Run, target: float | None = None) -> Measurement:
 
     Returns:
         `steps`, `seconds` and `losses`, one a look, the first before any step; for ours also
-        `stopped`, the step and second at which it ended by itself.
+        `stopped`, the step and second at which it ended by itself, and `before_step_1`.
     """
     concept = make_concept(f"bench-{run.name.replace('/', '-')}", **_settings(run))
     curve, begin = _Curve(run, SharedLoss(concept)), _beginner(run, concept)
     with curve.clock:
         contender = begin()
+    if isinstance(contender, Ours):
+        curve.values["before_step_1"] = contender.profile
     curve.look(0, contender)
     step = 0
     while run.goes_on(step, curve.values["losses"][-1], target):

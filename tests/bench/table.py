@@ -39,8 +39,25 @@ def section(content: dict[str, Any]) -> str:
     """The section as Markdown: a row for each comparison that has been measured."""
     rows = [*_step_rows(content), *_gain_rows(content), *_score_rows(content), *_large_rows(content)]
     lines = [f"| {' | '.join(row)} |\n" for row in rows]
-    notes = _many_note(content) + [f"\n{reason}\n" for reason in content["reasons"].values()]
+    notes = (
+        _start_note(content)
+        + _many_note(content)
+        + [f"\n{reason}\n" for reason in content["reasons"].values()]
+    )
     return _HEAD.format(**content["machine"]) + "".join([*lines, *notes])
+
+
+def _start_note(content: dict[str, Any]) -> list[str]:
+    """Where the first seconds of ours go, as a sentence."""
+    parts, steps = content["before_step_1"], content["measurements"].get("steps")
+    if parts is None or steps is None:
+        return []
+    listed = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in parts.items())
+    sizes = f"a step is {steps['batch']} samples and {steps['seconds']['ours'] * 1000:.0f} ms"
+    return [
+        f"\nOf the time of ours, {sum(parts.values()):.1f} s go by before the first step ({listed}); then "
+        f"{sizes}.\n"
+    ]
 
 
 def _many_note(content: dict[str, Any]) -> list[str]:

@@ -19,6 +19,19 @@ class Clock:
         self.seconds += time.perf_counter() - self._entered
 
 
+class Laps:
+    """What takes how long, one thing after the other: `seconds` by name."""
+
+    def __init__(self):
+        self.seconds: dict[str, float] = {}
+        self._began = time.perf_counter()
+
+    def end(self, name: str) -> None:
+        now = time.perf_counter()
+        self.seconds[name] = round(now - self._began, 3)
+        self._began = now
+
+
 def seconds_of(call: Callable[[], object]) -> float:
     with Clock() as clock:
         call()
