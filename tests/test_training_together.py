@@ -95,6 +95,7 @@ def _one_update(concept, processes, folder):
 
 
 def test_two_processes_have_the_gradient_of_one_with_the_whole_batch(tiny, tmp_path):
+    tiny = tiny.changed(base_model=MINIATURE, training={"resolution": None})  # as in the last test here
     (whole,) = _one_update(tiny.changed(training={"train_batch_size": 4}), 1, tmp_path / "one")
     halves = _one_update(tiny.changed(training={"train_batch_size": 2}), 2, tmp_path / "two")
     assert [half["count"] for half in halves] == [2, 2] and [half["index"] for half in halves] == [0, 1]
