@@ -245,7 +245,8 @@ def _sentence(error: ValidationError) -> str:
     first = error.errors()[0]
     if first["type"] == "json_invalid":
         return "concept.json is damaged: mend it, or delete it and run notebook 2 again."
-    where = ".".join(str(part) for part in first["loc"]) or "The settings"
+    places_in = [str(part) for part in first["loc"] if part != "training"]
+    where = ".".join(places_in) or "The settings"
     given = "" if isinstance(first["input"], dict) else f" (you gave {first['input']!r})"
     return f"{where}: {_what_to_do(first)}{given}."
 

@@ -53,7 +53,7 @@ def fetch_all(
 
     Args:
         addresses: `http://` or `https://` addresses, paths of files or folders (looked for in the
-            working folder, then in `notebooks/`), and `dataset:owner/name` for the pictures of a
+            working folder, in `notebooks/`, and beside that), and `dataset:owner/name` for the pictures of a
             data set of the hub. Of a folder only picture files are taken.
         timeout: seconds to wait for a connection, and for each piece of an answer. A whole picture
             may take six times as long.
@@ -96,10 +96,13 @@ def _find(address: str) -> Path:
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", address):
         raise UserError("Only http://, https:// and dataset: can be fetched: or give a path or a folder.")
     path = Path(address).expanduser()
-    for start in (Path.cwd(), places.repository_folder() / "notebooks"):
+    for start in (Path.cwd(), places.repository_folder() / "notebooks", places.repository_folder()):
         if (start / path).exists():
             return start / path
-    raise UserError("No file or folder has this name here; an address of the web begins with https://.")
+    raise UserError(
+        "No file or folder has this name, in notebooks/ or beside it; an address of the web begins with "
+        "https://."
+    )
 
 
 def _from_folder(files: list[Path], source: str) -> list[Fetched]:

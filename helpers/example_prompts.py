@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from .base_model import MINIATURE
 from .concept import Concept
+from .errors import UserError
 from .miniature.captions import accessory_phrase, place_phrase, style_phrase
 
 
@@ -95,3 +96,15 @@ def examples_for(concept: Concept) -> ExamplePrompts:
     if concept.base_model == MINIATURE:
         return _MINIATURE_OBJECT if concept.what_to_teach == "object" else _MINIATURE_STYLE
     return _STABLE_DIFFUSION_OBJECT if concept.what_to_teach == "object" else _STABLE_DIFFUSION_STYLE
+
+
+def own_prompt(concept: Concept, sentence: str) -> str:
+    """A sentence with the concept's word in the place of `{}`, or where it stands already.
+
+    Raises:
+        UserError: the sentence has neither.
+    """
+    prompt = sentence.replace("{}", concept.placeholder_token)
+    if concept.placeholder_token not in prompt:
+        raise UserError(f"The prompt “{sentence}” has no place for your word: put {{}} where it belongs.")
+    return prompt

@@ -10,13 +10,14 @@ from typing import Literal
 from PIL import Image
 
 from . import places
-from .concept import Concept
+from .concept import Concept, saved_concepts
 from .download import DATASET, Fetched, fetch_all, is_picture_file
 from .duplicates import Fingerprint, alike, fingerprint
 from .errors import UserError
 from .pictures import open_picture
 
 FEWEST, MOST = 3, 10
+FIRST_CONCEPT = "grooty"
 
 _CAT_TOY = f"{DATASET}diffusers/cat_toy_example"
 _USUAL_RESOLUTION = 512
@@ -54,24 +55,30 @@ class VerdictTable:
 
     def __repr__(self) -> str:
         lines = [" | ".join(cell for cell in row if cell) for row in self.rows]
-        return "\n".join(lines) or "Nothing was asked for."
+        return "\n".join(lines) or "No address was given: fill ADDRESSES, or add pictures below."
 
     def _repr_html_(self) -> str:
         titles = ("picture", "outcome", "in images/", "why")
         head = "".join(f"<th style='text-align:left'>{title}</th>" for title in titles)
+        if not self.rows:
+            return html.escape(repr(self))
         return f"<table><tr>{head}</tr>{''.join(map(_html_row, self.rows))}</table>"
 
 
 def default_sources(base_model: str, concept: ConceptLike | None = None) -> list[str]:
     """The pictures to begin with: the five of grooty for the miniature, else the well-known cat toy.
 
-    A concept that has enough pictures gets no others: then its own folder is the source.
+    These are for the concept that the series begins with. Another one has what it has, its own folder, or
+    nothing yet. So has the first one, once it has enough pictures.
 
     Raises:
         UserError: the shipped pictures are missing.
     """
-    if concept is not None and len(_picture_files(_images_folder(concept))) >= FEWEST:
-        return [str(_images_folder(concept))]
+    if concept is not None:
+        folder = _images_folder(concept)
+        own, is_first = len(_picture_files(folder)), folder.parent.name == FIRST_CONCEPT
+        if own >= FEWEST or not is_first:
+            return [str(folder)] if own else []
     if base_model != "miniature":
         return [_CAT_TOY]
     shipped = sorted((places.data_folder() / "grooty").glob("*.png"))
@@ -138,10 +145,16 @@ def image_paths(concept: ConceptLike) -> list[Path]:
     paths = _picture_files(folder)
     if not paths:
         raise UserError(
-            f"The concept “{folder.parent.name}” has no pictures yet: run notebook 1, and read in its table "
-            "why one is refused."
+            f"The concept “{folder.parent.name}” has no pictures yet: add some in notebook 1, whose table "
+            f"says why one is refused{_or_another(folder.parent.name)}."
         )
     return paths
+
+
+def _or_another(name: str) -> str:
+    """For a name that was mistyped: the concepts that there are."""
+    others = [other for other in saved_concepts() if other != name]
+    return f", or choose one of these: {', '.join(others)}" if others and name not in saved_concepts() else ""
 
 
 def image_path(concept: ConceptLike, name: str) -> Path:

@@ -18,6 +18,7 @@ from .grid import image_grid
 from .grid_plan import RESULT, Axis, Cell, GridPlan
 from .inference import (
     DEFAULT_SCHEDULER,
+    LearnedWord,
     check_settings,
     drawing_bar,
     generate,
@@ -203,15 +204,25 @@ def redraw(path: Path | str, pipeline: Any = None) -> Sheet:
     return draw_plan(pipeline, plan, concept, Path(path).stem)
 
 
+def check_same_concept(pipeline: Any, plan: GridPlan) -> LearnedWord:
+    """The word that the pipeline has, where a grid was drawn with the same concept's.
+
+    Raises:
+        UserError: it was another one.
+    """
+    word = getattr(pipeline, "learned_word", None)
+    if word is None or word.concept != plan.concept:
+        raise UserError(f"This grid was drawn with the concept {plan.concept}: open notebook 5 with it.")
+    return word
+
+
 def check_same_word(pipeline: Any, concept: Concept, plan: GridPlan) -> None:
     """See that the word still has the rows that a grid was drawn with.
 
     Raises:
         UserError: it is another word, or it has been learned again since.
     """
-    word = getattr(pipeline, "learned_word", None)
-    if word is None or word.concept != plan.concept:
-        raise UserError(f"This grid was drawn with the concept {plan.concept}: open notebook 5 with it.")
+    word = check_same_concept(pipeline, plan)
     for step, rows in plan.rows.items():
         step = None if step == RESULT else int(step)
         now = word.rows if step == word.step else rows_mark(read_rows(concept, step))

@@ -363,3 +363,19 @@ def test_without_a_kernel_there_are_a_table_and_a_picture(learned):
     bundle = ConceptGallery()._repr_mimebundle_()
     assert "grooty" in bundle["text/html"] and bundle["image/png"]
     assert "drawn with the word: a photo of a <grooty>" in concept_sheet().alt
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"vectors": "2x"}, "vectors: give a whole number (you gave '2x')."),
+        ({"vectors": 0}, "vectors: give 1 or more (you gave 0)."),
+        ({"what_to_teach": "thing"}, "what_to_teach: choose 'object' or 'style' (you gave 'thing')."),
+        ({"training": {"resolution": 65}}, "resolution: give a multiple of 8 (you gave 65)."),
+        ({"training": {"sped": 1}}, "sped: there is no such setting (you gave 1)."),
+    ],
+)
+def test_a_setting_that_can_not_be_used_is_answered_with_what_would_do(settings, sentence):
+    with pytest.raises(UserError) as answer:
+        Concept.make("grooty", **settings)
+    assert str(answer.value) == sentence

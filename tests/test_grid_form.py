@@ -1,6 +1,7 @@
 """The form for grids as a person uses it: fields are typed into, buttons pressed, and the files looked at."""
 
 import base64
+import dataclasses
 import datetime
 import io
 import re
@@ -253,3 +254,23 @@ def test_every_control_has_a_name(form):
     kinds = (ipywidgets.Button, ipywidgets.FileUpload, ipywidgets.Dropdown, ipywidgets.Textarea)
     controls = [widget for widget in everything_in(form) if isinstance(widget, kinds)]
     assert len(controls) > 12 and all(one.description and one.tooltip for one in controls)
+
+
+def test_a_grid_of_another_concept_leaves_the_form_as_it_is(miniature, form, monkeypatch):
+    _, pipeline = miniature
+    press(form, "Draw")
+    form.fields["prompt"].value = "a photo of a <grooty> in the snow"
+    other = dataclasses.replace(pipeline.learned_word, concept="other")
+    monkeypatch.setattr(pipeline, "learned_word", other)
+    press(form, "Reopen")
+    assert "drawn with the concept grooty: open notebook 5 with it" in text_of(form)
+    assert form.fields["prompt"].value == "a photo of a <grooty> in the snow"
+
+
+def test_a_prompt_without_the_word_is_drawn_and_said(form):
+    form.fields["prompt"].value = "a photo of a toy"
+    press(form, "Draw")
+    assert "Saved: " in text_of(form) and "in no prompt: put &lt;grooty&gt;" in text_of(form)
+    form.fields["prompt"].value = PROMPT
+    press(form, "Draw")
+    assert "in no prompt" not in text_of(form)

@@ -5,6 +5,7 @@ import json
 import shutil
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -320,11 +321,26 @@ def test_default_sources(concepts, tmp_path):
         drawing(number).save(folder / f"{number}.png")
     assert default_sources("miniature") == [str(folder / f"{number}.png") for number in range(5)]
     assert default_sources("owner/model") == ["dataset:diffusers/cat_toy_example"]
-    add_images("toy", [folder / "0.png", folder / "1.png"], "miniature")
-    assert len(default_sources("miniature", "toy")) == 5
-    add_images("toy", folder, "miniature")
-    [own] = default_sources("miniature", "toy")
-    assert {verdict.outcome for verdict in add_images("toy", [own], "miniature")} == {"already kept"}
+    add_images("grooty", [folder / "0.png", folder / "1.png"], "miniature")
+    assert len(default_sources("miniature", "grooty")) == 5
+    add_images("grooty", folder, "miniature")
+    [own] = default_sources("miniature", "grooty")
+    assert {verdict.outcome for verdict in add_images("grooty", [own], "miniature")} == {"already kept"}
+
+
+def test_another_concept_gets_no_pictures_of_ours(concepts, tmp_path):
+    assert default_sources("miniature", "robo") == [] == default_sources("owner/model", "robo")
+    table = verdict_table(add_images("robo", [], "miniature"))
+    assert "add pictures below" in table._repr_html_() and "<table>" not in table._repr_html_()
+    drawing().save(tmp_path / "own.png")
+    add_images("robo", tmp_path / "own.png", "miniature")
+    [own] = default_sources("miniature", "robo")
+    assert Path(own) == Concept.make("robo").images_folder
+
+
+def test_shipped_pictures_that_are_gone_are_a_sentence(concepts, tmp_path):
+    folder = tmp_path / "data" / "grooty"
+    folder.mkdir()
     shutil.rmtree(folder)
     with pytest.raises(UserError, match="data/grooty"):
         default_sources("miniature")

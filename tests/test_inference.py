@@ -9,7 +9,7 @@ from helpers.base_model import load_pipeline
 from helpers.concept import Concept
 from helpers.embeddings import read_rows, use_step
 from helpers.errors import UserError
-from helpers.example_prompts import examples_for
+from helpers.example_prompts import examples_for, own_prompt
 from helpers.inference import SCHEDULERS, generate, pipeline_with_word, remake, switch_step
 from helpers.png_settings import save_picture
 from helpers.training.result import save_result, save_rows, step_path
@@ -225,3 +225,10 @@ def test_every_example_has_one_place_for_the_word(base_model, what_to_teach):
     examples = examples_for(Concept.make("grooty", base_model=base_model, what_to_teach=what_to_teach))
     prompts = (examples.own, *examples.scenes, *examples.styles, *examples.accessories)
     assert all(prompt.count("{}") == 1 for prompt in prompts)
+
+
+def test_a_prompt_of_ones_own_needs_the_word(grooty):
+    assert own_prompt(grooty, "a {} in the snow") == "a <grooty> in the snow"
+    assert own_prompt(grooty, "<grooty> asleep") == "<grooty> asleep"
+    with pytest.raises(UserError, match="“a robot on the moon” has no place for your word"):
+        own_prompt(grooty, "a robot on the moon")

@@ -19,7 +19,7 @@ from ..grid_plan import RESULT, Axis, GridPlan
 from ..inference import SCHEDULERS, check_settings
 from ..png_settings import Picture
 from ..training.result import saved_steps
-from ..xy_grid import Sheet, check_same_word, draw_plan, make_plan
+from ..xy_grid import Sheet, check_same_concept, check_same_word, draw_plan, make_plan
 from .axis_field import AxisField
 from .chosen_picture import ChosenPicture
 from .picture_buttons import PictureButtons
@@ -183,7 +183,14 @@ class GridForm(ipywidgets.VBox):
         path = self.sheet.save(self._concept)
         self.saved.refresh()
         self._show(self.sheet)
-        return " ".join([f"Saved: {path.relative_to(self._concept.folder.parent).as_posix()}.", *said])
+        saved = f"Saved: {path.relative_to(self._concept.folder.parent).as_posix()}."
+        return " ".join([saved, *said, *self._forgotten(plan)])
+
+    def _forgotten(self, plan: GridPlan) -> list[str]:
+        word = self._concept.placeholder_token
+        if any(word in cell.prompt for cell in plan.cells()):
+            return []
+        return [f"Your word was in no prompt: put {word} where it belongs, and draw again."]
 
     def _show(self, sheet: Sheet) -> None:
         self.chosen.clear()
@@ -208,6 +215,7 @@ class GridForm(ipywidgets.VBox):
         self._do(lambda: self._reopened(read()))
 
     def _reopened(self, plan: GridPlan) -> str:
+        check_same_concept(self._pipeline, plan)  # else the form stays as it is
         self.fill(plan)
         check_same_word(self._pipeline, self._concept, plan)
         return "Now Draw makes the same again, or change something first."

@@ -54,7 +54,8 @@ class PictureButtons(ipywidgets.GridBox):
         button.style.button_color = button.style.text_color = "transparent"
         button.add_class(_CLASS)
         button.on_click(lambda _: self._pressed(number))
-        return ipywidgets.GridBox([picture, button], layout={"border": _frame("transparent")})
+        hidden = {"border": _frame("transparent"), "overflow": "hidden"}  # else some browsers add scroll bars
+        return ipywidgets.GridBox([picture, button], layout=hidden)
 
     def _pressed(self, number: int) -> None:
         for index, cell in enumerate(self._cells):
@@ -64,7 +65,14 @@ class PictureButtons(ipywidgets.GridBox):
 
 def _place() -> dict[str, str]:
     side = f"{_SIDE}px"
-    return {"grid_area": _SAME_PLACE, "width": side, "height": side, "margin": "0", "padding": "0"}
+    return {
+        "grid_area": _SAME_PLACE,
+        "width": side,
+        "height": side,
+        "margin": "0",
+        "padding": "0",
+        "overflow": "hidden",
+    }
 
 
 def _frame(colour: str) -> str:
