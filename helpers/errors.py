@@ -1,5 +1,9 @@
 """What a person sees when something they typed can't be used."""
 
+import time
+
+_SECONDS = 0.3  # in which the cells of “Run All” arrive
+
 
 class UserError(ValueError):
     """One clear sentence that says what to do.
@@ -10,5 +14,10 @@ class UserError(ValueError):
     """
 
     def _render_traceback_(self) -> list[str]:
-        """IPython's hook for an exception that draws itself (IPython.core.interactiveshell)."""
+        """IPython's hook for an exception that draws itself (IPython.core.interactiveshell).
+
+        It waits a moment: after an error the kernel drops the cells that have arrived, and would run
+        those of “Run All” that were still on their way.
+        """
+        time.sleep(_SECONDS)
         return [f"\N{HEAVY EXCLAMATION MARK SYMBOL} {self}"]

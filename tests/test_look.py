@@ -3,11 +3,13 @@
 import json
 import subprocess
 import sys
+import time
 
 import nbclient
 import nbformat
 import pytest
 from IPython.core.formatters import DisplayFormatter
+from jupyter_client.manager import start_new_kernel
 from matplotlib import pyplot
 from PIL import Image
 
@@ -121,6 +123,25 @@ def test_a_bar_in_a_notebook_is_seen_and_leaves_no_text_in_its_file():
     assert [text[:7] for text in heard if text] == ["letters"]
     assert [output.data for output in outputs if "data" in output] == [{"text/plain": ""}]
     assert [output.text for output in outputs if "text" in output] == ["a b c\n"]
+
+
+def test_no_cell_runs_after_one_that_was_refused():
+    """“Run All” sends the cells one after the other, and some are on their way when one is refused."""
+    manager, client = start_new_kernel(cwd=str(places.repository_folder()))
+    status = {}
+    try:
+        sent = [client.execute("from helpers.concept import Concept")]
+        client.get_shell_msg(timeout=60)
+        for code in ("Concept.load('mistyped')", "1", "2", "3"):
+            sent.append(client.execute(code))
+            time.sleep(0.05)
+        while len(status) < len(sent) - 1:
+            reply = client.get_shell_msg(timeout=60)
+            status[reply["parent_header"]["msg_id"]] = reply["content"]["status"]
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    assert [status[one] for one in sent[1:]] == ["error", "aborted", "aborted", "aborted"]
 
 
 def test_bitsandbytes_is_imported_without_a_remark():
