@@ -203,6 +203,8 @@ def test_an_equal_score_is_timed_by_the_judges_looks():
             found[our_run(seed).score(look)] = {"identity": 0.1, "prompt": 1.0}
     values = figures(found)
     assert values["score_seconds"]["ours"] is None and values["score_time_ratio_best_lr"] == 0
+    content = {**values, "measurements": found, "machine": MACHINE, "reasons": {}}
+    assert "An equal score is 95% of the highest" in table.section(content)
 
 
 def test_an_equal_score_is_one_of_most_runs():

@@ -20,6 +20,7 @@ from browser import (
     run_all,
     save,
     shoot,
+    shoot_whole,
     slide_back,
     start,
     wait,
@@ -141,6 +142,7 @@ def test_without_subshells_the_kernels_interrupt_stops_a_training(lab, page, les
 def test_a_concept_is_renamed_deleted_and_brought_back_by_its_buttons(lab, page, lesson, concepts):
     lesson("tidy")
     run_all(lab, page, "0_start_here")
+    shoot_whole(page, "notebook_0")
     card = page.locator(".widget-vbox .widget-vbox", has_text="tidy").last
     card.get_by_role("button", name="Rename", exact=True).click()
     page.get_by_label("Name", exact=True).fill("two words")
@@ -167,6 +169,7 @@ def test_a_concept_is_renamed_deleted_and_brought_back_by_its_buttons(lab, page,
 
 def test_a_picture_is_removed_by_its_button(lab, page, concepts):
     run_all(lab, page, "1_download_images")
+    shoot_whole(page, "notebook_1")
     images = concepts / "grooty" / "images"
     kept = sorted(path.name for path in images.iterdir())
     assert len(kept) == 5
@@ -194,6 +197,7 @@ def test_dropped_files_become_pictures(lab, page, concepts):
 
 def test_a_changed_setting_is_in_the_concept_file(lab, page, concepts):
     run_all(lab, page, "2_concept_settings")
+    shoot_whole(page, "notebook_2")
     settings = concepts / "grooty" / "concept.json"
     assert json.loads(settings.read_text())["initializer_token"] == "toy"
     field = page.get_by_label("initializer_token")
@@ -235,6 +239,7 @@ def test_a_caption_is_kept_over_a_reload_and_a_new_kernel(lab, page, concepts):
     images = concepts / "grooty" / "images"
     second = sorted(images.glob("*.png"))[1]
     run_all(lab, page, "3_dataset_preview")
+    shoot_whole(page, "notebook_3")
     move(page, "Picture")
     page.get_by_alt_text(f"{second.name} as the network sees it", exact=True).wait_for()
     move(page, "Sentence")

@@ -7,6 +7,7 @@ from typing import Any
 from helpers.places import repository_folder
 
 from .plan import OWN_STEPS, SEEDS, WORD_COUNTS, together
+from .readings import SHARE_OF_SCORE
 
 _PLACE = re.compile(r"(?<=<!-- bench -->\n).*?(?=<!-- /bench -->)", re.DOTALL)
 
@@ -39,12 +40,20 @@ def section(content: dict[str, Any]) -> str:
     """The section as Markdown: a row for each comparison that has been measured."""
     rows = [*_step_rows(content), *_gain_rows(content), *_score_rows(content), *_large_rows(content)]
     lines = [f"| {' | '.join(row)} |\n" for row in rows]
-    notes = (
-        _start_note(content)
-        + _many_note(content)
-        + [f"\n{reason}\n" for reason in content["reasons"].values()]
-    )
+    reasons = [f"\n{reason}\n" for reason in content["reasons"].values()]
+    notes = [*_score_note(content), *_start_note(content), *_many_note(content), *reasons]
     return _HEAD.format(**content["machine"]) + "".join([*lines, *notes])
+
+
+def _score_note(content: dict[str, Any]) -> list[str]:
+    """What the row of an equal score means."""
+    if content["score_seconds"] is None:
+        return []
+    return [
+        f"\nAn equal score is {SHARE_OF_SCORE:.0%} of the highest that the source's runs pass through "
+        "(identity times prompt, medians of the seeds). It is timed where it is first reached, whether or "
+        "not the run stays there: the rows above say where the runs end.\n"
+    ]
 
 
 def _start_note(content: dict[str, Any]) -> list[str]:
