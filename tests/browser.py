@@ -190,10 +190,10 @@ def _setting_path(work, name):
 def shoot_whole(page, name):
     """The same of an open notebook from its top to its end."""
     shown = page.viewport_size
-    height = page.locator(".jp-Notebook .jp-WindowedPanel-outer, .jp-WindowedPanel-outer").first.evaluate(
-        "panel => panel.scrollHeight"
-    )
+    panel = page.locator(".jp-Notebook .jp-WindowedPanel-outer, .jp-WindowedPanel-outer").first
+    height = panel.evaluate("panel => panel.scrollHeight")
     page.set_viewport_size({"width": shown["width"], "height": height + 200})
+    panel.evaluate("panel => { panel.scrollTop = 0; }")
     shoot(page, name)
     page.set_viewport_size(shown)
 
