@@ -16,6 +16,7 @@ from .base_model import MINIATURE, check_base_model
 from .concept import Concept
 from .download import DATASET, fetch_all
 from .errors import UserError
+from .images import default_sources
 
 
 def notebooks() -> list[Path]:
@@ -157,6 +158,10 @@ def main(arguments: list[str] | None = None) -> int:
             check_base_model(given.base_model)
         if given.images:
             _check_pictures(given.images)
+        elif not default_sources(given.base_model or MINIATURE, given.concept):
+            raise UserError(
+                f"“{given.concept}” has no pictures yet: say where they are, as IMAGES=my_photos."
+            )
         report = run_series(given.concept, **parameters)
     except UserError as error:
         print(error, file=sys.stderr)

@@ -135,6 +135,7 @@ def test_a_name_that_is_no_folder_runs_nothing(two_notebooks, concepts):
     [
         (["--concept", "a/b"], "letters, digits"),
         (["--concept", "Kätzchen"], "letters, digits"),
+        (["--concept", "my_cat"], "“my_cat” has no pictures yet: say where they are, as IMAGES=my_photos"),
         (["--images", "no/such/folder"], "“no/such/folder” can't be learned from. No file or folder"),
         (["--images", "notes"], "This folder holds no pictures"),
         (["--base-model", "notes/notes.txt"], "notes.txt is no base model: give a .safetensors"),
