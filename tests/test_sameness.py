@@ -111,5 +111,5 @@ def test_plain_pictures_without_an_edge_are_no_error(said):
 
 
 def test_no_pictures_say_what_to_do(concepts):
-    with pytest.raises(UserError, match="run notebook 1"):
+    with pytest.raises(UserError, match="add some in notebook 1"):
         warnings_of(Concept.make("empty"))
