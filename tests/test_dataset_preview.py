@@ -148,5 +148,5 @@ def test_where_no_widget_lives_it_is_a_picture(grooty):
 
 
 def test_without_pictures_it_says_what_to_do(concepts):
-    with pytest.raises(UserError, match="run notebook 1"):
+    with pytest.raises(UserError, match="add some in notebook 1"):
         DatasetPreview(Concept.make("empty"))
