@@ -23,7 +23,7 @@ from . import places
 from .concept import Concept
 from .errors import UserError
 from .grid import image_grid
-from .images import load_images
+from .images import FIRST_CONCEPT, load_images
 from .run import notebooks, run_notebook, start_here
 
 CODE_HASH = "outputs_are_of_code"
@@ -162,8 +162,8 @@ def without_machine(text: str) -> str:
 
 
 def main() -> int:
-    """Publish the run of grooty: the concept that the notebooks' own parameters name."""
-    concept = Concept.make("grooty")
+    """Publish the run of the first concept, the one that the notebooks' own parameters name."""
+    concept = Concept.make(FIRST_CONCEPT)
     try:
         picture = readme_picture(concept)
         for path in publish(concept):

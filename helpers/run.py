@@ -16,7 +16,7 @@ from .base_model import MINIATURE, check_base_model
 from .concept import Concept
 from .download import DATASET, fetch_all
 from .errors import UserError
-from .images import default_sources
+from .images import FIRST_CONCEPT, default_sources
 
 
 def notebooks() -> list[Path]:
@@ -141,7 +141,7 @@ def _check_pictures(source: str) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m helpers.run", description="Run the six notebooks.")
-    parser.add_argument("--concept", default="grooty", help="its name; its folder under concepts/")
+    parser.add_argument("--concept", default=FIRST_CONCEPT, help="its name; its folder under concepts/")
     parser.add_argument("--base-model", help="miniature, a hub id, a folder or a file; found by looking")
     parser.add_argument("--images", help="pictures to learn from: a folder, a file or an address")
     parser.add_argument("--initializer", help="the word to start from, for example cat")

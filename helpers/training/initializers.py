@@ -12,7 +12,7 @@ from .model import Model, load_model
 from .processes import Processes
 from .sentences import token_ids, training_sentences, with_word
 
-_SAMPLES = 8  # words differ more from each other than a word does from step to step
+_SAMPLES = 8  # of the fixed loss: fewer than a run's own look takes, since only an order is wanted
 
 
 @dataclass(frozen=True)
