@@ -22,7 +22,7 @@ help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
 
 run: $(RUNS) ## all six notebooks in order: make run CONCEPT=my_cat IMAGES=my_photos INITIALIZER=cat BASE_MODEL=...
-	@$(PYTHON) -m helpers.run --concept "$$CONCEPT" --base-model "$$BASE_MODEL" \
+	@$(PYTHON) -m helpers.series.run --concept "$$CONCEPT" --base-model "$$BASE_MODEL" \
 	    --images "$$IMAGES" --initializer "$$INITIALIZER" $(if $(VECTORS),--vectors "$$VECTORS")
 
 lab: $(RUNS) ## open JupyterLab on the first notebook
@@ -35,9 +35,10 @@ test: $(TESTS) ## every notebook in a fresh kernel, and the unit tests
 test-oldest: $(OLDEST)/.installed ## the same tests on the lower bounds of requirements.txt
 	$(OLDEST)/bin/python -m pytest
 
-lint: $(TESTS) ## ruff over the code and the notebooks
+lint: $(TESTS) ## ruff over the code and the notebooks, and the order of the rooms
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -c "from importlinter.cli import lint_imports_command as lint; lint()"
 
 miniature: $(RUNS) ## build the miniature Stable Diffusion from nothing
 	$(PYTHON) -m helpers.miniature build
@@ -46,17 +47,16 @@ miniature-report: $(RUNS) ## measure the miniature
 	$(PYTHON) -m helpers.miniature report
 
 held-out-scores: $(RUNS) ## teach three toys that were held out with three seeds, and score them
-	$(PYTHON) -m helpers.held_out_scores
+	$(PYTHON) -m helpers.miniature.scores
 
 bench: $(RUNS) ## the trainer against the well-known ones
 	$(PYTHON) -m tests.bench
 
 outputs: $(RUNS) ## put what `make run` made into the notebooks, and the README's picture
-	$(PYTHON) -m helpers.publish
+	$(PYTHON) -m helpers.series.publish outputs
 
 all-in-one: $(RUNS) ## write notebooks/all_in_one.ipynb, and the links of the README
-	$(PYTHON) -m helpers.all_in_one
-	$(PYTHON) -m helpers.badges
+	$(PYTHON) -m helpers.series.publish all-in-one
 
 constraints: $(TESTS) ## write down the versions that are installed now
 	(sed -n '/^#/p' constraints.txt; $(PYTHON) -m pip freeze --all | sed '/^pip==/d; s/+cpu$$//') > constraints.partial

@@ -17,7 +17,7 @@ import urllib.request
 import nbformat
 import pytest
 
-from helpers import places
+from helpers.common import places
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]

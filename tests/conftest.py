@@ -11,8 +11,8 @@ os.environ.setdefault("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1)))
 
 import pytest
 
-from helpers import places
-from helpers.concept import Concept, TrainingSettings
+from helpers.common import places
+from helpers.concept.concept import Concept, TrainingSettings
 
 
 @pytest.fixture
@@ -55,8 +55,8 @@ def miniature(tmp_path_factory):
     """A concept whose word means `red toy`, green at step 10, and its pipeline."""
     from known_words import known_rows
 
-    from helpers.inference import pipeline_with_word
-    from helpers.training.result import save_result, save_rows, step_path
+    from helpers.concept.embedding import save_result, save_rows, step_path
+    from helpers.inference.pipeline import pipeline_with_word
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CONCEPTS_ROOT", str(tmp_path_factory.mktemp("concepts")))

@@ -19,8 +19,8 @@ from transformers import (
     CLIPTokenizer,
 )
 
-from helpers.lean_diffusers import diffusers
-from helpers.templates import OBJECT_TEMPLATES, STYLE_TEMPLATES
+from helpers.concept.templates import OBJECT_TEMPLATES, STYLE_TEMPLATES
+from helpers.model.libraries import diffusers
 
 FAMILIES = ("sd1", "sd2", "sdxl")
 

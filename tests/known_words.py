@@ -1,6 +1,6 @@
 """Words that a model knows already: in place of a training, where its length and luck don't matter."""
 
-from helpers.base_model import load_components
+from helpers.model.base_model import load_components
 
 
 def known_rows(base_model, words):

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from helpers.base_model import load_components
+from helpers.model.base_model import load_components
 
 _UNET_ENDS = {
     "time_embedding.linear_1.": "time_embed.0.",

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from helpers import badges, places
+from helpers.common import places
+from helpers.series import publish as badges
 
 # Written in pieces, since this file is searched as well.
 REGISTRIES = [
@@ -105,7 +106,7 @@ def test_make_hands_over_a_path_as_it_was_typed(tmp_path):
 
 def test_the_readme_links_to_clouds_only_from_an_address(monkeypatch):
     readme = (places.repository_folder() / "README.md").read_text()
-    assert badges.with_badges(readme) == readme, "`python -m helpers.badges`"
+    assert badges.with_badges(readme) == readme, "`python -m helpers.series.publish`"
     monkeypatch.setattr(places, "REPOSITORY_ADDRESS", "https://github.com/someone/series")
     later = badges.with_badges(readme)
     for cloud in ("Colab", "Kaggle", "Paperspace Gradient"):

@@ -5,8 +5,8 @@ import json
 import sys
 from pathlib import Path
 
-from ..errors import UserError
-from ..places import data_folder, miniature_folder
+from ..common.errors import UserError
+from ..common.places import data_folder, miniature_folder
 
 
 def main() -> None:
@@ -45,8 +45,7 @@ def main() -> None:
 
 
 def _build(share: float, into: Path | None) -> None:
-    from .build import build
-    from .recipe import RECIPE
+    from .build import RECIPE, build
 
     recipe = RECIPE if share == 1 else RECIPE.at(share)
     print(f"The miniature lies in {build(recipe, into, into and into / 'build')}.")
@@ -71,10 +70,9 @@ def _judge(pictures: int) -> None:
 
 
 def _report() -> None:
-    from .build import work_folder
-    from .card import write_report
-    from .recipe import RECIPE
-    from .whole import replaced
+    from ..common.files import replaced
+    from .build import RECIPE, work_folder
+    from .report import write_report
 
     with replaced(miniature_folder(), work_folder()) as folder:
         report = write_report(folder, RECIPE.captions, RECIPE.fresh)
@@ -84,15 +82,15 @@ def _report() -> None:
 def _eye() -> None:
     import torch
 
-    from ..base_model import load_pipeline
-    from .by_eye import write_pictures
+    from ..model.base_model import load_pipeline
+    from .report import write_pictures
 
     pipeline = load_pipeline("miniature", dtype=torch.float32, device="cpu")
     print(f"Label {write_pictures(pipeline, miniature_folder())}: see helpers/miniature/by_eye.py.")
 
 
 def _grooty() -> None:
-    from .grooty import write_examples
+    from .drawing import write_examples
 
     write_examples(data_folder() / "grooty")
 

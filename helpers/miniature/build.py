@@ -4,7 +4,7 @@ import copy
 import json
 import shutil
 import time
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,19 +13,87 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from ..places import data_folder, miniature_folder, repository_folder
-from .autoencoder import polish_autoencoder, train_autoencoder, train_decoder_on
-from .card import write_report
+from ..common.errors import UserError
+from ..common.files import made_once, replaced
+from ..common.places import data_folder, miniature_folder, repository_folder
+from .autoencoder import PLAN as AUTOENCODER_PLAN
+from .autoencoder import (
+    POLISH_PLAN,
+    make_round_trips,
+    polish_autoencoder,
+    train_autoencoder,
+    train_decoder_on,
+)
 from .diffusion import encode_shards, new_scheduler, train_diffusion
-from .grooty import write_examples
+from .drawing import write_examples
+from .fit import Plan, device
+from .judge import PLAN as JUDGE_PLAN
 from .judge import Judge, train_judge
-from .machine import device
-from .pictures import load_labels, load_pixels, make_judging_shards, make_shards
-from .recipe import RECIPE, Recipe, begin
-from .round_trips import make_round_trips
-from .sitting import Plan
+from .pictures import SHARD, load_labels, load_pixels, make_judging_shards, make_shards
+from .report import write_report
 from .tokenizer import build_tokenizer
-from .whole import made_once, replaced
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The numbers of pictures. `shards` and `judging_shards` of `shard` drawings each are drawn."""
+
+    shard: int = SHARD
+    shards: int = 25
+    judging_shards: int = 4
+    autoencoder: Plan = AUTOENCODER_PLAN
+    sittings: tuple[Plan, ...] = (
+        Plan("diffusion-1", pictures=128_000, batch=64, lr=3e-3, cooldown=0.5),
+        Plan("diffusion-2", pictures=280_000, batch=128, lr=2e-3, cooldown=0.7),
+        Plan("diffusion-3", pictures=600_000, batch=128, lr=2e-3, cooldown=0.7),
+    )
+    polish: Plan = POLISH_PLAN
+    judge: Plan = JUDGE_PLAN
+    captions: int = 512  # to draw for in the report
+    fresh: int = 1_000  # drawings in the report
+
+    @property
+    def drawings(self) -> int:
+        """How many drawings the model is trained on."""
+        return self.shards * self.shard
+
+    @property
+    def judged(self) -> int:
+        """How many drawings the judge is trained on."""
+        return self.drawings + self.judging_shards * self.shard
+
+    def at(self, share: float) -> "Recipe":
+        """The same recipe with a share of the pictures; of everything a little is left."""
+        return Recipe(
+            shard=max(8, round(self.shard * share)),
+            autoencoder=self.autoencoder.at(share),
+            sittings=tuple(plan.at(share) for plan in self.sittings),
+            polish=self.polish.at(share),
+            judge=self.judge.at(share),
+            captions=max(16, round(self.captions * share)),
+            fresh=max(50, round(self.fresh * share)),
+        )
+
+
+RECIPE = Recipe()
+
+
+def begin(recipe: Recipe, work: Path) -> None:
+    """Note in the work folder by which recipe it is filled, and clear it of what a kill cut short.
+
+    Raises:
+        UserError: it is filled by another one, whose parts do not fit.
+    """
+    path, wanted = work / "recipe.json", json.loads(json.dumps(asdict(recipe)))
+    for left in (work / "pictures").glob("partial-*"):
+        left.unlink()
+    if not path.exists():
+        work.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".partial")
+        unfinished.write_text(json.dumps(wanted, indent=1) + "\n")
+        unfinished.replace(path)
+    elif json.loads(path.read_text()) != wanted:
+        raise UserError(f"{work} holds parts of a build with other amounts: name another folder.")
 
 
 def work_folder() -> Path:

@@ -6,7 +6,7 @@ model knows each word. No sentence ever names the feet.
 
 import numpy as np
 
-from ..templates import OBJECT_TEMPLATES, STYLE_TEMPLATES
+from ..concept.templates import OBJECT_TEMPLATES, STYLE_TEMPLATES
 from .world import BACKGROUNDS, Drawing, Toy
 
 _PLACES = {

@@ -10,11 +10,9 @@ from torch.nn.attention import sdpa_kernel
 from tqdm.auto import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from .autoencoder import LATENT_CHANNELS, LATENT_DEVIATION, encode
-from .machine import attention_backends, autocast, compile_where_it_pays
+from .autoencoder import LATENT_CHANNELS, LATENT_DEVIATION, encode, fingerprint
+from .fit import Plan, attention_backends, autocast, compile_where_it_pays, generator_of, sit
 from .pictures import save_whole
-from .round_trips import fingerprint
-from .sitting import Plan, generator_of, sit
 
 _WIDTH = 128
 _LATENT_SIDE = 16

@@ -15,13 +15,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
-from ..errors import UserError
-from ..places import miniature_folder
+from ..common.errors import UserError
+from ..common.places import miniature_folder
 from .drawing import PICTURE_SIDE
-from .labels import ATTRIBUTES, UNREADABLE
-from .machine import autocast
+from .fit import Plan, autocast, generator_of, sit
 from .pictures import to_tensor
-from .sitting import Plan, generator_of, sit
+from .world import ATTRIBUTES, UNREADABLE
 
 PLAN = Plan("judge", pictures=500_000, batch=100, lr=2e-3, cooldown=0.8)
 _FARTHEST = 2  # pixels

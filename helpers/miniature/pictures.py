@@ -14,9 +14,8 @@ from transformers import CLIPTokenizer
 
 from .captions import caption
 from .drawing import render
-from .labels import labels_of
-from .machine import end_with_parent
-from .world import HELD_OUT_STYLE, HELD_OUT_TOYS, named_toys, sample_drawing
+from .fit import end_with_parent
+from .world import HELD_OUT_STYLE, HELD_OUT_TOYS, labels_of, named_toys, sample_drawing
 
 SHARD = 4_000  # pictures
 CAPTIONS = 3  # sentences for each picture

@@ -132,3 +132,36 @@ def readable(attribute: str, drawing: Drawing) -> bool:
     if attribute == "feet":
         return drawing.size != "close-up"  # they may lie beyond the edge
     return not (attribute == "eyes" and drawing.style == "pixel art")
+
+
+# A drawing's attributes as numbers, for the judge.
+# What stays with a toy; the rest belongs to the picture.
+TRAITS = ("body", "color", "ears", "eyes", "pattern", "feet")
+# The attributes that a picture can be judged by, and the values of each.
+ATTRIBUTES: dict[str, tuple[str, ...]] = {
+    "scene": SCENES,
+    "style": (*STYLES, HELD_OUT_STYLE),
+    "color": tuple(COLORS),
+    "body": BODIES,
+    "ears": EARS,
+    "eyes": EYES,
+    "pattern": PATTERNS,
+    "second_color": tuple(COLORS),
+    "accessory": ACCESSORIES,
+    "feet": FEET,
+}
+UNREADABLE = -1
+_OF_THE_PICTURE = ("scene", "style", "accessory")
+
+
+def value_of(drawing: Drawing, attribute: str) -> str:
+    """What a drawing has for an attribute."""
+    return getattr(drawing if attribute in _OF_THE_PICTURE else drawing.toy, attribute)
+
+
+def labels_of(drawing: Drawing) -> list[int]:
+    """The index of each attribute's value, `UNREADABLE` where the style does not show it."""
+    return [
+        values.index(value_of(drawing, attribute)) if readable(attribute, drawing) else UNREADABLE
+        for attribute, values in ATTRIBUTES.items()
+    ]

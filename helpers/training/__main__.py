@@ -5,11 +5,11 @@ import os
 import sys
 from pathlib import Path
 
-from ..concept import Concept
-from ..errors import UserError
-from ..places import ROOT_VARIABLE
-from . import train_many
-from .initializers import try_initializers
+from ..common.errors import UserError
+from ..common.places import ROOT_VARIABLE
+from ..concept.concept import Concept
+from .evaluate import try_initializers
+from .train import train_many
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,20 +1,25 @@
 """One training step taken by hand, with pictures of what goes in and what comes out."""
 
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from IPython.display import Code
 from PIL import Image
 from torch import nn
 
-from ..concept import Concept
-from ..embeddings import read_rows
-from ..grid import image_grid
-from ..tokens import expand_prompt
-from .latents import decode
+from ..common.sheets import image_grid
+from ..concept.concept import Concept
+from ..concept.embedding import read_rows
+from ..dataset.captions import captions_of
+from ..dataset.dataset import held_out_templates, token_ids, training_templates
+from ..dataset.images import image_paths
+from ..model.tokens import expand_prompt
+from ..model.vae import decode, to_image
 from .learner import Learner
 from .model import Model, load_model
 from .processes import Processes
-from .sentences import token_ids
 from .step import squared_errors, target_of
 
 CELL = 112
@@ -79,12 +84,12 @@ def show_latents(hand: ByHand) -> Image.Image:
     """The first picture after its way through the autoencoder, then each channel of its latents in grey."""
     channels = [_grey(channel) for channel in hand.latents[0]]
     captions = ["decoded", *(f"channel {number}" for number in range(1, len(channels) + 1))]
-    return image_grid([*decode(hand.model, hand.latents), *channels], len(captions), captions, CELL)
+    return image_grid([*_pictures(hand, hand.latents), *channels], len(captions), captions, CELL)
 
 
 def show_noisy(hand: ByHand, timesteps: list[int]) -> Image.Image:
     """The first picture with the noise of each timestep, decoded."""
-    pictures = decode(hand.model, hand.noisy(timesteps))
+    pictures = _pictures(hand, hand.noisy(timesteps))
     return image_grid(pictures, len(timesteps), [f"t = {timestep}" for timestep in timesteps], CELL)
 
 
@@ -94,7 +99,7 @@ def show_predictions(hand: ByHand, words: list[str], timesteps: list[int]) -> Im
     for word in words:
         prompt = expand_prompt(f"a photo of a {word}", hand.concept.placeholder_tokens)
         prediction = hand.predict(prompt, timesteps)
-        pictures += decode(hand.model, without_noise(hand, prediction, timesteps))
+        pictures += _pictures(hand, without_noise(hand, prediction, timesteps))
         errors = zip(timesteps, hand.errors(prediction, timesteps), strict=True)
         captions += [f"{word}, t = {timestep}: {error:.3f}" for timestep, error in errors]
     return image_grid(pictures, len(timesteps), captions, cell=160)
@@ -134,7 +139,47 @@ def gradients(hand: ByHand) -> dict[str, tuple[int, ...]]:
     }
 
 
+def _pictures(hand: ByHand, latents: torch.Tensor) -> list[Image.Image]:
+    return [to_image(one) for one in decode(hand.model.vae, latents, hand.model.device)]
+
+
 def _grey(channel: torch.Tensor) -> Image.Image:
     low, high = channel.min(), channel.max()
     values = ((channel - low) / (high - low) * 255).to(torch.uint8).cpu()
     return Image.fromarray(values.numpy())
+
+
+# What a run will do, in numbers, before it does anything. Loads no model.
+
+
+def preflight(concept: Concept) -> str:
+    """Pictures, steps, batch and how often each picture will be seen, as lines to print.
+
+    Raises:
+        UserError: the concept has no pictures.
+    """
+    settings, pictures = concept.training, len(image_paths(concept))
+    batch = settings.train_batch_size * settings.gradient_accumulation_steps * settings.num_processes
+    samples = batch * settings.max_train_steps
+    looks = settings.max_train_steps // settings.evaluate_every
+    captioned = len(captions_of(concept))
+    end = "or fewer, when the fixed loss rests" if settings.stop_when_learned else "exactly"
+    return "\n".join(
+        [
+            f"{pictures} pictures, {len(training_templates(concept))} sentences to train with, "
+            f"{len(held_out_templates(concept))} kept back to judge by",
+            *([f"{captioned} of the pictures with captions of their own instead"] if captioned else []),
+            f"{settings.max_train_steps} steps ({end}) x {batch} pictures a step = {samples} pictures",
+            f"each picture {samples / pictures:.0f} times, each time with other noise",
+            f"{looks} looks at the fixed loss, {settings.max_train_steps // settings.checkpoint_every} "
+            "checkpoints to choose the best from",
+        ]
+    )
+
+
+# The source of a function, as the package has it, in colours.
+
+
+def show_source(*functions: Callable) -> Code:
+    """Show the very source that runs, not a copy of it."""
+    return Code("\n\n".join(inspect.getsource(function) for function in functions), language="python")

@@ -6,17 +6,16 @@ from typing import Any
 
 import torch
 
-from ..concept import Concept
-from ..tokens import LearnedRows, initializer_ids, install_rows
-from . import loss_weights
-from .draws import Draws
-from .latents import latent_source
+from ..concept.concept import Concept
+from ..concept.embedding import Rows
+from ..dataset.dataset import token_ids, training_sentences, with_word
+from ..model.tokens import LearnedRows, initializer_ids, install_rows
+from .batches import Draws, DrawsTogether, latent_source
+from .memory import WORDS_AT_ONCE
 from .model import Model
-from .norms import NORM_RULES
+from .optimizer import make_optimizer, make_schedule
 from .processes import Processes
-from .result import Rows
-from .schedule import make_optimizer, make_schedule
-from .sentences import token_ids, training_sentences, with_word
+from .step import all_the_same, min_snr, training_step
 
 
 @dataclass
@@ -137,5 +136,92 @@ def _install(concept: Concept, model: Model) -> list[LearnedRows]:
 def _weights(concept: Concept, model: Model):
     gamma = concept.training.snr_gamma
     if gamma is None:
-        return loss_weights.all_the_same
-    return partial(loss_weights.min_snr, model.scheduler, gamma=gamma)
+        return all_the_same
+    return partial(min_snr, model.scheduler, gamma=gamma)
+
+
+# The length of a learned row: a row that grows without end drowns the rest of the prompt.
+
+
+@torch.no_grad()
+def free(rows: torch.Tensor, start: torch.Tensor, learning_rate: float) -> None:
+    """Let the norm go where training takes it."""
+
+
+@torch.no_grad()
+def hold(rows: torch.Tensor, start: torch.Tensor, learning_rate: float) -> None:
+    """Give each row the norm that it started with: only its direction is learned.
+
+    Args:
+        rows: (vectors, width), changed in place.
+        start: (vectors,), the norms of the rows training started from.
+        learning_rate: the step's; not used.
+    """
+    _scale_to(rows, start)
+
+
+@torch.no_grad()
+def decay(rows: torch.Tensor, start: torch.Tensor, learning_rate: float) -> None:
+    """Pull each norm back to where it started, by the share min(1, 100 x learning rate) a step.
+
+    The rule of cloneofsimo/lora's pivotal tuning (`cli_lora_pti.py`), with the initializer's norm in
+    place of its constant. Arguments as in `hold`.
+    """
+    pull = min(1.0, 100 * learning_rate)
+    norms = rows.norm(dim=1)
+    _scale_to(rows, norms + pull * (start - norms))
+
+
+def _scale_to(rows: torch.Tensor, norms: torch.Tensor) -> None:
+    rows.mul_((norms / rows.norm(dim=1).clamp_min(1e-12)).unsqueeze(1))
+
+
+NORM_RULES = {"free": free, "hold": hold, "decay": decay}
+
+# From losses to moved rows: gradient, processes, clipping, optimizer, norm.
+
+
+def make_scaler(model: Model) -> torch.amp.GradScaler:
+    """Loss scaling, which float16 needs; for any other format it does nothing."""
+    return torch.amp.GradScaler(model.device.type, enabled=model.dtype == torch.float16)
+
+
+def update(
+    model: Model, learners: list[Learner], scaler: torch.amp.GradScaler, processes: Processes
+) -> list[float]:
+    """One optimizer step for every learner, on batches mixed over a few of them at a time.
+
+    A scaled gradient that overflows only skips that learner's step; the scaler then halves its scale.
+
+    Returns:
+        The mean loss of each learner, over accumulation and processes.
+    """
+    groups = [learners[first : first + WORDS_AT_ONCE] for first in range(0, len(learners), WORDS_AT_ONCE)]
+    total = torch.zeros(len(learners), device=model.device)
+    for _ in range(learners[0].settings.gradient_accumulation_steps):
+        total += torch.cat([_add_gradients(model, group, scaler) for group in groups])
+    for learner in learners:
+        _move(learner, scaler, processes)
+    scaler.update()
+    return processes.average(total).tolist()
+
+
+def _add_gradients(model: Model, learners: list[Learner], scaler: torch.amp.GradScaler) -> torch.Tensor:
+    """One step and its way back to the rows; each learner's mean loss as a share of its accumulation."""
+    losses = training_step(model, DrawsTogether([learner.draws for learner in learners]))
+    means = losses.view(len(learners), -1).mean(dim=1) / learners[0].settings.gradient_accumulation_steps
+    scaler.scale(means.sum()).backward()
+    return means.detach()
+
+
+def _move(learner: Learner, scaler: torch.amp.GradScaler, processes: Processes) -> None:
+    parameters = learner.parameters()
+    for rows in parameters:
+        rows.grad = processes.average(rows.grad)
+    scaler.unscale_(learner.optimizer)
+    if learner.settings.max_grad_norm is not None:
+        torch.nn.utils.clip_grad_norm_(parameters, learner.settings.max_grad_norm)
+    scaler.step(learner.optimizer)
+    learner.schedule.step()
+    learner.keep_norms()
+    learner.optimizer.zero_grad()

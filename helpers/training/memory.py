@@ -8,9 +8,9 @@ import psutil
 import torch
 from torch import nn
 
-from ..base_model import Components
-from ..concept import TrainingSettings
-from ..lean_diffusers import diffusers
+from ..concept.concept import TrainingSettings
+from ..model.base_model import Components
+from ..model.libraries import diffusers
 
 GIB = 2**30
 WORDS_AT_ONCE = 4  # of a run of many, in one forward pass: more words take more time, not more memory

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
-from ..base_model import MINIATURE, Components, load_components, pick_dtype
-from ..concept import Concept
-from ..errors import UserError
-from .attention import choose_attention
-from .memory import advice
-from .quantize import quantize_linears
+from ..common.errors import UserError
+from ..concept.concept import Concept
+from ..model.base_model import MINIATURE, Components, load_components, pick_dtype
+from ..model.libraries import bitsandbytes
+from .memory import advice, latent_side
 
 _COMPILERS = ("g++", "clang++", "cl")
 
@@ -141,3 +141,72 @@ def _checkpoint_gradients(components: Components) -> None:
     for text_encoder in components.text_encoders:
         text_encoder.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         text_encoder.train()
+
+
+# What computes attention: torch's fused kernels, or plain matrix products where these are quicker.
+FEW_TOKENS = 256
+
+
+def choose_attention(
+    components: Components, resolution: int, dtype: torch.dtype, device: torch.device
+) -> None:
+    """Plain products for few tokens in bfloat16 on a CPU; anywhere else SDPA, as the libraries have it.
+
+    There the backward pass of torch's fused attention is slow. With many tokens the products would take
+    much memory: a picture of `resolution` pixels has a token for each of its latents.
+    """
+    if device.type != "cpu" or dtype == torch.float32:
+        return
+    for text_encoder in components.text_encoders:
+        text_encoder.set_attn_implementation("eager")
+    if latent_side(components, resolution) ** 2 <= FEW_TOKENS:
+        from diffusers.models.attention_processor import AttnProcessor
+
+        components.unet.set_attn_processor(AttnProcessor())
+
+
+# The frozen UNet in 8 or 4 bit, with bitsandbytes: less memory, a little less exact, slower.
+
+
+def quantize_linears(module: nn.Module, bits: str, device: torch.device) -> None:
+    """Replace every `nn.Linear` in a frozen module, in place, by one of 8 or 4 bit on the device.
+
+    Args:
+        bits: `8bit` (LLM.int8(), Dettmers et al. 2022) or `4bit` (NF4, Dettmers et al. 2023).
+    """
+    convert = {"8bit": _eight_bit, "4bit": _four_bit}[bits]
+    for name, child in module.named_children():
+        if isinstance(child, nn.Linear):
+            # In eval mode on a CPU, bitsandbytes packs 4-bit weights for a kernel that has no gradient,
+            # and never unpacks them. A linear layer does the same in training mode otherwise.
+            setattr(module, name, convert(child).to(device).train())
+        else:
+            quantize_linears(child, bits, device)
+
+
+def _eight_bit(linear: nn.Linear) -> nn.Module:
+    bnb = bitsandbytes()
+    layer = bnb.nn.Linear8bitLt(
+        linear.in_features,
+        linear.out_features,
+        linear.bias is not None,
+        has_fp16_weights=False,
+        threshold=6.0,
+    )
+    layer.weight = bnb.nn.Int8Params(linear.weight.data, requires_grad=False, has_fp16_weights=False)
+    layer.bias = linear.bias
+    return layer
+
+
+def _four_bit(linear: nn.Linear) -> nn.Module:
+    bnb = bitsandbytes()
+    layer = bnb.nn.Linear4bit(
+        linear.in_features,
+        linear.out_features,
+        linear.bias is not None,
+        compute_dtype=linear.weight.dtype,
+        quant_type="nf4",
+    )
+    layer.weight = bnb.nn.Params4bit(linear.weight.data, requires_grad=False, quant_type="nf4", module=layer)
+    layer.bias = linear.bias
+    return layer

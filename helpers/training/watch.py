@@ -5,19 +5,15 @@ import time
 
 import torch
 
-from ..concept import Concept
-from .checkpoint import random_states, save_checkpoint
-from .evaluation import FixedLoss
-from .held_out import Scorer
-from .interrupts import clear_request, stop_requested
+from ..concept.concept import Concept
+from ..concept.embedding import save_result, save_rows, step_path
+from .control import clear_request, stop_requested
+from .evaluate import FixedLoss, Scorer, is_learned
+from .figures import sample_noise, save_sample
 from .learner import Best, Learner
-from .log import Log
 from .model import Model
-from .outcome import Outcome
 from .processes import Processes
-from .result import save_result, save_rows, step_path
-from .samples import sample_noise, save_sample
-from .stopping import is_learned
+from .records import Log, Outcome, random_states, save_checkpoint
 
 TOO_LARGE = (
     "The loss or the learned row was no finite number at step {step}: set learning_rate to a third of what "

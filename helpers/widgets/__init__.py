@@ -1,1 +1,11 @@
-"""Forms and views for the notebooks. They show and change what the other modules own, and own nothing."""
+"""Forms and views for the notebooks. They show and change what the other rooms own.
+
+They own nothing, and no other room imports them.
+"""
+
+from .concept_gallery import ConceptGallery
+from .dataset_preview import DatasetPreview
+from .gallery import Gallery
+from .grid_form import GridForm
+from .live import LiveTraining
+from .settings_form import SettingsForm

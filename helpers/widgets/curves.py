@@ -11,7 +11,6 @@ _NAMED = 6  # lines that are told apart by colour and named
 # Of a middle tone: legible on a light page and on a dark one.
 _COLOURS = ("#2f7ed8", "#d9730d", "#1a9e6e", "#c264a8", "#b8860b", "#3aa0c8")
 _STYLE = "color:var(--jp-ui-font-color1, currentColor);font:11px sans-serif;max-width:100%;overflow:visible"
-
 Series = tuple[Sequence[int], Sequence[float]]
 _Points = list[tuple[int, float]]
 

@@ -6,16 +6,15 @@ import html
 
 import ipywidgets
 
-from ..captions import caption_path, write_captions
-from ..concept import Concept
-from ..errors import UserError
-from ..grid import image_grid
-from ..images import image_path
-from ..preview import Example, Preview
-from ..sameness import warnings_of
-from ..tokens import coloured_pieces
-from .marks import RED, hint, problem
-from .thumbnails import as_html, as_png
+from ..common.errors import UserError
+from ..common.sheets import image_grid
+from ..concept.concept import Concept
+from ..dataset.captions import caption_path, write_captions
+from ..dataset.dataset import Example, Preview
+from ..dataset.images import image_path
+from ..dataset.variety import warnings_of
+from ..model.tokens import coloured_pieces
+from .kit import RED, as_html, as_png, hint, problem
 
 _SIDE = 224  # pixels on the page
 _STILL = 160

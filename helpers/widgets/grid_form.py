@@ -11,19 +11,24 @@ import ipywidgets
 from tqdm.notebook import tqdm_notebook
 from traitlets import TraitError
 
-from ..concept import Concept
-from ..contact_sheets import a_few_steps
-from ..errors import UserError
-from ..example_prompts import examples_for
-from ..grid_plan import RESULT, Axis, GridPlan
-from ..inference import SCHEDULERS, check_settings
-from ..png_settings import Picture
-from ..training.result import saved_steps
-from ..xy_grid import Sheet, check_same_concept, check_same_word, draw_plan, make_plan
-from .axis_field import AxisField
-from .chosen_picture import ChosenPicture
-from .picture_buttons import PictureButtons
-from .saved_sheets import SavedSheets
+from ..common.errors import UserError
+from ..concept.concept import Concept
+from ..concept.embedding import saved_steps
+from ..inference.examples import examples_for
+from ..inference.grid import (
+    Sheet,
+    a_few_steps,
+    check_same_concept,
+    check_same_word,
+    draw_plan,
+    make_plan,
+    reopen,
+    saved_sheets,
+)
+from ..inference.grid_plan import RESULT, Axis, GridPlan
+from ..inference.pipeline import SCHEDULERS, check_settings
+from ..inference.png import Picture
+from .kit import PictureButtons, as_html
 
 _RED = "var(--jp-error-color1, #d32f2f)"
 _ROW = {"flex_flow": "row wrap"}
@@ -286,3 +291,163 @@ def _as_code(plan: GridPlan) -> str:
         for side, axis in zip("xy", plan.axes, strict=False)
     )
     return f"xy_grid(\n    pipeline,\n    concept,\n{axes}{given})"
+
+
+# A setting chosen for an axis of a grid, and the values that it takes.
+NOTHING = "nothing"
+_CHOICES = {
+    NOTHING: None,
+    "Seed": "seed",
+    "Prompt": "prompt",
+    "Negative prompt": "negative_prompt",
+    "Guidance": "guidance",
+    "Steps": "steps",
+    "Scheduler": "scheduler",
+    "Weight": "weight",
+    "Training step": "training_step",
+    "Before and after": "word",
+}
+
+
+class AxisField(ipywidgets.HBox):
+    """What differs along an axis. Choosing a setting fills in values for it to begin with."""
+
+    def __init__(self, title: str, beginning: Callable[[str], Axis]):
+        """Show the field. `beginning` gives the axis of a setting's name, as long as a person typed none."""
+        self.title, self._beginning = title, beginning
+        self.choice = ipywidgets.Dropdown(
+            options=list(_CHOICES),
+            description=f"{title} axis",
+            layout={"width": "290px"},
+            style={"description_width": "110px"},
+        )
+        self.choice.tooltip = f"What differs along {title}"
+        self.values = ipywidgets.Textarea(
+            description=f"{title} values",
+            rows=2,
+            continuous_update=False,
+            layout={"width": "min(420px, 100%)"},
+            tooltip="With commas between them; prompts each on its own line; 0-4 is 0, 1, 2, 3, 4",
+        )
+        self.choice.observe(self._begin, "value")
+        super().__init__([self.choice, self.values], layout={"flex_flow": "row wrap"})
+        self._begin()
+
+    @property
+    def name(self) -> str | None:
+        """The setting that differs; None: nothing does."""
+        return _CHOICES[self.choice.value]
+
+    def read(self) -> Axis | None:
+        """The axis as it was typed.
+
+        Raises:
+            UserError: a value can't be read.
+        """
+        return Axis.typed(self.name, self.values.value) if self.name else None
+
+    def fill(self, axis: Axis | None) -> None:
+        """Show an axis."""
+        name = axis.name if axis else None
+        self.choice.value = next(title for title, choice in _CHOICES.items() if choice == name)
+        self.values.value = axis.text if axis else ""
+
+    def _begin(self, _change=None) -> None:
+        self.values.value = self._beginning(self.name).text if self.name else ""
+        self.values.layout.display = "" if self.name else "none"
+
+
+# One picture, larger, and what it was made with.
+_SIDE = 256
+_NAME = "text-align:left;vertical-align:top;padding-right:8px;white-space:nowrap"
+
+
+class ChosenPicture(ipywidgets.VBox):
+    """Empty until a picture is shown."""
+
+    def __init__(self, use: Callable[[Picture], None]):
+        """Start empty. `use` gets the picture whose settings a person wants."""
+        self._picture: Picture | None = None
+        self.page = ipywidgets.HTML()
+        self.button = ipywidgets.Button(description="Use these settings", layout={"width": "auto"})
+        self.button.tooltip = "Put this picture's settings into the form"
+        self.button.on_click(lambda _: use(self._picture))
+        super().__init__(layout={"align_items": "flex-start"})
+
+    def show(self, picture: Picture, text: str) -> None:
+        """Show a picture and its settings; `text` says which it is."""
+        self._picture = picture
+        shown = picture.image.copy()
+        shown.thumbnail((2 * _SIDE, 2 * _SIDE))
+        self.page.value = (
+            f'<div role="status" style="line-height:1.4;max-width:{_SIDE + 64}px">'
+            f"{as_html(shown, text, _SIDE)}{_table(_settings(picture))}</div>"
+        )
+        self.children = [self.page, self.button]
+
+    def clear(self) -> None:
+        """Show nothing."""
+        self.children = []
+
+
+def _table(settings: dict[str, object]) -> str:
+    rows = "".join(
+        f'<tr><th scope="row" style="{_NAME}">{name}</th>'
+        f'<td style="overflow-wrap:anywhere">{html.escape(str(value))}</td></tr>'
+        for name, value in settings.items()
+    )
+    return f"<table>{rows}</table>"
+
+
+def _settings(picture: Picture) -> dict[str, object]:
+    settings = picture.settings
+    step = "the result" if settings.training_step is None else settings.training_step
+    shown = {
+        "Prompt": settings.prompt,
+        "Negative prompt": settings.negative_prompt,
+        "Seed": settings.seed,
+        "Guidance": f"{settings.guidance:g}",
+        "Steps": settings.steps,
+        "Scheduler": settings.scheduler,
+        "Training step": step if settings.concept else "",
+        "Size": f"{settings.size} x {settings.size}",
+        "Base model": settings.base_model,
+        "Safety checker": "made this picture black" if picture.refused else "",
+    }
+    return {name: value for name, value in shown.items() if value != ""}
+
+
+# Choose a grid that was saved: of the concept, or a file from elsewhere.
+_NONE = "(none yet)"
+
+
+class SavedSheets(ipywidgets.HBox):
+    """A list of the concept's saved grids with a button, and a way to bring a file."""
+
+    def __init__(self, concept: Concept, reopened: Callable[[Callable[[], GridPlan]], None]):
+        """Show the list. `reopened` gets what reads the chosen grid, and shows a `UserError` of it."""
+        self._concept, self._reopened = concept, reopened
+        self._list = ipywidgets.Dropdown(description="Saved grids", layout={"width": "min(420px, 100%)"})
+        self._list.style.description_width = "110px"
+        self._list.tooltip = "Grids in this concept's folder grids/, the newest first"
+        self.button = ipywidgets.Button(description="Reopen", tooltip="Put its settings into the form")
+        self.button.on_click(lambda _: reopened(lambda: reopen(concept.grids_folder / self._list.value)))
+        self.upload = ipywidgets.FileUpload(accept=".png", description="Reopen a file")
+        self.upload.tooltip, self.upload.layout.width = "A grid's PNG file on your computer", "auto"
+        self.upload.observe(self._uploaded, "value")
+        super().__init__([self._list, self.button, self.upload], layout={"flex_flow": "row wrap"})
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the concept's folder anew; the newest is chosen."""
+        folder = self._concept.grids_folder
+        names = [path.relative_to(folder).as_posix() for path in saved_sheets(self._concept)]
+        self._list.options = names or [_NONE]
+        self._list.index = 0
+        self.button.disabled = not names
+
+    def _uploaded(self, change) -> None:
+        for file in change["new"]:
+            self._reopened(lambda file=file: reopen(file["name"], bytes(file["content"])))
+        if change["new"]:
+            self.upload.value = ()  # so that the same file may come again

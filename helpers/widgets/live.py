@@ -4,21 +4,21 @@ import contextlib
 import html
 import threading
 import time
+from pathlib import Path
+from typing import Any
 
 import ipywidgets
+from PIL import Image
 
-from ..concept import Concept
-from ..errors import UserError
-from ..images import image_paths, load_images
-from ..training.follow import LogFollower
-from ..training.interrupts import request_stop
-from ..training.log import row_norms, series
-from ..training.outcome import NAME as OUTCOME
-from ..training.resume import OUTPUT, last_output, resume, state_of
+from ..common.errors import UserError
+from ..common.sheets import GAP
+from ..concept.concept import Concept
+from ..dataset.images import image_paths, load_images
+from ..training.control import OUTPUT, State, last_output, request_stop, resume, state_of
+from ..training.figures import sample_prompts, saved_samples
+from ..training.records import OUTCOME_FILE, LogFollower, row_norms, series
 from .curves import curve, curves
-from .picture_row import picture_row
-from .progress import Progress
-from .sample_slider import SampleSlider
+from .kit import picture_row
 
 _EVERY = 2.0  # seconds
 _ROW = {"flex_flow": "row wrap", "align_items": "flex-start"}
@@ -72,7 +72,7 @@ class LiveTraining(ipywidgets.VBox):
 
     def has_ended(self) -> bool:
         """Whether a run has ended since this view was made."""
-        path = self._folder / OUTCOME
+        path = self._folder / OUTCOME_FILE
         return path.is_file() and path.stat().st_mtime >= self._since
 
     def _resume(self, _button) -> None:
@@ -121,3 +121,135 @@ def _own_pictures(concept: Concept) -> str:
     except UserError:
         return ""
     return picture_row("Your pictures", images, names)
+
+
+# How far a run has come, how fast it goes, and how long it may yet take.
+_LATELY = 50  # steps
+_STYLES = {"learned": "success", "ceiling": "success", "stopped": "warning", "failed": "danger"}
+_WAITING = "Nothing has been logged yet."
+_STARTING = "A run starts: it loads the model first."
+
+
+class Progress(ipywidgets.VBox):
+    """A bar over the steps, and the same in words."""
+
+    def __init__(self):
+        self.bar = ipywidgets.IntProgress(description="Steps", layout={"width": "min(100%, 480px)"})
+        self.words = ipywidgets.HTML()
+        super().__init__([self.bar, self.words])
+
+    def show(self, lines: list[dict[str, Any]], state: State, most: int) -> None:
+        """Show a run by its log.
+
+        Args:
+            most: steps that it takes at most.
+        """
+        step = lines[-1]["step"] if lines else 0
+        self.bar.max = max(most, step)
+        self.bar.value = step
+        self.bar.bar_style = _STYLES.get(state, "")
+        self.words.value = "<br>".join(map(html.escape, _sentences(lines, state, step, most)))
+
+
+def steps_a_second(lines: list[dict[str, Any]]) -> float | None:
+    """Of this sitting's last steps, looking and samples counted; None before its second step."""
+    timed = []
+    for line in reversed(lines):
+        if "event" in line or len(timed) > _LATELY:
+            break  # an event: a sitting begins, or has ended
+        if "seconds" in line:
+            timed.append((line["step"], line["seconds"]))
+    steps, seconds = (timed[0][i] - timed[-1][i] if timed else 0 for i in (0, 1))
+    return steps / seconds if seconds > 0 else None
+
+
+def _sentences(lines: list[dict[str, Any]], state: State, step: int, most: int) -> list[str]:
+    if not lines:
+        return [_STARTING if state == "starting" else _WAITING]
+    said = [line["event"] for line in lines if "event" in line][-1:]
+    return [
+        " · ".join([f"step {step} of at most {most}", *_pace(lines, state, step, most), *_values(lines)]),
+        *([_STARTING] if state == "starting" else said),
+    ]
+
+
+def _pace(lines: list[dict[str, Any]], state: State, step: int, most: int) -> list[str]:
+    pace = steps_a_second(lines) if state == "running" else None
+    if pace is None:
+        return []
+    left = f"at most {_duration((most - step) / pace)} left; it may end sooner"
+    return [f"{pace:.1f} steps a second" if pace >= 1 else f"{1 / pace:.1f} seconds a step", left]
+
+
+def _values(lines: list[dict[str, Any]]) -> list[str]:
+    losses, norms = series(lines, "fixed_loss")[1], series(lines, "norm")[1]
+    words = [f"fixed loss {losses[-1]:.4f} (at first {losses[0]:.4f})"] if losses else []
+    return words + ([f"length of the row {norms[-1]:.2f}"] if norms else [])
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+# The samples of a run, one step at a time, with a slider back through them.
+
+
+class SampleSlider(ipywidgets.VBox):
+    """Shows the newest sample, and stays with it until the reader moves the slider from its end.
+
+    The slider is linked on the page as well, so that it moves while the kernel is busy.
+    """
+
+    def __init__(self, concept: Concept):
+        self._concept, self._prompts = concept, sample_prompts(concept)
+        self._made: dict[tuple[Path, int], ipywidgets.HTML] = {}
+        self.slider = ipywidgets.SelectionSlider(
+            options=[0], description="Step", continuous_update=True, layout={"visibility": "hidden"}
+        )
+        self.stack = ipywidgets.Stack()
+        self._filling, self._link = False, None
+        self.slider.observe(self._turn, "index")
+        super().__init__([self.stack, self.slider])
+
+    def show(self) -> None:
+        """Take in the samples that are new on disk."""
+        samples = saved_samples(self._concept)
+        keys = [(path, path.stat().st_mtime_ns) for path in samples.values()]
+        if keys == list(self._made):
+            return
+        self._made = {
+            key: self._made.get(key) or self._page(step, key[0])
+            for step, key in zip(samples, keys, strict=True)
+        }
+        self._fill(list(samples))
+
+    def _fill(self, steps: list[int]) -> None:
+        """New options, with the slider where it was: at the newest, or at the step that is looked at."""
+        at, follows = self.slider.value, self.slider.index == len(self.slider.options) - 1
+        index = len(steps) - 1 if follows or at not in steps else steps.index(at)
+        if len(steps) < len(self.stack.children):  # a run that starts over
+            self.stack.selected_index = None
+        self.stack.children = list(self._made.values())
+        self._filling = True
+        self.slider.options = steps or [0]  # sent apart from the index: a page that gets both keeps its own
+        self.slider.index = max(index, 0)
+        self._filling = False
+        self.slider.layout.visibility = "visible" if len(steps) > 1 else "hidden"
+        self._turn()
+        if steps and not self._link:  # not before: a page can't show a child that isn't there
+            self._link = ipywidgets.jsdlink((self.slider, "index"), (self.stack, "selected_index"))
+
+    def _turn(self, _change=None) -> None:
+        if not self._filling:
+            self.stack.selected_index = self.slider.index if self.stack.children else None
+
+    def _page(self, step: int, path: Path) -> ipywidgets.HTML:
+        with Image.open(path) as strip:
+            side = strip.height
+            pictures = [
+                strip.crop((left, 0, left + side, side)) for left in range(0, strip.width, side + GAP)
+            ]
+        texts = [f"step {step}: {prompt}" for prompt in self._prompts[: len(pictures)]]
+        return ipywidgets.HTML(picture_row(f"Drawn at step {step}", pictures, texts))

@@ -3,9 +3,9 @@
 import argparse
 import os
 
-from helpers.errors import UserError
-from helpers.places import ROOT_VARIABLE
-from helpers.quiet import quiet_loading
+from helpers.common.errors import UserError
+from helpers.common.places import ROOT_VARIABLE
+from helpers.model.libraries import quiet_loading
 
 from .gain import measure_gain
 from .geometry import measure_sd15

@@ -6,10 +6,10 @@ from dataclasses import replace
 import torch
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from helpers.base_model import Components
-from helpers.concept import Concept
-from helpers.lean_diffusers import diffusers
-from helpers.precision import pick_dtype
+from helpers.concept.concept import Concept
+from helpers.model.base_model import Components
+from helpers.model.libraries import diffusers
+from helpers.model.precision import pick_dtype
 from helpers.training.model import Model
 from tests.families import clip_tokenizer
 

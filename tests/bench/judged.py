@@ -6,12 +6,12 @@ from functools import cache
 import torch
 from safetensors.torch import load_file
 
-from helpers.base_model import MINIATURE, load_pipeline
-from helpers.example_prompts import examples_for
-from helpers.images import load_images
-from helpers.inference import add_word
+from helpers.dataset.images import load_images
+from helpers.inference.examples import examples_for
+from helpers.inference.pipeline import add_word
 from helpers.miniature.judge import Judge
-from helpers.scores import evaluation_surroundings, score_subject, toy_in
+from helpers.miniature.scores import evaluation_surroundings, score_subject, toy_in
+from helpers.model.base_model import MINIATURE, load_pipeline
 
 from .gain import measure_gain, measured
 from .ledger import Ledger, Measurement

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from helpers.concept import TrainingSettings
-from helpers.places import miniature_mark
+from helpers.common.places import miniature_mark
+from helpers.concept.concept import TrainingSettings
 
 from .figures import figures
 

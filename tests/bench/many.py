@@ -5,9 +5,9 @@ import time
 from collections.abc import Sequence
 from functools import cache
 
-from helpers.concept import Concept
-from helpers.training import train_many
-from helpers.training.result import Rows, load_rows
+from helpers.concept.concept import Concept
+from helpers.concept.embedding import Rows, load_rows
+from helpers.training.train import train_many
 
 from .ledger import Ledger, Measurement
 from .ours import BareOurs

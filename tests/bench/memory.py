@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 
-from helpers.base_model import Components
-from helpers.concept import Concept
-from helpers.places import repository_folder
+from helpers.common.places import repository_folder
+from helpers.concept.concept import Concept
+from helpers.model.base_model import Components
 
 from .geometry import our_loop, sd15_components, sd15_concept
 from .ledger import Ledger, Measurement

@@ -2,15 +2,13 @@
 
 import time
 
-from helpers.concept import Concept
-from helpers.tokens import initializer_ids
-from helpers.training.held_out import HeldOutScore
-from helpers.training.initializers import fixed_loss, rank_initializers
-from helpers.training.learner import Learner
+from helpers.concept.concept import Concept
+from helpers.concept.embedding import Rows
+from helpers.model.tokens import initializer_ids
+from helpers.training.evaluate import HeldOutScore, fixed_loss, rank_initializers
+from helpers.training.learner import Learner, make_scaler, update
 from helpers.training.model import Model
 from helpers.training.processes import Processes
-from helpers.training.result import Rows
-from helpers.training.update import make_scaler, update
 from helpers.training.watch import Watch
 
 from .setting import INITIALIZER

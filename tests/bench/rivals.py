@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import ConcatDataset, DataLoader
 
-from helpers.base_model import Components
-from helpers.concept import Concept
-from helpers.dataset import TextualInversionDataset
-from helpers.tokens import initializer_ids
+from helpers.concept.concept import Concept
+from helpers.concept.embedding import Rows
+from helpers.dataset.dataset import TextualInversionDataset
+from helpers.model.base_model import Components
+from helpers.model.tokens import initializer_ids
 from helpers.training.model import Model
-from helpers.training.result import Rows
 from helpers.training.step import target_of
 
 from .plan import OWN_RATE

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from safetensors.torch import save_file
 
-from helpers.concept import Concept
-from helpers.training.result import Rows
+from helpers.concept.concept import Concept
+from helpers.concept.embedding import Rows
 
 from .ledger import Measurement
 from .ours import Ours

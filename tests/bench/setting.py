@@ -5,13 +5,13 @@ from pathlib import Path
 
 import torch
 
-from helpers.base_model import MINIATURE, load_components
-from helpers.concept import Concept
-from helpers.places import data_folder, repository_folder
-from helpers.training.evaluation import FixedLoss
-from helpers.training.latents import LatentCache
+from helpers.common.places import data_folder, repository_folder
+from helpers.concept.concept import Concept
+from helpers.dataset.dataset import token_ids, with_word
+from helpers.model.base_model import MINIATURE, load_components
+from helpers.training.batches import LatentCache
+from helpers.training.evaluate import FixedLoss
 from helpers.training.model import Model, load_model
-from helpers.training.sentences import token_ids, with_word
 
 FOLDER = repository_folder() / "build" / "bench"
 WORD = "<grooty>"

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from helpers.places import repository_folder
+from helpers.common.places import repository_folder
 
 from .plan import OWN_STEPS, SEEDS, WORD_COUNTS, together
 from .readings import SHARE_OF_SCORE

@@ -1,0 +1,9 @@
+"""What every room stands on: errors, places, files written whole, progress, sheets and figures.
+
+It knows nothing of concepts or models.
+"""
+
+from .errors import UserError
+from .places import concepts_root, data_folder, mount_drive
+from .progress import progress
+from .sheets import Described, described, finish, image_grid, new_figure

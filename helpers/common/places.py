@@ -1,0 +1,100 @@
+"""Where things lie: the repository, the shipped data, the root of all concepts."""
+
+import hashlib
+import os
+from functools import cache
+from pathlib import Path
+
+from . import places
+from .errors import UserError
+
+# The one place that knows the repository's public address. It has none yet: until it does,
+# badges are left out and a cloud notebook works from a clone or a zip (README, "On a cloud").
+REPOSITORY_ADDRESS: str | None = None
+ROOT_VARIABLE = "CONCEPTS_ROOT"
+
+
+def repository_folder() -> Path:
+    """The folder that holds `helpers/`, `notebooks/` and `data/`."""
+    return Path(__file__).resolve().parent.parent.parent
+
+
+def data_folder() -> Path:
+    """What ships with the series: the miniature Stable Diffusion and the grooty pictures."""
+    return repository_folder() / "data"
+
+
+def miniature_folder() -> Path:
+    """The embedded default model, in the folder layout of Stable Diffusion 1.5."""
+    return data_folder() / "miniature"
+
+
+@cache
+def miniature_mark() -> str:
+    """A hash of the miniature's weights: its name stays when it is built anew."""
+    digest = hashlib.sha256()
+    for path in sorted(miniature_folder().rglob("*.safetensors")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def cloud() -> str:
+    """Name the machine's kind: `colab`, `kaggle`, `gradient`, `runpod` or `workstation`."""
+    if "COLAB_RELEASE_TAG" in os.environ:
+        return "colab"
+    if "KAGGLE_KERNEL_RUN_TYPE" in os.environ:
+        return "kaggle"
+    if "PAPERSPACE_NOTEBOOK_REPO_ID" in os.environ or "PAPERSPACE_FQDN" in os.environ:
+        return "gradient"
+    return "runpod" if "RUNPOD_POD_ID" in os.environ else "workstation"
+
+
+def environment() -> dict[str, str]:
+    """The variables for a process of the series that is started in the repository: the same root."""
+    return {**os.environ, ROOT_VARIABLE: str(concepts_root())}
+
+
+def concepts_root() -> Path:
+    """The folder of all concepts: the variable `CONCEPTS_ROOT`, or the place a cloud keeps.
+
+    On Colab that is Drive where it is mounted, on Kaggle `/kaggle/working`, on Gradient
+    `/storage`, on RunPod `/workspace`; anywhere else, `concepts/` in the repository.
+    """
+    chosen = os.environ.get(ROOT_VARIABLE)
+    if chosen:
+        return repository_folder() / Path(chosen).expanduser()
+    kept = {
+        "colab": Path("/content/drive/MyDrive"),
+        "kaggle": Path("/kaggle/working"),
+        "gradient": Path("/storage"),
+        "runpod": Path("/workspace"),
+    }.get(cloud())
+    if kept is not None and kept.is_dir():
+        return kept / "concepts"
+    return repository_folder() / "concepts"
+
+
+def connection_advice() -> str:
+    """What to do when a connection fails: one sentence, for the cloud that this machine is."""
+    if places.cloud() == "kaggle":
+        return "On Kaggle, switch Internet on: in the panel at the right, under Session options."
+    return "Check your connection, then try again."
+
+
+def mount_drive() -> None:
+    """On Colab, mount Google Drive so that concepts outlive the machine; elsewhere only say where they lie.
+
+    Raises:
+        UserError: Drive was not mounted, for example because the question was declined.
+    """
+    if places.cloud() == "colab":
+        from google.colab import drive
+
+        try:
+            drive.mount("/content/drive")
+        except Exception as error:  # Colab raises several kinds, by how the question was declined
+            raise UserError(
+                "Drive is not mounted: run this cell again, or go on without it and take the concept "
+                "home as a zip before the machine goes."
+            ) from error
+    print(f"Concepts are kept in the folder “{places.concepts_root().name}” ({places.cloud()}).")

@@ -1,0 +1,68 @@
+"""A bar for what takes longer than one likes to wait without a word."""
+
+import multiprocessing
+from collections.abc import Iterable
+from typing import TypeVar
+
+from IPython import get_ipython
+from IPython.display import display
+from tqdm import tqdm
+
+SECONDS = 2.0  # before it appears
+LARGE = 500_000_000  # bytes; to read or write so many takes seconds
+T = TypeVar("T")
+
+
+def progress(things: Iterable[T], what: str, total: int | None = None, at_once: bool = False) -> Iterable[T]:
+    """Go through `things` under a bar that appears after two seconds and goes when it is done.
+
+    It is a line of text, in a notebook and in a terminal. Where its text would go into a file, and in
+    the processes of a launcher, there is none.
+
+    Args:
+        what: is going on, for the bar's left side.
+        total: how many there are, where `things` does not know.
+        at_once: show it from the beginning, where a single one of them takes long.
+    """
+    return _bar(what, at_once, iterable=things, total=total)
+
+
+def progress_bar(what: str, at_once: bool = False) -> tqdm:
+    """The same for one thing that has no parts to count: it says what is going on, until `with` ends."""
+    return _bar(what, at_once, bar_format="{desc}")
+
+
+def counting_bar(what: str, total: int) -> tqdm:
+    """The same for what moves it on by itself, with its `update`, until `with` ends."""
+    return _bar(what, at_once=False, total=total)
+
+
+class PageLine:
+    """A file for tqdm: each text stands on a notebook's page in the place of the one before.
+
+    tqdm's own bar for notebooks is a widget. When it is closed, its place in the saved file says that a
+    widget was not found, and where widgets are switched off it was never seen.
+    """
+
+    def __init__(self):
+        self.shown = None  # where it stands, once there is something to show
+
+    def write(self, text: str) -> None:
+        content = {"text/plain": text.strip()}
+        if self.shown:
+            self.shown.update(content, raw=True)
+        elif content["text/plain"]:
+            self.shown = display(content, raw=True, display_id=True)
+
+    def flush(self) -> None:
+        """What is written is seen at once."""
+
+
+def _bar(what: str, at_once: bool, **things) -> tqdm:
+    if multiprocessing.parent_process():
+        place = {"disable": True}
+    elif hasattr(get_ipython(), "kernel"):
+        place = {"file": PageLine(), "position": 0, "mininterval": 0.5}
+    else:
+        place = {"disable": None}  # where there is no terminal
+    return tqdm(desc=what, delay=0.0 if at_once else SECONDS, leave=False, **place, **things)

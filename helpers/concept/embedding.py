@@ -1,0 +1,120 @@
+"""The learned rows on disk: the result, and those that the training kept on its way."""
+
+import filecmp
+import io
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from ..common.errors import UserError
+from ..common.files import write_whole
+from .concept import Concept
+
+
+def read_rows(concept: Concept, step: int | None = None) -> list[torch.Tensor]:
+    """The rows of a concept's word, one tensor for each text encoder (XL: CLIP-L, then CLIP-G).
+
+    Args:
+        step: the training step whose rows are wanted; None: the result.
+
+    Returns:
+        float32 tensors of shape (vectors, width), on the CPU.
+
+    Raises:
+        UserError: nothing was learned yet, that step was not kept, or the file is damaged.
+    """
+    path = _result(concept) if step is None else _kept(concept, step)
+    try:
+        return load_rows(path)
+    except SafetensorError as error:
+        raise UserError(f"{path.name} is damaged: run notebook 4 again.") from error
+
+
+def use_step(concept: Concept, step: int) -> Path:
+    """Make the rows of a training step the result.
+
+    A result that would be lost by this is kept in `training/replaced/`.
+
+    Returns:
+        The file now holding the result.
+
+    Raises:
+        UserError: that step was not kept, or its file is damaged; then nothing was changed.
+    """
+    rows = read_rows(concept, step)
+    _keep_result(concept)
+    return save_result(concept, rows)
+
+
+def _keep_result(concept: Concept) -> None:
+    replaced = concept.training_folder / "replaced"
+    kept = [step_path(concept, step) for step in saved_steps(concept)] + sorted(
+        replaced.glob("*.safetensors")
+    )
+    result = concept.embeds_path
+    if result.is_file() and not any(filecmp.cmp(result, path, shallow=False) for path in kept):
+        number = 1 + len(list(replaced.glob("*.safetensors")))
+        save_rows(replaced / f"{number:05d}.safetensors", concept, load_rows(result))
+
+
+def _result(concept: Concept) -> Path:
+    if not concept.embeds_path.is_file():
+        raise UserError(f"{concept.placeholder_token} has not been learned yet: run notebook 4 first.")
+    return concept.embeds_path
+
+
+def _kept(concept: Concept, step: int) -> Path:
+    path = step_path(concept, step)
+    if not path.is_file():
+        kept = ", ".join(map(str, saved_steps(concept))) or "(none: run notebook 4 first)"
+        raise UserError(f"Step {step} was not kept: choose one of these: {kept}.")
+    return path
+
+
+# The rows of a word as files that diffusers reads.
+Rows = list[torch.Tensor]  # one (vectors, width) a text encoder, float32, on the CPU
+_TWO_ENCODERS = ("clip_l", "clip_g")
+
+
+def as_state(concept: Concept, rows: Rows) -> dict[str, torch.Tensor]:
+    """Name the rows as `load_textual_inversion` wants them.
+
+    One text encoder: {placeholder: (vectors, width)}. Two (XL): `clip_l` and `clip_g`, each of which
+    is loaded into its own encoder.
+    """
+    keys = _TWO_ENCODERS if len(rows) == 2 else (concept.placeholder_token,)
+    return {key: tensor.detach().float().cpu().contiguous() for key, tensor in zip(keys, rows, strict=True)}
+
+
+def save_rows(path: Path, concept: Concept, rows: Rows) -> Path:
+    """Write one safetensors file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return write_whole(path, save(as_state(concept, rows)))
+
+
+def save_result(concept: Concept, rows: Rows) -> Path:
+    """Write `learned_embeds.safetensors` and, for older programs, `learned_embeds.bin`."""
+    pickled = io.BytesIO()
+    torch.save(as_state(concept, rows), pickled)
+    concept.folder.mkdir(parents=True, exist_ok=True)
+    write_whole(concept.embeds_path.with_suffix(".bin"), pickled.getvalue())
+    return save_rows(concept.embeds_path, concept, rows)
+
+
+def load_rows(path: Path) -> Rows:
+    """Read what `save_rows` wrote, in the order of the text encoders."""
+    state = load_file(path)
+    keys = _TWO_ENCODERS if "clip_g" in state else tuple(state)
+    return [state[key] for key in keys]
+
+
+def step_path(concept: Concept, step: int) -> Path:
+    """Where the rows of a checkpoint are kept: the result as it would have been at that step."""
+    return concept.training_folder / "steps" / f"{step:05d}.safetensors"
+
+
+def saved_steps(concept: Concept) -> list[int]:
+    """The steps whose rows were kept, in order, 0 being the initializer."""
+    return sorted(int(path.stem) for path in step_path(concept, 0).parent.glob("*.safetensors"))

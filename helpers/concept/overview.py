@@ -1,0 +1,298 @@
+"""All concepts at a glance: what each folder holds, and which notebook comes next for it."""
+
+import base64
+import html
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from PIL import Image
+
+from ..common import places
+from ..common.errors import UserError
+from ..common.sheets import Described, image_grid
+from ..dataset.check import open_picture
+from ..dataset.fetch import is_picture_file
+from ..inference.png import read_settings
+from .concept import Concept
+
+_SIDE = 192  # pixels at most; of the miniature's smaller pictures each pixel is kept
+
+
+@dataclass(frozen=True)
+class Cover:
+    """A small picture, and what it shows in words."""
+
+    image: Image.Image
+    alt: str
+
+    def as_html(self, side: int) -> str:
+        """An `<img>` of at most `side` pixels."""
+        packed = io.BytesIO()
+        self.image.save(packed, format="PNG")
+        data = base64.b64encode(packed.getvalue()).decode()
+        style = f"width:{side}px;height:{side}px;object-fit:contain"
+        return f'<img style="{style}" alt="{html.escape(self.alt)}" src="data:image/png;base64,{data}">'
+
+
+def cover(folder: Path, concept: Concept | None) -> Cover | None:
+    """The newest picture drawn with the word, else the last sample of the training, else the first picture.
+
+    Args:
+        concept: its settings, if it has any. A picture that can't be read is passed over.
+    """
+    return next(_candidates(folder, concept), None)
+
+
+def _candidates(folder: Path, concept: Concept | None) -> Iterator[Cover]:
+    if concept and concept.embeds_path.is_file():
+        yield from _drawn(folder / "grids", concept)
+        yield from _samples(folder / "training" / "samples", concept)
+    for path in sorted(filter(is_picture_file, (folder / "images").glob("*"))):
+        yield from _opened(path, f"{path.name}, which the word is to be learned from")
+
+
+def _drawn(grids: Path, concept: Concept) -> Iterator[Cover]:
+    for path in sorted(grids.rglob("*.png"), key=lambda path: path.stat().st_mtime, reverse=True):
+        try:
+            prompt = read_settings(path).prompt
+        except UserError:
+            continue  # a sheet, or a picture from elsewhere
+        if concept.placeholder_token in prompt:
+            yield from _opened(path, f"drawn with the word: {prompt}")
+
+
+def _samples(samples: Path, concept: Concept) -> Iterator[Cover]:
+    for path in sorted(samples.glob("*.png"), reverse=True):
+        alt = f"drawn with {concept.placeholder_token} at step {path.stem}"
+        yield from _opened(path, alt, first_square=True)
+
+
+def _opened(path: Path, alt: str, first_square: bool = False) -> Iterator[Cover]:
+    """Nothing where the file is damaged: what it belongs to says so."""
+    try:
+        image = open_picture(path.read_bytes())
+    except (UserError, OSError):
+        return
+    if first_square:  # of a strip
+        image = image.crop((0, 0, image.height, image.height))
+    image.thumbnail((_SIDE, _SIDE))
+    yield Cover(image, alt)
+
+
+State = Literal["only pictures", "settings", "learned", "damaged"]
+_TITLES = ("concept", "picture", "state", "word", "model", "scores", "size", "changed")
+_SHEET_CELL = 160
+_PICTURE = 96  # pixels in the table
+
+
+@dataclass(frozen=True)
+class Overview:
+    """One concept, read from its folder.
+
+    Attributes:
+        name: of the folder.
+        state: how far it has come; `damaged` where its settings can't be read: `problem` says why.
+        concept: its settings, if there are any that can be read.
+        pictures: how many it has to learn from.
+        cover: how it looks, if there is any picture.
+        scores: `identity` and `prompt`, if its word was scored.
+        size: of all its files, in bytes.
+        changed: when the newest of its files was written.
+    """
+
+    name: str
+    state: State
+    concept: Concept | None
+    problem: str
+    pictures: int
+    cover: Cover | None
+    scores: dict[str, float]
+    size: int
+    changed: datetime
+
+    @property
+    def next_notebook(self) -> str:
+        """The notebook to go on with."""
+        if self.state == "learned":
+            return "5_inference_grids"
+        if not self.pictures:
+            return "1_download_images"
+        return "3_dataset_preview" if self.state == "settings" else "2_concept_settings"
+
+
+class ConceptTable:
+    """Concepts with what they have come to. The last line of a notebook's cell shows it."""
+
+    def __init__(self, concepts: Sequence[Overview]):
+        self.concepts = concepts
+
+    def __repr__(self) -> str:
+        rows = [" | ".join(cell for cell in _row(one) if cell) for one in self.concepts]
+        return "\n".join(rows) or nothing_yet()
+
+    def _repr_html_(self) -> str:
+        if not self.concepts:
+            return f"<p>{html.escape(nothing_yet())}</p>"
+        head = "".join(f"<th style='text-align:left'>{title}</th>" for title in _TITLES)
+        return f"<table><tr>{head}</tr>{''.join(map(_html_row, self.concepts))}</table>"
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Where to go on with a concept. The last line of a notebook's cell shows it."""
+
+    name: str
+    notebook: str
+
+    @property
+    def line(self) -> str:
+        """What goes into the notebook's cell with the parameters."""
+        return f'CONCEPT = "{self.name}"'
+
+    def __str__(self) -> str:
+        return f"Open {self.notebook}.ipynb, and set {self.line} in it."
+
+    def _repr_html_(self) -> str:
+        link = f'<a href="{self.notebook}.ipynb">{self.notebook}.ipynb</a>'
+        return f"<p>Open {link}, and set <code>{html.escape(self.line)}</code> in it.</p>"
+
+
+def overview(name: str) -> Overview:
+    """What the folder of one concept holds.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    folder = concept_folder(name)
+    concept, problem = _settings(folder)
+    files = [path.stat() for path in folder.rglob("*") if path.is_file()]
+    pictures = [path for path in _inside(folder / "images") if is_picture_file(path)]
+    return Overview(
+        name=name,
+        state="damaged" if problem else _state(concept),
+        concept=concept,
+        problem=problem,
+        pictures=len(pictures),
+        cover=cover(folder, concept),
+        scores=_scores(folder / "scores.json"),
+        size=sum(file.st_size for file in files),
+        changed=datetime.fromtimestamp(max((file.st_mtime for file in files), default=0)),
+    )
+
+
+def all_concepts() -> list[Overview]:
+    """All concepts under the root, in alphabetical order; one that is damaged says so itself."""
+    return [overview(name) for name in concept_names()]
+
+
+def open_concept(name: str) -> Opened:
+    """The notebook that comes next for a concept, as a link, and the line to put into it.
+
+    A concept that is not there yet begins with notebook 1.
+
+    Raises:
+        UserError: the name can't be a folder's.
+    """
+    if name in concept_names():
+        return Opened(name, overview(name).next_notebook)
+    return Opened(Concept.make(name).name, "1_download_images")
+
+
+def concept_table() -> ConceptTable:
+    """All concepts with picture, state, word, scores, size and date."""
+    return ConceptTable(all_concepts())
+
+
+def concept_sheet() -> Described | ConceptTable:
+    """A picture of each concept, with its name; where there is none to show, what to do."""
+    shown = [one for one in all_concepts() if one.cover]
+    if not shown:
+        return ConceptTable([])
+    alts = "; ".join(f"{one.name}: {one.cover.alt}" for one in shown)
+    columns, names = min(5, len(shown)), [one.name for one in shown]
+    return image_grid([one.cover.image for one in shown], columns, names, _SHEET_CELL, alt=alts)
+
+
+def concept_names() -> list[str]:
+    """Folders under the root that hold settings or pictures, in alphabetical order."""
+    return sorted(
+        folder.name
+        for folder in _inside(places.concepts_root())
+        if not folder.name.startswith(".")
+        and ((folder / "concept.json").is_file() or (folder / "images").is_dir())
+    )
+
+
+def concept_folder(name: str) -> Path:
+    """The folder of a concept.
+
+    Raises:
+        UserError: there is no such concept.
+    """
+    names = concept_names()
+    if name not in names:
+        known = ", ".join(names) or "(none yet: run notebook 1 first)"
+        raise UserError(f"There is no concept “{name}”: choose one of these: {known}.")
+    return places.concepts_root() / name
+
+
+def nothing_yet() -> str:
+    return f"There is nothing in {places.concepts_root().name}/ yet: run notebook 1 first."
+
+
+def in_bytes(size: int) -> str:
+    """A size as people read it."""
+    return f"{size / 1e6:.1f} MB" if size >= 100_000 else f"{size / 1e3:.1f} kB"
+
+
+def scores_in_words(scores: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.2f}" for name, value in scores.items())
+
+
+def _settings(folder: Path) -> tuple[Concept | None, str]:
+    """The settings of a folder, and what is wrong with them; neither where there are none yet."""
+    if not (folder / "concept.json").is_file():
+        return None, ""
+    try:
+        return Concept.load(folder.name), ""
+    except UserError as error:
+        return None, str(error)
+
+
+def _state(concept: Concept | None) -> State:
+    if concept is None:
+        return "only pictures"
+    return "learned" if concept.embeds_path.is_file() else "settings"
+
+
+def _scores(path: Path) -> dict[str, float]:
+    """None where the file is not there or is no scores: they can be made again."""
+    try:
+        scores = json.loads(path.read_text(encoding="utf-8"))
+        return {name: float(scores[name]) for name in ("identity", "prompt")}
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}
+
+
+def _inside(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _row(one: Overview) -> list[str]:
+    word, model = (
+        (one.concept.placeholder_token, Path(one.concept.base_model).name) if one.concept else ("", "")
+    )
+    scores = scores_in_words(one.scores)
+    state = one.problem or f"{one.state}, {one.pictures} picture(s)"
+    return [one.name, state, word, model, scores, in_bytes(one.size), f"{one.changed:%Y-%m-%d %H:%M}"]
+
+
+def _html_row(one: Overview) -> str:
+    name, *rest = (f"<td style='text-align:left'>{html.escape(cell)}</td>" for cell in _row(one))
+    picture = one.cover.as_html(_PICTURE) if one.cover else ""
+    return f"<tr>{name}<td>{picture}</td>{''.join(rest)}</tr>"

@@ -1,0 +1,42 @@
+"""The sentences a word is taught with.
+
+They are those of the textual inversion paper (Gal et al. 2022, arXiv 2208.01618), as the
+well-known training script has them: 27 for an object, 19 for a style. `{}` stands for the word.
+"""
+
+from ..common.errors import UserError
+
+_OBJECTS = (
+    "photo of a,rendering of a,cropped photo of the,the photo of a,photo of a clean,photo of a dirty,"
+    "dark photo of the,photo of my,photo of the cool,close-up photo of a,bright photo of the,"
+    "cropped photo of a,photo of the,good photo of the,photo of one,close-up photo of the,"
+    "rendition of the,photo of the clean,rendition of a,photo of a nice,good photo of a,"
+    "photo of the nice,photo of the small,photo of the weird,photo of the large,photo of a cool,"
+    "photo of a small"
+).split(",")
+_STYLES = (
+    "painting,rendering,cropped painting,the painting,clean painting,dirty painting,dark painting,"
+    "picture,cool painting,close-up painting,bright painting,cropped painting,good painting,"
+    "close-up painting,rendition,nice painting,small painting,weird painting,large painting"
+).split(",")
+
+
+def _with_article(words: str) -> str:
+    return words if words.startswith("the ") else f"a {words}"
+
+
+OBJECT_TEMPLATES = tuple(f"{_with_article(words)} {{}}" for words in _OBJECTS)
+STYLE_TEMPLATES = tuple(f"{_with_article(words)} in the style of {{}}" for words in _STYLES)
+
+
+def templates_for(what_to_teach: str, own: list[str] | tuple[str, ...] = ()) -> tuple[str, ...]:
+    """The sentences for an `object` or a `style`, followed by the person's own.
+
+    Raises:
+        UserError: one of `own` does not hold exactly one `{}`.
+    """
+    for sentence in own:
+        if sentence.count("{}") != 1:
+            raise UserError(f"Put exactly one {{}} into the sentence “{sentence}”: it stands for your word.")
+    shipped = OBJECT_TEMPLATES if what_to_teach == "object" else STYLE_TEMPLATES
+    return shipped + tuple(own)

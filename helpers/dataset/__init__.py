@@ -1,0 +1,22 @@
+"""What a word is learned from: pictures fetched, checked and kept, and their captions.
+
+Notebook 3 shows, and training draws from, the data set that is made of them.
+"""
+
+from .captions import captions_of, write_captions
+from .check import fingerprint, open_picture
+from .dataset import TextualInversionDataset, crop, resize
+from .fetch import fetch_all
+from .images import (
+    add_images,
+    advice,
+    crop_image,
+    default_sources,
+    image_paths,
+    load_image,
+    load_images,
+    remove_image,
+    rotate_image,
+    verdict_table,
+)
+from .variety import warnings_of

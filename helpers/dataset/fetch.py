@@ -1,0 +1,221 @@
+"""Bring picture files here, side by side: from the web, local paths, folders and data sets of the hub."""
+
+import re
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from http import HTTPStatus
+from itertools import chain
+from pathlib import Path
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
+from urllib3.util import Retry
+
+from ..common import places
+from ..common.errors import UserError
+from ..common.places import connection_advice
+from ..common.progress import progress
+
+PICTURE_SUFFIXES = frozenset(
+    ".png .jpg .jpeg .jpe .jfif .webp .avif .gif .bmp .tif .tiff .heic .heif".split()
+)
+DATASET = "dataset:"
+_MOST_BYTES = 40 * 2**20
+_MOST_IN_A_FOLDER = 50
+_SIDE_BY_SIDE = 8
+_PATIENCE = 6  # a whole picture may take this many time-outs to arrive
+_CHUNK = 2**16
+_TEMPORARY = (408, 429, 500, 502, 503, 504)
+_HEADERS = {"User-Agent": "textual-inversion-notebooks/0.1 (python-requests)", "Accept": "image/*,*/*;q=0.5"}
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """One file that was asked for: its bytes, or the sentence that says why there are none.
+
+    A folder that also holds other files gets one more entry, with neither: its `note` sums them up.
+    """
+
+    source: str
+    data: bytes | None = None
+    problem: str | None = None
+    note: str | None = None
+
+
+def fetch_all(
+    addresses: Sequence[str | Path] | str | Path, timeout: float = 10.0, retries: int = 2
+) -> list[Fetched]:
+    """Fetch every address, several at a time; a bad one never loses the others.
+
+    Args:
+        addresses: `http://` or `https://` addresses, paths of files or folders (looked for in the
+            working folder, in `notebooks/`, and beside that), and `dataset:owner/name` for the pictures of a
+            data set of the hub. Of a folder only picture files are taken.
+        timeout: seconds to wait for a connection, and for each piece of an answer. A whole picture
+            may take six times as long.
+        retries: how often a request is repeated that fails in a way that may pass.
+
+    Returns:
+        Entries in the order of the addresses; a folder has one for each picture in it.
+    """
+    if isinstance(addresses, str | Path):
+        addresses = [addresses]
+    wanted = [address for address in (str(address).strip() for address in addresses) if address]
+    with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
+        found = pool.map(lambda address: _fetch(address, timeout, retries), wanted)
+        return list(chain.from_iterable(progress(found, "fetching pictures", total=len(wanted))))
+
+
+def is_picture_file(path: Path) -> bool:
+    """Whether the name is that of a picture; hidden files (`._1.jpg`) are not."""
+    return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def _fetch(address: str, timeout: float, retries: int) -> list[Fetched]:
+    try:
+        if address.startswith(DATASET):
+            return _from_folder(_dataset_files(address.removeprefix(DATASET)), address)
+        if re.match(r"https?://", address, re.IGNORECASE):
+            return [Fetched(address, _from_web(address, timeout, retries))]
+        path = _find(address)
+        if path.is_dir():
+            return _from_folder(sorted(path.iterdir()), address)
+        return [_from_file(path, address)]
+    except UserError as error:
+        return [Fetched(address, problem=str(error))]
+
+
+# From the disk
+
+
+def _find(address: str) -> Path:
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", address):
+        raise UserError("Only http://, https:// and dataset: can be fetched: or give a path or a folder.")
+    path = Path(address).expanduser()
+    for start in (Path.cwd(), places.repository_folder() / "notebooks", places.repository_folder()):
+        if (start / path).exists():
+            return start / path
+    raise UserError(
+        "No file or folder has this name, in notebooks/ or beside it; an address of the web begins with "
+        "https://."
+    )
+
+
+def _from_folder(files: list[Path], source: str) -> list[Fetched]:
+    pictures = [path for path in files if is_picture_file(path)]
+    if not pictures:
+        raise UserError("This folder holds no pictures: give one that holds .png, .jpg or .webp files.")
+    if len(pictures) > _MOST_IN_A_FOLDER:
+        raise UserError(f"This folder holds {len(pictures)} pictures: copy the 3 to 10 best into a new one.")
+    fetched = [_from_file(path, f"{source.rstrip('/')}/{path.name}") for path in pictures]
+    others = {path for path in files if path.is_file() and not path.name.startswith(".")} - {*pictures}
+    captions = others & {path.with_suffix(".txt") for path in pictures}
+    if captions:
+        fetched.append(Fetched(source, note=f"{len(captions)} caption(s) in it stay beside their pictures."))
+    if others - captions:
+        fetched.append(Fetched(source, note=f"{len(others - captions)} other file(s) in it are no pictures."))
+    return fetched
+
+
+def _from_file(path: Path, source: str) -> Fetched:
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            return Fetched(source, problem=_too_large())
+        return Fetched(source, path.read_bytes())
+    except OSError as error:
+        return Fetched(source, problem=f"The file can't be read ({error.strerror}): check its permissions.")
+
+
+# From the hub
+
+
+def _dataset_files(dataset: str) -> list[Path]:
+    from huggingface_hub import snapshot_download
+
+    from ..model.hub import clear_sentences
+
+    patterns = [f"*{suffix}" for suffix in sorted(PICTURE_SUFFIXES)]
+    with clear_sentences(dataset):
+        folder = snapshot_download(dataset, repo_type="dataset", allow_patterns=patterns)
+    return sorted(Path(folder).rglob("*"))
+
+
+# From the web
+
+
+def _from_web(address: str, timeout: float, retries: int) -> bytes:
+    try:
+        with _session(retries) as session:
+            for _ in range(retries):
+                try:
+                    return _get(session, address, timeout)
+                except ProtocolError:  # broke off half-way, which Retry does not see: once more
+                    continue
+            return _get(session, address, timeout)
+    except (requests.RequestException, HTTPError) as error:
+        raise UserError(_sentence(error, timeout)) from error
+
+
+def _session(retries: int) -> requests.Session:
+    session = requests.Session()
+    session.headers.update(_HEADERS)
+    policy = Retry(
+        total=retries,
+        backoff_factor=0.3,
+        status_forcelist=_TEMPORARY,
+        respect_retry_after_header=False,  # a server may ask for hours
+        raise_on_status=False,
+    )
+    session.mount("http://", HTTPAdapter(max_retries=policy))
+    session.mount("https://", HTTPAdapter(max_retries=policy))
+    return session
+
+
+def _get(session: requests.Session, address: str, timeout: float) -> bytes:
+    deadline = time.monotonic() + _PATIENCE * timeout
+    with session.get(address, timeout=timeout, stream=True) as response:
+        if not response.ok:
+            raise UserError(_refusal(response.status_code))
+        body = bytearray()
+        # read1 returns with what has come, so that neither limit waits for a full chunk.
+        while piece := response.raw.read1(_CHUNK, decode_content=True):
+            body += piece
+            if len(body) > _MOST_BYTES:
+                raise UserError(_too_large())
+            if time.monotonic() > deadline:
+                raise UserError(f"Not all of it came in {_PATIENCE * timeout:g} seconds: try again later.")
+    return bytes(body)
+
+
+def _too_large() -> str:
+    return f"The file is larger than {_MOST_BYTES // 2**20} MB: make it smaller first."
+
+
+def _refusal(status: int) -> str:
+    try:
+        phrase = f"{status} ({HTTPStatus(status).phrase})"
+    except ValueError:
+        phrase = str(status)
+    if status in (404, 410):
+        return f"The server answered {phrase}: check the address."
+    if status in _TEMPORARY or status >= 500:
+        return f"The server answered {phrase}, again and again: try again later."
+    return f"The server answered {phrase}: save the picture with your browser, and give its path."
+
+
+def _sentence(error: Exception, timeout: float) -> str:
+    reason = getattr(error.args[0] if error.args else None, "reason", None)
+    if isinstance(error, requests.Timeout | ReadTimeoutError) or isinstance(reason, ReadTimeoutError):
+        return f"No answer in {timeout:g} seconds: try again later, or take the picture from elsewhere."
+    if isinstance(error, requests.exceptions.SSLError):
+        return "The server's certificate is not valid: take the picture from elsewhere."
+    if isinstance(error, requests.TooManyRedirects):
+        return "The address leads round in circles: check it in your browser."
+    if isinstance(error, requests.exceptions.InvalidURL):
+        return "This is not an address: it needs a server's name after https://."
+    if isinstance(error, HTTPError):
+        return f"The connection broke off half-way. {connection_advice()}"
+    return f"The server can't be reached: check the address. {connection_advice()}"

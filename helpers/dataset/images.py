@@ -1,0 +1,336 @@
+"""The pictures of a concept: checked, made alike in form, and kept in `images/`."""
+
+import html
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from PIL import Image
+
+from ..common import places
+from ..common.errors import UserError
+from ..concept.concept import Concept, saved_concepts
+from .check import Fingerprint, alike, fingerprint, open_picture
+from .fetch import DATASET, Fetched, fetch_all, is_picture_file
+
+FEWEST, MOST = 3, 10
+FIRST_CONCEPT = "grooty"
+_CAT_TOY = f"{DATASET}diffusers/cat_toy_example"
+_USUAL_RESOLUTION = 512
+ConceptLike = Concept | str | Path
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one source. `path` is the picture in `images/` that it is, or is like, if any."""
+
+    source: str
+    outcome: Literal["kept", "already kept", "refused", "left alone"]
+    why: str = ""
+    path: Path | None = None
+
+    @property
+    def kept(self) -> bool:
+        return self.outcome in ("kept", "already kept")
+
+
+class VerdictTable:
+    """A list of verdicts that shows itself as a table in a notebook, and as lines in a terminal."""
+
+    def __init__(self, verdicts: Sequence[Verdict]):
+        self.rows = [
+            (
+                short_source(verdict.source),
+                verdict.outcome,
+                verdict.path.name if verdict.path else "",
+                verdict.why,
+            )
+            for verdict in verdicts
+        ]
+
+    def __repr__(self) -> str:
+        lines = [" | ".join(cell for cell in row if cell) for row in self.rows]
+        return "\n".join(lines) or "No address was given: fill ADDRESSES, or add pictures below."
+
+    def _repr_html_(self) -> str:
+        titles = ("picture", "outcome", "in images/", "why")
+        head = "".join(f"<th style='text-align:left'>{title}</th>" for title in titles)
+        if not self.rows:
+            return html.escape(repr(self))
+        return f"<table><tr>{head}</tr>{''.join(map(_html_row, self.rows))}</table>"
+
+
+def default_sources(base_model: str, concept: ConceptLike | None = None) -> list[str]:
+    """The pictures to begin with: the five of grooty for the miniature, else the well-known cat toy.
+
+    These are for the concept that the series begins with. Another one has what it has, its own folder, or
+    nothing yet. So has the first one, once it has enough pictures.
+
+    Raises:
+        UserError: the shipped pictures are missing.
+    """
+    if concept is not None:
+        folder = _images_folder(concept)
+        own, is_first = len(_picture_files(folder)), folder.parent.name == FIRST_CONCEPT
+        if own >= FEWEST or not is_first:
+            return [str(folder)] if own else []
+    if base_model != "miniature":
+        return [_CAT_TOY]
+    shipped = sorted((places.data_folder() / "grooty").glob("*.png"))
+    if not shipped:
+        raise UserError("The pictures in data/grooty are missing: get the repository again.")
+    return [str(path) for path in shipped]
+
+
+def add_images(
+    concept: ConceptLike, sources: Sequence[str | Path] | str | Path, base_model: str | None = None
+) -> list[Verdict]:
+    """Fetch pictures, check them, and keep the good ones as `images/001.png`, `002.png`, ...
+
+    A picture that is there already is never written again, so the same call twice changes nothing.
+
+    Args:
+        concept: a concept, its name, or the path of its folder; it need not be saved.
+        sources: addresses, paths, folders or data sets, as `fetch_all` takes them.
+        base_model: says how large a picture has to be: at least half the side that the model draws.
+            None: the concept's, or the default one.
+
+    Returns:
+        A verdict on each picture, in the order of the sources.
+
+    Raises:
+        UserError: the concept's name or the base model can't be used, or a kept picture is damaged.
+    """
+    return add_fetched(concept, fetch_all(sources), base_model)
+
+
+def add_fetched(
+    concept: ConceptLike, fetched: Sequence[Fetched], base_model: str | None = None
+) -> list[Verdict]:
+    """Check pictures whose bytes are here already, such as uploads; otherwise as `add_images`."""
+    folder = _images_folder(concept)
+    resolution = _resolution(base_model or _base_model_of(concept))
+    known = {path: fingerprint(_open(path)) for path in _picture_files(folder)}
+    folder.mkdir(parents=True, exist_ok=True)
+    return [_judge(one, folder, resolution, known) for one in fetched]
+
+
+def verdict_table(verdicts: Sequence[Verdict]) -> VerdictTable:
+    """What was kept, what was refused, and why."""
+    return VerdictTable(verdicts)
+
+
+def advice(concept: ConceptLike) -> str:
+    """One sentence on the number of pictures that the concept has."""
+    count = len(_picture_files(_images_folder(concept)))
+    if count < FEWEST:
+        return f"{count} picture(s): add more, {FEWEST} to 5 of the same thing before different backgrounds."
+    if count > MOST:
+        return f"{count} pictures: 3 to 5 good ones mostly teach as well; remove those that show it badly."
+    return f"{count} pictures: a good number."
+
+
+def image_paths(concept: ConceptLike) -> list[Path]:
+    """The picture files of a concept, in the order of their names.
+
+    Raises:
+        UserError: it has none yet.
+    """
+    folder = _images_folder(concept)
+    paths = _picture_files(folder)
+    if not paths:
+        raise UserError(
+            f"The concept “{folder.parent.name}” has no pictures yet: add some in notebook 1, whose table "
+            f"says why one is refused{_or_another(folder.parent.name)}."
+        )
+    return paths
+
+
+def _or_another(name: str) -> str:
+    """For a name that was mistyped: the concepts that there are."""
+    others = [other for other in saved_concepts() if other != name]
+    return f", or choose one of these: {', '.join(others)}" if others and name not in saved_concepts() else ""
+
+
+def image_path(concept: ConceptLike, name: str) -> Path:
+    """The file of the picture `name`, for example `002.png`.
+
+    Raises:
+        UserError: there is no picture of that name.
+    """
+    paths = {path.name: path for path in _picture_files(_images_folder(concept))}
+    if name not in paths:
+        raise UserError(f"There is no picture “{name}”: choose one of {', '.join(paths) or '(none)'}.")
+    return paths[name]
+
+
+def load_image(concept: ConceptLike, name: str) -> Image.Image:
+    """The picture `name`, upright, RGB, in its own size.
+
+    Raises:
+        UserError: there is no picture of that name, or it is damaged.
+    """
+    return _open(image_path(concept, name))
+
+
+def load_images(concept: ConceptLike) -> list[Image.Image]:
+    """The pictures of a concept, upright, RGB, each in its own size, in the order of their names.
+
+    Raises:
+        UserError: it has none yet, or one of them is damaged.
+    """
+    return [_open(path) for path in image_paths(concept)]
+
+
+def remove_image(concept: ConceptLike, name: str) -> None:
+    """Delete the picture `name`, for example `002.png`, and its captions; the others keep their names.
+
+    Raises:
+        UserError: there is no picture of that name.
+    """
+    path = image_path(concept, name)
+    path.unlink()
+    path.with_suffix(".txt").unlink(missing_ok=True)
+
+
+def replace_image(concept: ConceptLike, name: str, image: Image.Image) -> None:
+    """Write `image` in the place of the picture `name`, as PNG whatever its suffix: nothing is lost.
+
+    A kill leaves the old picture or the new one, never a half of it.
+
+    Raises:
+        UserError: there is no picture of that name.
+    """
+    _write(image, image_path(concept, name))
+
+
+def short_source(source: str) -> str:
+    """A source without what only this machine knows: the folders that lead to it."""
+    path = Path(source)
+    if not path.is_absolute():
+        return source if len(source) < 70 else f"{source[:30]}…{source[-35:]}"
+    root = places.repository_folder()
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else f"…/{path.name}"
+
+
+def _images_folder(concept: ConceptLike) -> Path:
+    if isinstance(concept, Path):
+        return concept / "images"
+    return (Concept.make(concept) if isinstance(concept, str) else concept).images_folder
+
+
+def _picture_files(folder: Path) -> list[Path]:
+    return sorted(filter(is_picture_file, folder.iterdir())) if folder.is_dir() else []
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        return open_picture(path.read_bytes())
+    except UserError as error:
+        raise UserError(f"images/{path.name}: {error}") from error
+
+
+def _base_model_of(concept: ConceptLike) -> str:
+    from ..model.base_model import default_base_model
+
+    return concept.base_model if isinstance(concept, Concept) else default_base_model()
+
+
+def _resolution(base_model: str) -> int:
+    """The side of the pictures that a model draws, by its settings; 512 where those are not on disk."""
+    from ..model.base_model import load_resolution, resolve
+
+    return load_resolution(base_model) if resolve(base_model).kind == "folder" else _USUAL_RESOLUTION
+
+
+def _judge(one: Fetched, folder: Path, resolution: int, known: dict[Path, Fingerprint]) -> Verdict:
+    """Keep one picture or say why not; a picture that is kept joins `known`."""
+    if one.data is None:
+        return Verdict(one.source, "refused" if one.problem else "left alone", one.problem or one.note or "")
+    try:
+        image = open_picture(one.data, smallest=resolution // 2)
+    except UserError as error:
+        return Verdict(one.source, "refused", str(error))
+    mark = fingerprint(image)
+    twin = next((path for path, other in known.items() if alike(mark, other)), None)
+    if twin:
+        return _judge_twin(one.source, image, twin)
+    path = _save(image, folder)
+    known[path] = mark
+    small = min(image.size) < resolution
+    return Verdict(
+        one.source, "kept", f"Smaller than {resolution} pixels: it will be enlarged." * small, path
+    )
+
+
+def _judge_twin(source: str, image: Image.Image, twin: Path) -> Verdict:
+    kept = _open(twin)
+    if kept.size == image.size and kept.tobytes() == image.tobytes():
+        return Verdict(source, "already kept", path=twin)
+    return Verdict(source, "refused", f"It is the same picture as {twin.name}, in another form.", twin)
+
+
+def _save(image: Image.Image, folder: Path) -> Path:
+    # Of all files: a caption whose picture was deleted by hand must not come under a new one.
+    numbers = [int(path.stem) for path in folder.iterdir() if re.fullmatch(r"\d{1,9}", path.stem)]
+    return _write(image, folder / f"{max(numbers, default=0) + 1:03d}.png")
+
+
+def _write(image: Image.Image, path: Path) -> Path:
+    partial = path.with_suffix(".partial")
+    image.save(partial, format="PNG")
+    return partial.replace(path)
+
+
+def _html_row(row: tuple[str, ...]) -> str:
+    cells = "".join(f"<td style='text-align:left'>{html.escape(cell)}</td>" for cell in row)
+    return f"<tr>{cells}</tr>"
+
+
+# Turn a picture of a concept, or cut it square; the file in `images/` is written anew under its name.
+
+
+def rotate_image(concept: ConceptLike, name: str) -> None:
+    """Turn the picture `name` by 90 degrees clockwise; four times give the same pixels again.
+
+    Args:
+        concept: a concept, its name, or the path of its folder.
+        name: for example `002.png`.
+
+    Raises:
+        UserError: there is no picture of that name, or it is damaged.
+    """
+    # Pillow counts its angles the other way round.
+    replace_image(concept, name, load_image(concept, name).transpose(Image.Transpose.ROTATE_270))
+
+
+def crop_image(concept: ConceptLike, name: str, place: float = 0.5) -> None:
+    """Keep the largest square of the picture `name`; one that is square already stays as it is.
+
+    Args:
+        concept: a concept, its name, or the path of its folder.
+        name: for example `002.png`.
+        place: where the square lies along the longer side: 0 left or top, 1 right or bottom.
+
+    Raises:
+        UserError: there is no picture of that name, it is damaged, or `place` is not in 0..1.
+    """
+    image = load_image(concept, name)
+    box = square_box(image.size, place)
+    if box != (0, 0, *image.size):
+        replace_image(concept, name, image.crop(box))
+
+
+def square_box(size: tuple[int, int], place: float) -> tuple[int, int, int, int]:
+    """The largest square in a picture of `size` (width, height): left, top, right, bottom, in pixels.
+
+    Raises:
+        UserError: `place`, as for `crop_image`, is not in 0..1.
+    """
+    if not 0 <= place <= 1:
+        raise UserError(f"The place of a crop lies between 0 and 1, not at {place}.")
+    side = min(size)
+    left, top = (round((length - side) * place) for length in size)
+    return left, top, left + side, top + side

@@ -1,0 +1,135 @@
+"""What all pictures of a concept share beside the thing itself: the word would mean that as well.
+
+Plain statistics of small copies, with no network: the rim for what lies behind the thing, its hue for
+the light, the edges for the pose. They can be wrong, so they warn, and refuse nothing.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from ..concept.concept import Concept
+from .dataset import crop
+from .images import load_images
+
+FEWEST = 3  # pictures; fewer may be alike by chance
+_SIDE, _RIM, _CELL = 64, 8, 2  # pixels of the small copies
+_MOST = 0.8  # the share of the pictures that has to be alike
+_SAME_RIM = 12  # grey levels of 255
+_GREY, _COLOURED = 5, 25  # the same: how far red, green and blue lie apart
+_SAME_HUE = 30  # degrees
+_ONE_HUE = 0.8  # 1: every pixel has the same hue
+_STRONGEST_EDGE = 40  # grey levels a pixel; stronger ones count no more
+_SAME_EDGES = 0.78  # share of the edges that is in every picture
+_HUES = (
+    "red",
+    "orange",
+    "yellow",
+    "green",
+    "green",
+    "teal",
+    "blue",
+    "blue",
+    "blue",
+    "purple",
+    "pink",
+    "pink",
+)
+
+
+def warnings_of(concept: Concept) -> list[str]:
+    """A sentence on each thing that the pictures share by accident, with what to do; none where they differ.
+
+    Raises:
+        UserError: the concept has no pictures, or one of them is damaged.
+    """
+    images = [crop(image, concept.training) for image in load_images(concept)]
+    pictures = [
+        np.asarray(image.resize((_SIDE, _SIDE), Image.Resampling.BOX), np.float64) for image in images
+    ]
+    if len(pictures) < FEWEST:
+        return []
+    surroundings = _no_colour(pictures) or _one_background(pictures) or _one_colour(pictures)
+    return [sentence for sentence in (surroundings, _one_pose(pictures)) if sentence]
+
+
+def _no_colour(pictures: Sequence[np.ndarray]) -> str:
+    grey = sum(_colourfulness(picture) <= _GREY for picture in pictures)
+    return _if_most(
+        grey,
+        pictures,
+        "have no colours, so what is drawn for the word will be grey too: add some in colour, or say so in "
+        "their captions, as in “a black and white photo of {}”.",
+    )
+
+
+def _one_background(pictures: Sequence[np.ndarray]) -> str:
+    """The rims' values in order: a background looks the same from anywhere, and the thing may touch a rim."""
+    rims = np.stack([np.sort(_rim(picture), axis=0) for picture in pictures])
+    apart = np.median(np.abs(rims[:, None] - rims[None]).mean(axis=-1), axis=-1)
+    return _if_most(
+        (apart <= _SAME_RIM).sum(axis=1).max(),
+        pictures,
+        "have nearly the same background, so the word will mean it too: take some before another one, or "
+        "name it in their captions, as in “a photo of {} on a red table”.",
+    )
+
+
+def _one_colour(pictures: Sequence[np.ndarray]) -> str:
+    hues = [hue for hue in map(_hue_of_rim, pictures) if hue is not None]
+    apart = np.abs((np.subtract.outer(hues, hues) + 180) % 360 - 180)
+    alike = (apart <= _SAME_HUE).sum(axis=1) if hues else np.zeros(1, int)
+    name = _HUES[round(hues[alike.argmax()] / 30) % 12] if hues else ""
+    return _if_most(
+        alike.max(),
+        pictures,
+        f"are {name} all around, so the word will bring that colour along: take some in another light or "
+        "place, or name the colour in their captions.",
+    )
+
+
+def _one_pose(pictures: Sequence[np.ndarray]) -> str:
+    first, *others = map(_edges, pictures)
+    turned = [max(one, one[:, ::-1], key=lambda way: (way * first).sum()) for one in others]
+    edges = np.stack([first, *turned])
+    shared = edges.min(axis=0).sum() / max(edges.sum(axis=(1, 2)).min(), 1e-9)
+    return _if_most(
+        len(pictures) * (shared >= _SAME_EDGES),
+        pictures,
+        "show the same outline in the same place, so the word will hardly be drawn in another pose: add some "
+        "from another side, nearer or farther away.",
+    )
+
+
+def _if_most(count: int, pictures: Sequence[np.ndarray], what: str) -> str:
+    enough = count >= max(FEWEST, _MOST * len(pictures))
+    who = f"All {count} pictures" if count == len(pictures) else f"{count} of the {len(pictures)} pictures"
+    return f"{who} {what}" if enough else ""
+
+
+def _rim(picture: np.ndarray) -> np.ndarray:
+    inside = np.zeros(picture.shape[:2], bool)
+    inside[_RIM:-_RIM, _RIM:-_RIM] = True
+    return picture[~inside]
+
+
+def _colourfulness(pixels: np.ndarray) -> float:
+    return np.ptp(pixels, axis=-1).mean()
+
+
+def _hue_of_rim(picture: np.ndarray) -> float | None:
+    """The mean hue in degrees, 0 being red; None where the rim has little colour, or several."""
+    rim = _rim(picture)
+    red, green, blue = rim.T
+    hues = red - (green + blue) / 2 + 1j * np.sqrt(3) / 2 * (green - blue)
+    is_one = abs(hues.sum()) >= _ONE_HUE * np.abs(hues).sum()
+    return np.degrees(np.angle(hues.sum())) % 360 if is_one and _colourfulness(rim) >= _COLOURED else None
+
+
+def _edges(picture: np.ndarray) -> np.ndarray:
+    """How strongly the brightness changes in each cell, (32, 32)."""
+    down, along = np.gradient(picture.mean(axis=-1))
+    strength = np.minimum(np.hypot(down, along), _STRONGEST_EDGE)
+    cells = _SIDE // _CELL
+    return strength.reshape(cells, _CELL, cells, _CELL).mean(axis=(1, 3))

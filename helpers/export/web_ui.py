@@ -1,0 +1,166 @@
+"""Find a Web UI on this machine, put an embedding where it looks, and say how to start it."""
+
+import filecmp
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..common import places
+from ..common.errors import UserError
+
+NAMES = {"automatic1111": "AUTOMATIC1111", "forge": "Forge", "comfyui": "ComfyUI", "invokeai": "InvokeAI"}
+# What tells a program's folder from another's. Forge is a fork of AUTOMATIC1111, so it is asked first.
+_SIGNS = {
+    "forge": ("launch.py", "modules_forge"),
+    "automatic1111": ("launch.py", "modules/textual_inversion"),
+    "comfyui": ("main.py", "comfy"),
+    "invokeai": ("invokeai.yaml",),
+}
+_EMBEDDINGS = {"automatic1111": "embeddings", "forge": "embeddings", "comfyui": "models/embeddings"}
+_FILE_TYPES = {".safetensors", ".pt", ".bin"}
+_CLOUD_FOLDERS = ("/notebooks", "/storage", "/content", "/kaggle/working", "/workspace")
+
+
+@dataclass(frozen=True)
+class WebUI:
+    """A program on this machine; `program` is a key of `NAMES`."""
+
+    program: str
+    folder: Path
+
+    @property
+    def embeddings_folder(self) -> Path | None:
+        """Where it looks for embeddings; None for InvokeAI, which takes them in its model manager."""
+        inside = _EMBEDDINGS.get(self.program)
+        return inside and self.folder / inside
+
+
+def web_ui_at(folder: Path | str) -> WebUI:
+    """The Web UI in a folder.
+
+    Raises:
+        UserError: the folder is not there, or is not the main folder of a Web UI.
+    """
+    folder = Path(folder).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"There is no folder {folder}: give the one that the Web UI was installed into.")
+    program = _program_in(folder)
+    if program is None:
+        raise UserError(
+            f"{folder} is not the main folder of a Web UI: give the one that holds launch.py "
+            "(AUTOMATIC1111, Forge), main.py (ComfyUI) or invokeai.yaml (InvokeAI)."
+        )
+    return WebUI(program, folder)
+
+
+def find_web_uis(folders: Iterable[Path | str] | None = None) -> list[WebUI]:
+    """Look for Web UIs in folders and in the folders directly inside them.
+
+    Args:
+        folders: where to look; None: beside this repository, at home, and where clouds keep files.
+    """
+    starts = map(Path, _usual_folders() if folders is None else folders)
+    candidates = dict.fromkeys(path.resolve() for start in starts for path in (start, *_inside(start)))
+    found = ((_program_in(folder), folder) for folder in candidates)
+    return [WebUI(program, folder) for program, folder in found if program]
+
+
+def put_embedding(file: Path, web_ui: WebUI, replace: bool = False) -> Path:
+    """Copy an exported file to where the Web UI looks for embeddings.
+
+    Args:
+        replace: overwrite another embedding of the same file name.
+
+    Returns:
+        The copy's path.
+
+    Raises:
+        UserError: InvokeAI, which wants the file in its model manager; there is another embedding of
+            that name; or the folder can't be written to. Nothing was changed then.
+    """
+    folder = web_ui.embeddings_folder
+    if folder is None:
+        raise UserError(
+            "InvokeAI keeps its own list: open Models, Add Model, paste the path of "
+            f"{file.name} from the concept's export folder, and choose Install."
+        )
+    target = folder / file.name
+    for other in _of_the_same_name(target, folder):
+        if other != target:
+            raise UserError(
+                f"{other.relative_to(web_ui.folder)} gives the same word in {NAMES[web_ui.program]}: "
+                "move it away first, or name your concept otherwise."
+            )
+        if not replace and not filecmp.cmp(file, target, shallow=False):
+            raise UserError(
+                f"There is another {file.name} in {NAMES[web_ui.program]}'s {folder.name}/: pass "
+                "replace=True to overwrite it, or name your concept otherwise."
+            )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = target.with_suffix(".partial")
+        shutil.copyfile(file, partial)
+        return partial.replace(target)
+    except OSError as error:
+        raise UserError(
+            f"{folder} can't be written to ({error.strerror}): copy {file} there yourself."
+        ) from error
+
+
+def start_command(web_ui: WebUI, checkpoint: Path | str | None = None, share: bool = False) -> str:
+    """The line that starts a Web UI, to be typed into a terminal.
+
+    Args:
+        checkpoint: the base model as a file. ComfyUI and InvokeAI choose it in their window instead.
+        share: ask AUTOMATIC1111 or Forge for a public address, which is open to anyone who has it.
+
+    Raises:
+        UserError: the checkpoint is not there.
+    """
+    if web_ui.program == "invokeai":
+        return _line(["invokeai-web", "--root", str(web_ui.folder)])
+    if web_ui.program == "comfyui":
+        return _line(["python", "main.py"], web_ui.folder)
+    words = ["python", "launch.py", *(["--share"] if share else [])]
+    if checkpoint is not None:
+        checkpoint = Path(checkpoint).expanduser().resolve()
+        if not checkpoint.is_file():
+            raise UserError(f"There is no checkpoint {checkpoint}: give a .safetensors or .ckpt file.")
+        words += ["--ckpt", str(checkpoint)]
+    return _line(words, web_ui.folder)
+
+
+def _program_in(folder: Path) -> str | None:
+    for program, signs in _SIGNS.items():
+        if all((folder / sign).exists() for sign in signs):
+            return program
+    return None
+
+
+def _usual_folders() -> list[Path]:
+    return [places.repository_folder().parent, Path.home(), *map(Path, _CLOUD_FOLDERS)]
+
+
+def _inside(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir())
+    except OSError:  # not there, or not ours to read
+        return []
+
+
+def _of_the_same_name(target: Path, folder: Path) -> list[Path]:
+    """Embeddings anywhere below the folder that give the same word: programs look in subfolders too."""
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.suffix.lower() in _FILE_TYPES and path.stem == target.stem
+    ]
+
+
+def _line(words: list[str], folder: Path | None = None) -> str:
+    join = subprocess.list2cmdline if os.name == "nt" else shlex.join
+    return f"cd {join([str(folder)])} && {join(words)}" if folder else join(words)

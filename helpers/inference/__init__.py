@@ -1,0 +1,20 @@
+"""Pictures of a learned word: a pipeline with the word in it, and prompts with weights.
+
+Grids over two settings, and PNG files that remember what they were made with.
+"""
+
+from .examples import examples_for, own_prompt
+from .grid import (
+    a_few_steps,
+    before_and_after,
+    guidance_by_seeds,
+    prompt_sheet,
+    prompts_by_seeds,
+    redraw,
+    reopen,
+    steps_by_prompts,
+    xy_grid,
+)
+from .grid_plan import Axis, GridPlan
+from .pipeline import add_word, generate, pipeline_with_word, remake, switch_step
+from .png import read_settings, save_picture

@@ -1,0 +1,107 @@
+"""Prompts that a base model can follow, `{}` standing for the word: the one place that chooses them."""
+
+from dataclasses import dataclass
+
+from ..common.errors import UserError
+from ..concept.concept import Concept
+from ..miniature.captions import accessory_phrase, place_phrase, style_phrase
+from ..model.base_model import MINIATURE
+
+
+@dataclass(frozen=True)
+class ExamplePrompts:
+    """A prompt to begin with, variations of several kinds, and the guidance that suits the model."""
+
+    own: str
+    scenes: tuple[str, ...]
+    styles: tuple[str, ...]
+    accessories: tuple[str, ...]
+    guidance: float
+
+    @property
+    def mixed(self) -> tuple[str, ...]:
+        """A few of each kind: for a quick look at how well a word obeys."""
+        return (*self.scenes[:3], *self.accessories[:1], *self.styles[:1])
+
+
+_MINIATURE_OBJECT = ExamplePrompts(
+    own=f"a photo of a {{}} {accessory_phrase('scarf')} {place_phrase('beach')}",
+    scenes=tuple(
+        f"a photo of a {{}} {place_phrase(scene)}"
+        for scene in ("beach", "snow", "night", "forest", "city", "desert", "sea", "room", "yellow")
+    ),
+    styles=tuple(
+        f"a photo of a {{}}{style_phrase(style)}"
+        for style in ("pencil sketch", "neon", "pixel art", "blueprint", "watercolor")
+    ),
+    accessories=tuple(
+        f"a photo of a {{}} {accessory_phrase(accessory)}"
+        for accessory in ("scarf", "bow tie", "balloon", "flag")
+    ),
+    guidance=4.0,
+)
+_MINIATURE_STYLE = ExamplePrompts(
+    own=f"a photo of a red round toy {place_phrase('beach')}, in the style of {{}}",
+    scenes=tuple(
+        f"a photo of a blue toy {place_phrase(scene)}, in the style of {{}}"
+        for scene in ("beach", "snow", "night", "forest", "city", "room")
+    ),
+    styles=tuple(
+        f"a photo of a {color} toy, in the style of {{}}" for color in ("red", "yellow", "green", "blue")
+    ),
+    accessories=tuple(
+        f"a photo of a toy {accessory_phrase(accessory)}, in the style of {{}}"
+        for accessory in ("scarf", "bow tie", "balloon", "flag")
+    ),
+    guidance=4.0,
+)
+# The first is the source tutorial's.
+_STABLE_DIFFUSION_OBJECT = ExamplePrompts(
+    own="a translucent jade chinese figurine of {}, HDR, productshot render, Cinema4D, caustics",
+    scenes=tuple(
+        f"a photo of {{}} {place}"
+        for place in ("on a beach", "in the snow", "at night in a city", "in a forest", "on a kitchen table")
+    ),
+    styles=tuple(
+        f"{style} of {{}}"
+        for style in ("a pencil sketch", "an oil painting", "a watercolor", "pixel art", "a line drawing")
+    ),
+    accessories=tuple(
+        f"a photo of {{}} {accessory}"
+        for accessory in ("wearing a red scarf", "wearing a crown", "wearing a bow tie")
+    ),
+    guidance=7.5,
+)
+_STABLE_DIFFUSION_STYLE = ExamplePrompts(
+    own="a lighthouse on a cliff, in the style of {}",
+    scenes=tuple(
+        f"{view}, in the style of {{}}"
+        for view in ("a beach at sunset", "a village in the snow", "a city at night", "a forest", "a kitchen")
+    ),
+    styles=tuple(
+        f"{subject}, in the style of {{}}" for subject in ("a portrait", "a cat", "a bowl of fruit")
+    ),
+    accessories=tuple(
+        f"a dog {accessory}, in the style of {{}}" for accessory in ("wearing a scarf", "wearing a crown")
+    ),
+    guidance=7.5,
+)
+
+
+def examples_for(concept: Concept) -> ExamplePrompts:
+    """Prompts for what a concept teaches, on its base model."""
+    if concept.base_model == MINIATURE:
+        return _MINIATURE_OBJECT if concept.what_to_teach == "object" else _MINIATURE_STYLE
+    return _STABLE_DIFFUSION_OBJECT if concept.what_to_teach == "object" else _STABLE_DIFFUSION_STYLE
+
+
+def own_prompt(concept: Concept, sentence: str) -> str:
+    """A sentence with the concept's word in the place of `{}`, or where it stands already.
+
+    Raises:
+        UserError: the sentence has neither.
+    """
+    prompt = sentence.replace("{}", concept.placeholder_token)
+    if concept.placeholder_token not in prompt:
+        raise UserError(f"The prompt “{sentence}” has no place for your word: put {{}} where it belongs.")
+    return prompt

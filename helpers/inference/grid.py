@@ -1,0 +1,402 @@
+"""X/Y grids: pictures that differ in one or two settings, drawn, saved, reopened and drawn again."""
+
+import io
+import textwrap
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from PIL import Image
+from pydantic import ValidationError
+
+from ..common.errors import UserError
+from ..common.sheets import GAP, image_grid, picture_bundle
+from ..concept.concept import Concept
+from ..concept.embedding import read_rows, saved_steps
+from .grid_plan import RESULT, Axis, Cell, GridPlan
+from .pipeline import (
+    DEFAULT_SCHEDULER,
+    LearnedWord,
+    check_settings,
+    drawing_bar,
+    generate,
+    own_size,
+    pipeline_with_word,
+    refusal,
+    rows_mark,
+    switch_step,
+)
+from .png import Picture, no_settings, read_png, save_picture, write_png
+from .prompt_weights import is_weighted
+
+_CELL = 128
+_LARGEST_CELL = 160
+_CHUNK = "grid"
+Given = tuple[str, Iterable[Any]]
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A sheet, the pictures on it row by row, and what it was drawn with.
+
+    The last line of a notebook's cell shows it, as JPEG.
+    """
+
+    name: str
+    image: Image.Image = field(repr=False)
+    pictures: list[Picture] = field(repr=False)
+    plan: GridPlan = field(repr=False)
+
+    def save(self, concept: Concept) -> Path:
+        """Save the sheet as `grids/<name>.png`, its pictures with their settings in `grids/<name>/`.
+
+        The sheet's file holds its plan: `reopen` reads it, `redraw` draws it again.
+        """
+        folder = concept.grids_folder / self.name
+        for picture in self.pictures:
+            save_picture(picture, folder)
+        return write_png(self.image, folder.with_suffix(".png"), {_CHUNK: self.plan.model_dump_json()})
+
+    @property
+    def alt(self) -> str:
+        """What the sheet shows, in words."""
+        axes = [
+            f"{axis.name.replace('_', ' ')} in {place}"
+            for axis, place in self._axes()
+            if len(axis.values) > 1
+        ]
+        differ = f" that differ by {' and '.join(axes)}" if axes else ""
+        return f"{len(self.pictures)} pictures{differ}, for the prompt “{self.pictures[0].settings.prompt}”"
+
+    def _axes(self) -> list[tuple[Axis, str]]:
+        return [(axis, place) for axis, place in ((self.plan.x, "columns"), (self.plan.y, "rows")) if axis]
+
+    def as_jpeg(self) -> bytes:
+        """The file that a page shows."""
+        packed = io.BytesIO()
+        self.image.save(packed, format="JPEG", quality=85)
+        return packed.getvalue()
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
+        """IPython's hook: the sheet with its text."""
+        return picture_bundle(self.as_jpeg(), "image/jpeg", self.alt)
+
+
+def xy_grid(
+    pipeline: Any,
+    concept: Concept | None,
+    x: Given,
+    y: Given | None = None,
+    name: str | None = None,
+    **settings,
+) -> Sheet:
+    """A column for each value of one setting, a row for each value of another.
+
+        xy_grid(pipeline, concept, x=("guidance", [2, 4, 8]), y=("seed", range(3)), prompt="a photo of a {}")
+
+    Args:
+        x: a setting and its values: `prompt`, `negative_prompt`, `seed`, `guidance`, `steps`, `scheduler`,
+            `weight` (of the word), `training_step` (None: the result) or `word` (what stands in its place).
+        y: the same for the rows; None: one row.
+        name: of the file that `Sheet.save` writes.
+        settings: the same settings where no axis has them, also `size` and `batch_size`; so in each function
+            here. `{}` in a prompt stands for the word.
+
+    Raises:
+        UserError: something of this can't be used; nothing was drawn then.
+    """
+    return draw_plan(pipeline, make_plan(pipeline, x, y, **settings), concept, name)
+
+
+def make_plan(pipeline: Any, x: Given, y: Given | None = None, **settings) -> GridPlan:
+    """What `xy_grid` would draw. What is None is the model's own; as a training step, the result.
+
+    Raises:
+        UserError: an axis or a setting can't be used.
+    """
+    word = getattr(pipeline, "learned_word", None)
+    own = {
+        "concept": word and word.concept,
+        "base_model": Path(word.base_model).name if word else "unknown",
+        "word": word and word.placeholder_token,
+        "training_step": word and word.step,
+        "scheduler": DEFAULT_SCHEDULER,
+        "size": own_size(pipeline),
+        "prompt": "a photo of a {}",
+    }
+    given = {key: value for key, value in settings.items() if value is not None or key == "training_step"}
+    return GridPlan.make(**(own | given), x=Axis.make(*x), y=Axis.make(*y) if y else None)
+
+
+def draw_plan(
+    pipeline: Any,
+    plan: GridPlan,
+    concept: Concept | None = None,
+    name: str | None = None,
+    bar: Any = None,
+    say: Callable[[str], Any] = print,
+) -> Sheet:
+    """Draw a grid. The pipeline is left with the training step that it had.
+
+    Args:
+        concept: needed where the grid asks for another training step than the pipeline has.
+        bar: a tqdm bar over `plan.cells()`' steps, as for `inference.generate`; so is `say`.
+
+    Raises:
+        UserError: something of the plan can't be used; nothing was drawn then.
+    """
+    cells = plan.cells()
+    _check(pipeline, concept, plan, cells)
+    before = _step(pipeline)
+    try:
+        with drawing_bar(sum(cell.steps for cell in cells), bar) as moved_on:
+            pictures = _draw(pipeline, concept, plan, cells, moved_on)
+    finally:
+        _turn_to(pipeline, concept, before)
+    if sentence := refusal(pictures):
+        say(sentence)
+    plan = plan.model_copy(update={"rows": _rows(pictures)})
+    return Sheet(name or plan.title, _laid_out(plan, pictures), pictures, plan)
+
+
+def reopen(path: Path | str, content: bytes | None = None) -> GridPlan:
+    """What a saved sheet was drawn with.
+
+    Args:
+        content: the file itself, where it is not on this machine's disk.
+
+    Raises:
+        UserError: there is no such file, or it holds no grid of this series.
+    """
+    try:
+        return GridPlan.model_validate_json(read_png(path, content).get(_CHUNK, ""))
+    except ValidationError:
+        raise no_settings(path) from None
+
+
+def saved_sheets(concept: Concept) -> list[Path]:
+    """The files that `Sheet.save` wrote, the newest first."""
+    beside_their_pictures = (
+        path for path in concept.grids_folder.rglob("*.png") if path.with_suffix("").is_dir()
+    )
+    return sorted(beside_their_pictures, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+
+
+def redraw(path: Path | str, pipeline: Any = None) -> Sheet:
+    """Draw a saved sheet again from what its PNG file holds; on the same CPU, bit for bit.
+
+    Args:
+        pipeline: one with the word in it, where there is one already.
+
+    Raises:
+        UserError: the file holds no grid, or the word has been learned anew since.
+    """
+    plan = reopen(path)
+    if plan.concept is None:
+        raise UserError(f"{Path(path).name} was made without a concept: there is no word to load.")
+    concept = Concept.load(plan.concept)
+    pipeline = pipeline or pipeline_with_word(concept, plan.training_step)
+    check_same_word(pipeline, concept, plan)
+    return draw_plan(pipeline, plan, concept, Path(path).stem)
+
+
+def check_same_concept(pipeline: Any, plan: GridPlan) -> LearnedWord:
+    """The word that the pipeline has, where a grid was drawn with the same concept's.
+
+    Raises:
+        UserError: it was another one.
+    """
+    word = getattr(pipeline, "learned_word", None)
+    if word is None or word.concept != plan.concept:
+        raise UserError(f"This grid was drawn with the concept {plan.concept}: open notebook 5 with it.")
+    return word
+
+
+def check_same_word(pipeline: Any, concept: Concept, plan: GridPlan) -> None:
+    """See that the word still has the rows that a grid was drawn with.
+
+    Raises:
+        UserError: it is another word, or it has been learned again since.
+    """
+    word = check_same_concept(pipeline, plan)
+    for step, rows in plan.rows.items():
+        step = None if step == RESULT else int(step)
+        now = word.rows if step == word.step else rows_mark(read_rows(concept, step))
+        if now != rows:
+            raise UserError(
+                f"{word.placeholder_token} is not what it was when this grid was drawn: it has been learned "
+                "again since, so the pictures will be others."
+            )
+
+
+def _check(pipeline: Any, concept: Concept | None, plan: GridPlan, cells: list[Cell]) -> None:
+    for cell in cells:
+        check_settings(pipeline, [cell.prompt], [cell.seed], size=plan.size, **cell.shared)
+    for step in {cell.training_step for cell in cells} - {_step(pipeline)}:
+        if concept is None or concept.name != plan.concept:
+            raise UserError(
+                "Training steps need the concept that the pipeline was loaded with: give that one."
+            )
+        read_rows(concept, step)
+
+
+def _draw(
+    pipeline: Any, concept: Concept | None, plan: GridPlan, cells: list[Cell], bar: Any
+) -> list[Picture]:
+    """Pictures that have all but prompt and seed in common are drawn together."""
+    together = defaultdict(list)
+    for cell in cells:
+        together[cell.training_step, is_weighted(cell.prompt), *cell.shared.values()].append(cell)
+    drawn = {}
+    for (step, *_), group in together.items():
+        _turn_to(pipeline, concept, step)
+        prompts, seeds = [cell.prompt for cell in group], [cell.seed for cell in group]
+        how = {"size": plan.size, "batch_size": plan.batch_size, "bar": bar, "say": _nothing}
+        drawn |= zip(group, generate(pipeline, prompts, seeds, **group[0].shared, **how), strict=True)
+    return [drawn[cell] for cell in cells]
+
+
+def _nothing(_sentence: str) -> None:
+    """What the parts of a sheet would say is said once, of the whole."""
+
+
+def _step(pipeline: Any) -> int | None:
+    word = getattr(pipeline, "learned_word", None)
+    return word and word.step
+
+
+def _turn_to(pipeline: Any, concept: Concept | None, step: int | None) -> None:
+    if step != _step(pipeline):
+        switch_step(pipeline, concept, step)
+
+
+def _rows(pictures: Sequence[Picture]) -> dict[str, str]:
+    """The hash of the word's rows for each training step that was drawn with."""
+    made_with = [picture.settings for picture in pictures if picture.settings.rows]
+    return {RESULT if one.training_step is None else str(one.training_step): one.rows for one in made_with}
+
+
+def _laid_out(plan: GridPlan, pictures: Sequence[Picture]) -> Image.Image:
+    wrapped = plan.columns and plan.y is None
+    columns = plan.columns if wrapped else len(plan.x.values)
+    body = image_grid([picture.image for picture in pictures], columns, cell=_cell(pictures[0]))
+    return body if wrapped else with_labels(body, plan.y.labels if plan.y else [""], plan.x.labels)
+
+
+def _cell(picture: Picture) -> int:
+    side = max(picture.image.size)
+    return _CELL if side < _CELL else min(side, _LARGEST_CELL)
+
+
+# Labels at the edges of a sheet of pictures, drawn by matplotlib.
+_DPI = 100
+_POINTS = 8
+_LETTER = 7  # pixels, about
+_BESIDE = 18  # letters in a line of a row's label
+_INK = "#333333"
+
+
+def with_labels(body: Image.Image, rows: Sequence[str], columns: Sequence[str]) -> Image.Image:
+    """Put labels above the columns and at the left of the rows, each wrapped to its place.
+
+    Args:
+        body: what `image_grid` laid out, `len(columns)` pictures wide and `len(rows)` high.
+    """
+    figure = Figure(figsize=(body.width / _DPI, body.height / _DPI), dpi=_DPI)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.imshow(body, interpolation="none", aspect="auto")
+    axes.set_frame_on(False)
+    axes.tick_params(length=0, pad=6, labelsize=_POINTS, labelcolor=_INK)
+    axes.tick_params(top=True, labeltop=True, labelbottom=False)
+    width = int(body.width / len(columns) / _LETTER)
+    # Dollar signs in a prompt are no formulas.
+    axes.set_xticks(_centres(body.width, len(columns)), _wrapped(columns, width), parse_math=False)
+    axes.set_yticks(_centres(body.height, len(rows)), _wrapped(rows, _BESIDE), parse_math=False)
+    return _drawn(figure)
+
+
+def _centres(length: int, count: int) -> list[float]:
+    step = (length + GAP) / count
+    return [index * step + (step - GAP) / 2 for index in range(count)]
+
+
+def _wrapped(labels: Sequence[str], letters: int) -> list[str]:
+    return ["\n".join(textwrap.wrap(label, max(letters, 6))) for label in labels]
+
+
+def _drawn(figure: Figure) -> Image.Image:
+    drawn = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # an emoji in a prompt is a box then
+        figure.savefig(drawn, format="png", bbox_inches="tight", pad_inches=0.05)
+    return Image.open(drawn).convert("RGB")
+
+
+# X/Y grids that answer a question each: which prompt, which guidance, which training step.
+
+
+def prompt_sheet(
+    pipeline: Any, prompt: str, seeds: Sequence[int], columns: int = 5, name: str = "prompt", **settings
+) -> Sheet:
+    """One prompt, a picture for each seed, row by row: 20 seeds make the source tutorial's grid of 5 x 4."""
+    return xy_grid(pipeline, None, ("seed", seeds), None, name, prompt=prompt, columns=columns, **settings)
+
+
+def before_and_after(
+    pipeline: Any, concept: Concept, prompts: Sequence[str], seed: int = 0, **settings
+) -> Sheet:
+    """The initializer above, the word below, with the same seed and prompts (`{}` stands for the word)."""
+    words = (concept.initializer_token, concept.placeholder_token)
+    axes = ("prompt", prompts), ("word", words)
+    return xy_grid(pipeline, concept, *axes, "before_and_after", seed=seed, **settings)
+
+
+def prompts_by_seeds(
+    pipeline: Any, prompts: Sequence[str], seeds: Sequence[int], name: str = "prompts_by_seeds", **settings
+) -> Sheet:
+    """A row for each prompt, a column for each seed."""
+    return xy_grid(pipeline, None, ("seed", seeds), ("prompt", prompts), name, **settings)
+
+
+def guidance_by_seeds(
+    pipeline: Any, prompt: str, guidances: Sequence[float], seeds: Sequence[int], **settings
+) -> Sheet:
+    """A row for each guidance, a column for each seed."""
+    axes = ("seed", seeds), ("guidance", guidances)
+    return xy_grid(pipeline, None, *axes, "guidance_by_seeds", prompt=prompt, **settings)
+
+
+def schedulers_by_seeds(
+    pipeline: Any, prompt: str, schedulers: Sequence[str], seeds: Sequence[int], **settings
+) -> Sheet:
+    """A row for each scheduler, a column for each seed."""
+    axes = ("seed", seeds), ("scheduler", schedulers)
+    return xy_grid(pipeline, None, *axes, "schedulers_by_seeds", prompt=prompt, **settings)
+
+
+def steps_by_prompts(
+    pipeline: Any,
+    concept: Concept,
+    prompts: Sequence[str],
+    steps_of_training: Sequence[int],
+    seed: int = 0,
+    **settings,
+) -> Sheet:
+    """A row for each training step and one for the result, a column for each prompt, all at one seed.
+
+    From it a person picks a step for `embeddings.use_step`.
+    """
+    axes = ("prompt", prompts), ("training_step", (*steps_of_training, None))
+    return xy_grid(pipeline, concept, *axes, "steps_by_prompts", seed=seed, **settings)
+
+
+def a_few_steps(concept: Concept, most: int = 5) -> list[int]:
+    """At most `most` of the kept training steps, spread evenly from the first to the last."""
+    steps = saved_steps(concept)
+    if len(steps) <= most:
+        return steps
+    return [steps[round(index * (len(steps) - 1) / (most - 1))] for index in range(most)]

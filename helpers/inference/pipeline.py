@@ -1,0 +1,392 @@
+"""Pictures of a learned word: the pipeline with the word in it, and a call that draws."""
+
+import contextlib
+import hashlib
+import itertools
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..common.errors import UserError
+from ..common.progress import counting_bar
+from ..concept.concept import Concept
+from ..concept.embedding import read_rows
+from ..model.base_model import load_pipeline, pick_dtype
+from ..model.libraries import diffusers, quiet_loading
+from .png import Picture, PictureSettings, read_settings
+from .prompt_weights import is_weighted, weighted_embeddings, without_weights
+
+DEFAULT_SCHEDULER = "DPM++ 2M"
+# The names are AUTOMATIC1111's, so that settings can be carried over; the values make each class
+# take the steps that Stable Diffusion's own configuration takes.
+SCHEDULERS = {
+    DEFAULT_SCHEDULER: ("DPMSolverMultistepScheduler", {}),
+    "DDIM": ("DDIMScheduler", {"clip_sample": False, "set_alpha_to_one": False}),
+    "PLMS": ("PNDMScheduler", {"skip_prk_steps": True, "set_alpha_to_one": False}),
+    "Euler a": ("EulerAncestralDiscreteScheduler", {}),
+}
+_PIXELS_AT_ONCE = 4 * 512 * 512
+_MOST_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class LearnedWord:
+    """Which rows a pipeline has been given: kept on it as `pipeline.learned_word`."""
+
+    concept: str
+    placeholder_token: str
+    base_model: str
+    step: int | None
+    rows: str  # a hash
+
+
+def pipeline_with_word(concept: Concept | str, step: int | None = None, safety_checker: bool = True) -> Any:
+    """The base model's pipeline with a concept's word in it, on the GPU where there is one.
+
+    Args:
+        concept: a concept or its name.
+        step: a training step whose rows are used instead of the result.
+        safety_checker: leave on the one that the model brings, if any; it blackens what it refuses.
+
+    Returns:
+        A `StableDiffusionPipeline`; for XL a `StableDiffusionXLPipeline`.
+
+    Raises:
+        UserError: nothing was learned yet, that step was not kept, or the word belongs to
+            another base model.
+    """
+    concept = Concept.load(concept) if isinstance(concept, str) else concept
+    rows = read_rows(concept, step)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = torch.float32 if device == "cpu" else pick_dtype("auto", device)
+    pipeline = load_pipeline(concept.base_model, dtype=dtype, device=device)
+    if not safety_checker:
+        pipeline.safety_checker = None
+    pipeline.unet.to(memory_format=torch.channels_last)
+    pipeline.vae.enable_slicing()
+    pipeline.set_progress_bar_config(disable=True)
+    _check_fit(concept, pipeline, rows)
+    add_word(pipeline, concept.placeholder_token, rows)
+    pipeline.learned_word = _learned_word(concept, step, rows)
+    return pipeline
+
+
+def add_word(pipeline: Any, word: str, rows: Sequence[torch.Tensor]) -> None:
+    """Put a word into a pipeline that has not got it, with `load_textual_inversion` of diffusers.
+
+    Args:
+        rows: for each text encoder a tensor of shape (vectors, width), as `embeddings.read_rows` gives.
+    """
+    with quiet_loading():
+        for (tokenizer, encoder), own in zip(_encoders(pipeline), rows, strict=True):
+            pipeline.load_textual_inversion({word: own}, tokenizer=tokenizer, text_encoder=encoder)
+
+
+def rows_mark(rows: Sequence[torch.Tensor]) -> str:
+    """A hash of a word's rows: other rows, other pictures."""
+    return hashlib.sha256(b"".join(own.numpy().tobytes() for own in rows)).hexdigest()[:16]
+
+
+def switch_step(pipeline: Any, concept: Concept, step: int | None) -> None:
+    """Give a pipeline the word as it was at another training step; None: the result.
+
+    Raises:
+        UserError: that step was not kept.
+    """
+    rows = read_rows(concept, step)
+    for (tokenizer, encoder), own in zip(_encoders(pipeline), rows, strict=True):
+        ids = tokenizer.convert_tokens_to_ids(_tokens(concept.placeholder_token, own))
+        table = encoder.get_input_embeddings().weight.data
+        table[ids] = own.to(table)
+    pipeline.learned_word = _learned_word(concept, step, rows)
+
+
+@torch.no_grad()
+def generate(
+    pipeline: Any,
+    prompts: str | Sequence[str],
+    seeds: int | Sequence[int] = 0,
+    steps: int = 25,
+    guidance: float = 7.5,
+    scheduler: str = DEFAULT_SCHEDULER,
+    negative_prompt: str = "",
+    size: int | None = None,
+    batch_size: int | None = None,
+    bar: Any = None,
+    say: Callable[[str], Any] = print,
+) -> list[Picture]:
+    """Draw one picture for each pair of prompt and seed.
+
+    Each picture has a random generator of its own, so that it is the same alone and in a grid.
+
+    Args:
+        prompts: one a picture; a single one is used for all seeds. `(word:1.3)` gives a word a weight.
+        seeds: one a picture; a single one is used for all prompts.
+        steps: how many times the network is asked.
+        guidance: how much the prompt counts (classifier-free guidance); 1: no more than it does by itself.
+        scheduler: one of `SCHEDULERS`.
+        size: side of the pictures in pixels, a multiple of 8; None: the model's own.
+        batch_size: pictures at once; None: as many as suit their size.
+        bar: a tqdm bar to move on by one for each step of each picture; None: one is shown if it takes long.
+        say: gets a sentence where the model's safety checker made pictures black.
+
+    Raises:
+        UserError: a prompt holds a word in angle brackets that the pipeline does not have or a weight that
+            can't be read, the scheduler is not one of ours, a number can't be used, or there are not as
+            many prompts as seeds.
+    """
+    prompts, seeds = _pairs(prompts, seeds)
+    check_settings(pipeline, prompts, seeds, steps, guidance, scheduler, negative_prompt, size)
+    pipeline.scheduler = _make_scheduler(pipeline, scheduler)
+    size = size or own_size(pipeline)
+    batch_size = batch_size or max(1, min(_MOST_AT_ONCE, _PIXELS_AT_ONCE // size**2))
+    shared = {
+        "negative_prompt": negative_prompt,
+        "steps": steps,
+        "guidance": guidance,
+        "scheduler": scheduler,
+    }
+    pictures = []
+    with drawing_bar(len(prompts) * steps, bar) as moved_on:
+        for batch in _batches(prompts, batch_size):
+            pictures += _draw(pipeline, prompts[batch], seeds[batch], size, shared, moved_on)
+    if sentence := refusal(pictures):
+        say(sentence)
+    return pictures
+
+
+def refusal(pictures: Sequence[Picture]) -> str:
+    """A sentence where a safety checker made pictures black; else nothing."""
+    refused = sum(picture.refused for picture in pictures)
+    if not refused:
+        return ""
+    return f"The model's safety checker made {refused} picture(s) black: try another seed or prompt."
+
+
+def drawing_bar(total: int, bar: Any = None) -> AbstractContextManager:
+    """The bar that was given, or one over the steps of all pictures, shown where it takes long."""
+    return contextlib.nullcontext(bar) if bar is not None else counting_bar("drawing, in steps", total)
+
+
+def own_size(pipeline: Any) -> int:
+    """Side, in pixels, of the pictures that the model was made for."""
+    return pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+
+
+def check_settings(
+    pipeline: Any,
+    prompts: Sequence[str],
+    seeds: Sequence[int] = (),
+    steps: int = 25,
+    guidance: float = 7.5,
+    scheduler: str = DEFAULT_SCHEDULER,
+    negative_prompt: str = "",
+    size: int | None = None,
+) -> None:
+    """Look at everything that a person can mistype, before anything is drawn.
+
+    Raises:
+        UserError: as for `generate`.
+    """
+    _check_numbers(pipeline, steps, guidance, size)
+    for seed in seeds:
+        _check_seed(seed)
+    for prompt in (*prompts, negative_prompt):
+        _check_words(pipeline, without_weights(prompt))
+    _scheduler_class(scheduler)
+
+
+def remake(path: Path | str, pipeline: Any = None) -> Picture:
+    """Make a saved picture again from the settings in its PNG file; on the same CPU, bit for bit.
+
+    Args:
+        pipeline: one with the word in it, where there is one already.
+
+    Raises:
+        UserError: the file holds no settings, or the word has been learned anew since.
+    """
+    settings = read_settings(path)
+    if settings.concept is None:
+        raise UserError(f"{Path(path).name} was made without a concept: there is no word to load.")
+    pipeline = pipeline or pipeline_with_word(settings.concept, settings.training_step)
+    if pipeline.learned_word.rows != settings.rows:
+        raise UserError(
+            f"{pipeline.learned_word.placeholder_token} is not what it was when {Path(path).name} was "
+            "made: it has been learned again since, or another step is in use."
+        )
+    copies = generate(
+        pipeline,
+        [settings.prompt] * settings.batch_size,
+        settings.seed,
+        settings.steps,
+        settings.guidance,
+        settings.scheduler,
+        settings.negative_prompt,
+        settings.size,
+        settings.batch_size,
+    )
+    return copies[settings.position]
+
+
+def _draw(
+    pipeline: Any, prompts: list[str], seeds: list[int], size: int, shared: dict, bar: Any
+) -> list[Picture]:
+    with _fast_numbers(pipeline):
+        drawn = pipeline(
+            **_asked(pipeline, prompts, shared["negative_prompt"]),
+            num_inference_steps=shared["steps"],
+            guidance_scale=shared["guidance"],
+            width=size,
+            height=size,
+            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+            callback_on_step_end=_counts_on(bar, len(prompts), shared["steps"]),
+        )
+    refused = _refused(drawn)
+    word = getattr(pipeline, "learned_word", None)
+    return [
+        Picture(
+            image,
+            PictureSettings(
+                prompt=prompt,
+                seed=seed,
+                size=size,
+                base_model=Path(word.base_model).name if word else "unknown",
+                concept=word and word.concept,
+                training_step=word and word.step,
+                rows=word and word.rows,
+                batch_size=len(prompts),
+                position=position,
+                **shared,
+            ),
+            refused[position],
+        )
+        for position, (image, prompt, seed) in enumerate(zip(drawn.images, prompts, seeds, strict=True))
+    ]
+
+
+def _batches(prompts: list[str], batch_size: int) -> Iterator[slice]:
+    """Prompts with weights and plain ones go apart, so that a plain one takes the pipeline's usual way."""
+    start = 0
+    for _, group in itertools.groupby(prompts, is_weighted):
+        end = start + len(list(group))
+        for first in range(start, end, batch_size):
+            yield slice(first, min(first + batch_size, end))
+        start = end
+
+
+def _asked(pipeline: Any, prompts: list[str], negative_prompt: str) -> dict[str, Any]:
+    """The prompts, or where there are weights what compel makes of them."""
+    if any(map(is_weighted, (*prompts, negative_prompt))):
+        return weighted_embeddings(pipeline, prompts, negative_prompt)
+    words = [without_weights(prompt) for prompt in prompts]
+    return {"prompt": words, "negative_prompt": [without_weights(negative_prompt)] * len(prompts)}
+
+
+def _counts_on(bar: Any, pictures: int, steps: int) -> Callable:
+    """Moves the bar at each step; PLMS takes one more than it was asked for."""
+
+    def step_ended(_pipeline, index, _timestep, given):
+        if index < steps:
+            bar.update(pictures)
+        return given
+
+    return step_ended
+
+
+def _refused(drawn: Any) -> list[bool]:
+    """Which pictures a safety checker made black; XL's pipeline, and one without a checker, know of none."""
+    return getattr(drawn, "nsfw_content_detected", None) or [False] * len(drawn.images)
+
+
+@contextlib.contextmanager
+def _fast_numbers(pipeline: Any) -> Iterator[None]:
+    """bfloat16 arithmetic on a CPU that has it; a GPU's pipeline was loaded in its fast format."""
+    device = pipeline.device
+    wanted = device.type == "cpu" and pick_dtype("auto", device) == torch.bfloat16
+    with torch.autocast("cpu", torch.bfloat16, enabled=wanted):
+        yield
+
+
+def _make_scheduler(pipeline: Any, name: str) -> Any:
+    kind, settings = _scheduler_class(name)
+    return getattr(diffusers(), kind).from_config(pipeline.scheduler.config, **settings)
+
+
+def _scheduler_class(name: str) -> tuple[str, dict[str, Any]]:
+    if name not in SCHEDULERS:
+        raise UserError(f"There is no scheduler “{name}” here: choose one of these: {', '.join(SCHEDULERS)}.")
+    return SCHEDULERS[name]
+
+
+def _check_numbers(pipeline: Any, steps: int, guidance: float, size: int | None) -> None:
+    if steps < 1:
+        raise UserError(f"{steps} steps draw nothing: give 1 at least, 25 for example.")
+    most = pipeline.scheduler.config.num_train_timesteps
+    if steps > most:
+        raise UserError(f"{steps} steps are more than the model's {most} levels of noise: 25 usually do.")
+    if not math.isfinite(guidance):
+        raise UserError(f"A guidance of {guidance} can't be used: give a number, for example 7.5.")
+    if size is not None and (size < 8 or size % 8):
+        raise UserError(f"Pictures of {size} pixels can't be drawn: give a multiple of 8, for example 512.")
+
+
+def _check_seed(seed: int) -> None:
+    if not -(2**63) <= seed < 2**63:
+        raise UserError(f"The seed {seed} is too large: give a whole number of at most 18 digits.")
+
+
+def _pairs(prompts: str | Sequence[str], seeds: int | Sequence[int]) -> tuple[list[str], list[int]]:
+    prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+    seeds = [seeds] if isinstance(seeds, int) else list(seeds)
+    if 1 not in (len(prompts), len(seeds)) and len(prompts) != len(seeds):
+        raise UserError(f"There are {len(prompts)} prompts and {len(seeds)} seeds: give as many, or one.")
+    if not prompts or not seeds:
+        raise UserError("Give one prompt and one seed at least.")
+    count = max(len(prompts), len(seeds))
+    return prompts * (count // len(prompts)), seeds * (count // len(seeds))
+
+
+def _check_words(pipeline: Any, prompt: str) -> None:
+    learned = pipeline.tokenizer.added_tokens_encoder
+    for word in re.findall(r"<[^<>\s]+>", prompt):
+        if word not in learned:
+            word_here = getattr(pipeline, "learned_word", None)
+            known = f"the word here is {word_here.placeholder_token}" if word_here else "no word is loaded"
+            raise UserError(f"The prompt speaks of {word}, which was not learned: {known}.")
+
+
+def _check_fit(concept: Concept, pipeline: Any, rows: list[torch.Tensor]) -> None:
+    widths = [encoder.get_input_embeddings().weight.shape[1] for _, encoder in _encoders(pipeline)]
+    learned = [own.shape[1] for own in rows]
+    if widths != learned:
+        raise UserError(
+            f"{concept.placeholder_token} was learned on another base model (its rows are {_sum(learned)} "
+            f"wide, those of {concept.base_model} {_sum(widths)}): choose that model in notebook 2, or "
+            "run notebook 4 again."
+        )
+
+
+def _sum(widths: list[int]) -> str:
+    return " and ".join(map(str, widths))
+
+
+def _encoders(pipeline: Any) -> list[tuple[Any, Any]]:
+    """Tokenizer and text encoder, for XL two of each."""
+    pairs = [(pipeline.tokenizer, pipeline.text_encoder)]
+    if hasattr(pipeline, "text_encoder_2"):
+        pairs.append((pipeline.tokenizer_2, pipeline.text_encoder_2))
+    return pairs
+
+
+def _tokens(word: str, rows: torch.Tensor) -> list[str]:
+    return [word, *(f"{word}_{number}" for number in range(1, len(rows)))]
+
+
+def _learned_word(concept: Concept, step: int | None, rows: list[torch.Tensor]) -> LearnedWord:
+    return LearnedWord(concept.name, concept.placeholder_token, concept.base_model, step, rows_mark(rows))

@@ -1,0 +1,280 @@
+"""A training run that can be killed at any moment: the loop around the miniature's parts."""
+
+import functools
+import json
+import multiprocessing
+import multiprocessing.connection
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend
+from torch.optim.swa_utils import AveragedModel
+from tqdm.auto import tqdm
+
+_CHECKPOINT_SECONDS = 120
+_CHECKPOINTS = 10  # at the least, in a run
+_LOG_EVERY = 25  # steps
+_FEWEST_STEPS = 3
+_AVERAGE_DECAY = 0.998
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long a part is trained, and how fast: the rate rises over `warmup`, falls over `cooldown`."""
+
+    name: str
+    pictures: int
+    batch: int
+    lr: float
+    warmup: float = 0.02
+    cooldown: float = 0.6
+
+    @property
+    def steps(self) -> int:
+        return self.pictures // self.batch
+
+    def at(self, share: float) -> "Plan":
+        """The same plan with a share of the pictures."""
+        return replace(self, pictures=max(_FEWEST_STEPS * self.batch, round(self.pictures * share)))
+
+    def ends_tenth(self, step: int) -> bool:
+        """Whether a tenth of the steps, or the last one, is done with this step."""
+        return (step + 1) % max(1, self.steps // _CHECKPOINTS) == 0 or step + 1 == self.steps
+
+    def lr_share(self, step: int) -> float:
+        """The share of `lr` at a step, by the trapezoid schedule."""
+        done = (step + 1) / self.steps
+        return max(0.01, min(1.0, done / self.warmup, (1 - done) / self.cooldown))
+
+
+def sit(
+    plan: Plan, model: torch.nn.Module, loss_of: Callable[[int], torch.Tensor], folder: Path
+) -> torch.nn.Module:
+    """Train `model` by `plan`, from where the last checkpoint in `folder` left it.
+
+    Args:
+        plan: how long and how fast.
+        model: the module that is trained; in training mode, on its device.
+        loss_of: the loss of a step, given its number; all it draws must depend on that number alone,
+            so that a run that was killed goes on as it would have.
+        folder: for the checkpoint and the log, a line of JSON every few steps.
+
+    Returns:
+        The averaged model.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    optimizers = make_optimizers([model], plan.lr)
+    average = AveragedModel(model, multi_avg_fn=_average)
+    checkpoint, log = folder / f"{plan.name}.pt", folder / f"{plan.name}.jsonl"
+    first = _restore(checkpoint, model, average, optimizers)
+    _cut(log, first * plan.batch)
+    saved, losses = time.monotonic(), []
+    for step in tqdm(range(first, plan.steps), desc=plan.name, unit="step", initial=first, total=plan.steps):
+        set_lr(optimizers, plan.lr_share(step))
+        losses.append(_descend(model, optimizers, loss_of(step)))
+        average.update_parameters(model)
+        if len(losses) == _LOG_EVERY or step + 1 == plan.steps:
+            _log(log, (step + 1) * plan.batch, sum(losses) / len(losses))
+            losses.clear()
+        if time.monotonic() - saved > _CHECKPOINT_SECONDS or plan.ends_tenth(step):
+            _save(checkpoint, step + 1, model, average, optimizers)
+            saved = time.monotonic()
+    return average.module.eval()
+
+
+@torch.no_grad()
+def _average(averages, current, count) -> None:
+    """An exponential moving average that forgets the untrained weights soon: it decays quicker at first."""
+    decay = min(_AVERAGE_DECAY, (1 + int(count)) / (10 + int(count)))
+    torch._foreach_lerp_(averages, list(current), 1 - decay)
+
+
+def _descend(model, optimizers, loss: torch.Tensor) -> float:
+    for optimizer in optimizers:
+        optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    for optimizer in optimizers:
+        optimizer.step()
+    return loss.item()
+
+
+def _save(path: Path, step: int, model, average, optimizers) -> None:
+    states = {"model": model.state_dict(), "average": average.state_dict(), "step": step}
+    states["optimizers"] = [optimizer.state_dict() for optimizer in optimizers]
+    partial = path.with_suffix(".pt.partial")
+    torch.save(states, partial)
+    partial.replace(path)
+
+
+def _restore(path: Path, model, average, optimizers) -> int:
+    if not path.exists():
+        return 0
+    states = torch.load(path, map_location="cpu", weights_only=True)
+    model.load_state_dict(states["model"])
+    average.load_state_dict(states["average"])
+    for optimizer, state in zip(optimizers, states["optimizers"], strict=True):
+        optimizer.load_state_dict(state)
+    return states["step"]
+
+
+def _log(path: Path, pictures: int, loss: float) -> None:
+    line = {"pictures": pictures, "loss": round(loss, 5), "time": round(time.time(), 1)}
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def _cut(path: Path, pictures: int) -> None:
+    """Drop the log's lines that come after the checkpoint: what they tell of is done again."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    kept = [line for line in lines if _pictures_of(line) <= pictures]
+    if kept != lines:
+        partial = path.with_suffix(".jsonl.partial")
+        partial.write_text("".join(line + "\n" for line in kept))
+        partial.replace(path)
+
+
+def _pictures_of(line: str) -> float:
+    """Infinity for a line that a kill cut short."""
+    try:
+        return json.loads(line)["pictures"]
+    except json.JSONDecodeError:
+        return float("inf")
+
+
+def generator_of(step: int) -> torch.Generator:
+    """The random numbers of a step: the same each time it is taken."""
+    return torch.Generator().manual_seed(1_000_003 + step)
+
+
+# The optimizer of the recipe: Muon for matrices and convolutions, AdamW for all else.
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose update is made orthogonal by five Newton-Schulz steps.
+
+    Source: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks". torch's own
+    `torch.optim.Muon` takes matrices only; here a convolution (out, in, h, w) counts as the matrix
+    (out, in * h * w), and matrices of one shape are treated together.
+
+    Args:
+        params: parameters of two dimensions or more.
+        lr: step; an update has a root mean square of about 0.2 * lr, as AdamW's has.
+    """
+
+    def __init__(self, params, lr: float, momentum: float = 0.95, weight_decay: float = 0.02):
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            for same in _by_shape(group["params"]).values():
+                updates = torch.stack([self._momentum(p, group["momentum"]) for p in same])
+                scale = 0.2 * max(updates.shape[1:]) ** 0.5
+                for p, update in zip(same, orthogonalized(updates), strict=True):
+                    p.mul_(1 - group["lr"] * group["weight_decay"])
+                    p.add_(update.reshape(p.shape).to(p.dtype), alpha=-group["lr"] * scale)
+
+    def _momentum(self, p: torch.Tensor, momentum: float) -> torch.Tensor:
+        state = self.state[p]
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(p)
+        state["momentum"].lerp_(p.grad, 1 - momentum)
+        return p.grad.lerp(state["momentum"], momentum).reshape(p.shape[0], -1)
+
+
+def orthogonalized(matrices: torch.Tensor) -> torch.Tensor:
+    """The nearest matrices with all singular values about 1, (N, rows, columns)."""
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.mT if tall else matrices
+    x = x / (x.float().norm(dim=(1, 2), keepdim=True) + 1e-7)
+    x = x.to(torch.bfloat16 if has_quick_bf16(x.device) else torch.float32)
+    for _ in range(5):
+        square = x @ x.mT
+        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+    return x.mT if tall else x
+
+
+def _by_shape(params) -> dict[torch.Size, list[torch.Tensor]]:
+    groups: dict[torch.Size, list[torch.Tensor]] = {}
+    for p in params:
+        if p.grad is not None:
+            groups.setdefault(p.shape, []).append(p)
+    return groups
+
+
+def make_optimizers(modules: list[torch.nn.Module], lr: float) -> list[torch.optim.Optimizer]:
+    """Muon at `lr` for inner matrices; AdamW at half of it for embeddings, vectors, first and last layers."""
+    named = [(name, p) for module in modules for name, p in module.named_parameters() if p.requires_grad]
+    inner, outer = [], []
+    for name, p in named:
+        edge = any(part in name for part in ("conv_in", "conv_out", "embedding", "quant_conv"))
+        (outer if p.ndim < 2 or edge else inner).append(p)
+    return [Muon(inner, lr), torch.optim.AdamW(outer, lr / 2, betas=(0.9, 0.98), weight_decay=0.01)]
+
+
+def set_lr(optimizers: list[torch.optim.Optimizer], share: float) -> None:
+    """Set every learning rate to a share of the one it was made with."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group.setdefault("full_lr", group["lr"])
+            group["lr"] = group["full_lr"] * share
+
+
+# Where the miniature is trained, and in which arithmetic: the quickest that the machine has.
+_WORTH_COMPILING = 500  # steps: it takes a minute or two
+
+
+def device() -> torch.device:
+    """The GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """bfloat16 where the machine multiplies it quickly, else float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=has_quick_bf16(device))
+
+
+@functools.cache
+def has_quick_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 is worth it: on a GPU, or a CPU with AVX-512 bf16 (as Linux lists)."""
+    if device.type == "cuda":
+        return True
+    features = Path("/proc/cpuinfo")
+    listed = features.exists() and "avx512_bf16" in features.read_text()
+    return listed and torch.backends.cpu.get_cpu_capability() == "AVX512"
+
+
+def attention_backends(device: torch.device) -> list[SDPBackend]:
+    """What computes attention, for `torch.nn.attention.sdpa_kernel`.
+
+    On a CPU plain matrix products: for the few tokens of the miniature, the backward pass of torch's flash
+    attention took a third of a training step.
+    """
+    if device.type == "cpu":
+        return [SDPBackend.MATH]
+    return [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+
+
+def compile_where_it_pays(module: nn.Module, steps: int) -> None:
+    """`torch.compile`, for a run long enough to repay it, where there is what it needs: a C++ compiler."""
+    if steps >= _WORTH_COMPILING and (shutil.which("g++") or shutil.which("clang++")):
+        module.compile()
+
+
+def end_with_parent() -> None:
+    """In a worker process: end when the process that started it is gone, be it killed."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,194 @@
+"""How good a learned word is: is it the same toy, and did it go where the prompt said?
+
+Only for the miniature, whose world has a judge. The word is scored beside the two things that one could
+say without it: the initializer alone, and the fullest description of the toy that captions know.
+"""
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..common import places
+from ..common.errors import UserError
+from ..concept.concept import Concept
+from ..dataset.images import add_images, load_images
+from ..inference.examples import examples_for
+from ..inference.pipeline import generate, pipeline_with_word
+from ..model.base_model import MINIATURE
+from ..training.train import train
+from .captions import describe, prompt
+from .drawing import write_examples
+from .judge import Judge, Reading
+from .world import HELD_OUT_TOYS, SCENES, STYLES, TRAITS, Drawing, Toy, readable
+
+PICTURES = 64
+STEPS = 25
+_PROMPT = ("scene", "style")
+
+
+def evaluation_surroundings(toy: Toy) -> list[Drawing]:
+    """Where the toy is asked to go, and in which style: 64 pairs, none of which a template names.
+
+    Every scene occurs four or five times; half of the pictures are photos, the rest in the five styles.
+    """
+    surroundings = []
+    for number in range(PICTURES):
+        round_, place = divmod(number, len(SCENES))
+        photo = (round_ + place) % 2 == 0
+        style = STYLES[0] if photo else STYLES[1 + number // 2 % 5]
+        surroundings.append(Drawing(toy, scene=SCENES[place], style=style))
+    return surroundings
+
+
+def toy_in(images: list[Image.Image], judge: Judge) -> Toy:
+    """The toy that pictures show, by what the judge sees in most of them."""
+    readings = judge.read(images)
+    traits = (*TRAITS, "second_color")
+    seen = {trait: Counter(reading.values[trait] for reading in readings) for trait in traits}
+    return Toy(**{trait: counts.most_common(1)[0][0] for trait, counts in seen.items()})
+
+
+def share_right(readings: list[Reading], wanted: list[Drawing], attribute: str) -> float:
+    """The share of pictures that show what was wanted, of those whose style can show it."""
+    right = [
+        reading.values[attribute] == _value(drawing, attribute)
+        for reading, drawing in zip(readings, wanted, strict=True)
+        if readable(attribute, drawing)
+    ]
+    return float(np.mean(right))
+
+
+def score_subject(pipeline: Any, subject: str, wanted: list[Drawing], judge: Judge, guidance: float) -> dict:
+    """Draw `subject` in each of the surroundings and read the pictures.
+
+    Returns:
+        `identity`, the mean over the toy's traits, `prompt`, the mean over scene and style, and the
+        share for each of them under `traits` and `asked`.
+    """
+    prompts = [prompt(subject, drawing, "a photo of a {}") for drawing in wanted]
+    pictures = generate(pipeline, prompts, list(range(PICTURES)), STEPS, guidance)
+    readings = judge.read([picture.image for picture in pictures])
+    traits = {name: round(share_right(readings, wanted, name), 4) for name in TRAITS}
+    asked = {name: round(share_right(readings, wanted, name), 4) for name in _PROMPT}
+    return {
+        "identity": round(float(np.mean(list(traits.values()))), 4),
+        "prompt": round(float(np.mean(list(asked.values()))), 4),
+        "traits": traits,
+        "asked": asked,
+    }
+
+
+def score_word(concept: Concept | str, toy: Toy | None = None, known: dict[str, dict] | None = None) -> dict:
+    """Score a learned word, and write `scores.json` into the concept's folder.
+
+    Args:
+        concept: an object that was learned on the miniature.
+        toy: what it is; None: what the judge sees in the concept's pictures.
+        known: scores by what was said, from another word for the same toy: they are not drawn again.
+
+    Returns:
+        `identity` and `prompt` (shares, 0 to 1) of the word; the same with details for `word`,
+        `initializer` and `description`.
+
+    Raises:
+        UserError: there is no judge for this kind of concept.
+    """
+    concept = Concept.load(concept) if isinstance(concept, str) else concept
+    if concept.base_model != "miniature" or concept.what_to_teach != "object":
+        raise UserError("Only objects on the miniature can be scored: the judge reads drawn toys.")
+    judge = Judge.load()
+    toy = toy or toy_in(load_images(concept), judge)
+    pipeline = pipeline_with_word(concept)
+    subjects = {
+        "word": concept.placeholder_token,
+        "initializer": concept.initializer_token,
+        "description": describe(toy),
+    }
+    guidance, wanted = examples_for(concept).guidance, evaluation_surroundings(toy)
+    known = known or {}
+    scores = {
+        name: known.get(subject) or score_subject(pipeline, subject, wanted, judge, guidance)
+        for name, subject in subjects.items()
+    }
+    summary = {name: scores["word"][name] for name in ("identity", "prompt")}
+    return _save(concept, {**summary, "pictures": PICTURES, "said": subjects, **scores})
+
+
+def _value(drawing: Drawing, attribute: str) -> str:
+    return getattr(drawing.toy if attribute in TRAITS else drawing, attribute)
+
+
+def _save(concept: Concept, scores: dict) -> dict:
+    path: Path = concept.folder / "scores.json"
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
+    return scores
+
+
+# `make held-out-scores`: is a word for a toy that the miniature has never seen as good as a description?
+SEEDS = (42, 43, 44)
+_SUBJECTS = ("word", "initializer", "description")
+
+
+def teach_and_score(toy: str, seed: int, known: dict[str, dict]) -> dict:
+    """Teach a held-out toy from five drawings of it, and score the word; `known` as for `score_word`."""
+    concept = Concept.make(f"{toy}-{seed}", base_model=MINIATURE, training={"seed": seed})
+    path = concept.folder / "scores.json"
+    if path.is_file():
+        return json.loads(path.read_text(encoding="utf-8"))
+    concept.save()
+    add_images(concept, [str(picture) for picture in write_examples(concept.folder / "drawn", toy)])
+    train(concept)
+    return score_word(concept, HELD_OUT_TOYS[toy], known)
+
+
+def scores_of(toy: str) -> list[dict]:
+    """A toy's scores, one a seed; what is no learned word is the same for all seeds, and drawn once."""
+    scores, known = [], {}
+    for seed in SEEDS:
+        scores.append(teach_and_score(toy, seed, known))
+        known = {scores[0]["said"][name]: scores[0][name] for name in _SUBJECTS[1:]}
+    return scores
+
+
+def summary(scores: list[dict]) -> dict:
+    """For each subject the means over runs of identity, prompt and every trait, and identity's deviation."""
+    means = {}
+    for subject in _SUBJECTS:
+        runs = [score[subject] for score in scores]
+        means[subject] = {
+            "identity": _mean([run["identity"] for run in runs]),
+            "identity_deviation": round(float(np.std([run["identity"] for run in runs])), 4),
+            "prompt": _mean([run["prompt"] for run in runs]),
+            "traits": {trait: _mean([run["traits"][trait] for run in runs]) for trait in runs[0]["traits"]},
+        }
+    return means
+
+
+def _mean(values: list[float]) -> float:
+    return round(float(np.mean(values)), 4)
+
+
+def main() -> None:
+    root = places.repository_folder() / "build" / "held_out_scores" / places.miniature_mark()
+    os.environ[places.ROOT_VARIABLE] = str(root)
+    scores = {toy: scores_of(toy) for toy in HELD_OUT_TOYS}
+    everything = [score for runs in scores.values() for score in runs]
+    result = {
+        "seeds": SEEDS,
+        "all": summary(everything),
+        **{toy: summary(runs) for toy, runs in scores.items()},
+    }
+    path: Path = places.miniature_folder() / "held_out_scores.json"
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(result["all"], indent=1), f"\nAll of it: {path}")
+
+
+if __name__ == "__main__":
+    main()

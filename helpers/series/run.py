@@ -1,0 +1,179 @@
+"""`make run`: the six notebooks in order, each in a fresh kernel, on one concept; then the report.
+
+    python -m helpers.series.run --concept grooty --base-model miniature
+
+The notebooks with their outputs lie in `concepts/<name>/notebooks/`, what came out on the one page
+`concepts/<name>/report.html`.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from ..common import places
+from ..common.errors import UserError
+from ..concept.concept import Concept
+from ..dataset.fetch import DATASET, fetch_all
+from ..dataset.images import FIRST_CONCEPT, default_sources
+from ..model.base_model import MINIATURE, check_base_model
+
+
+def notebooks() -> list[Path]:
+    """The six notebooks of the series, in order."""
+    return sorted((places.repository_folder() / "notebooks").glob("[1-9]_*.ipynb"))
+
+
+def start_here() -> Path:
+    """Notebook 0, which looks at all concepts, and so is no part of a run on one."""
+    return places.repository_folder() / "notebooks" / "0_start_here.ipynb"
+
+
+def run_notebook(notebook: Path, output_folder: Path, parameters: dict) -> float:
+    """Run one notebook in a fresh kernel, with papermill, and keep what came out.
+
+    Args:
+        notebook: the file; its cell tagged `parameters` says which parameters it has.
+        output_folder: gets the notebook with its outputs, under the same name, cell by cell.
+        parameters: values for the notebook's parameters; those that it does not have are left out.
+
+    Returns:
+        How long it took, in seconds.
+
+    Raises:
+        UserError: a cell failed; the sentence names the notebook, the cell and the reason.
+    """
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+
+    output = output_folder / notebook.name
+    output_folder.mkdir(parents=True, exist_ok=True)
+    known = papermill.inspect_notebook(str(notebook))
+    try:
+        ran = papermill.execute_notebook(
+            notebook,
+            output,
+            {name: value for name, value in parameters.items() if name in known},
+            kernel_name="python3",
+            cwd=notebook.parent,
+            progress_bar={"desc": notebook.stem},
+            config=_kernel_settings(),
+            stderr_file=sys.stderr,  # the training's own progress bar comes this way
+        )
+    except papermill.PapermillExecutionError as error:
+        what = error.evalue if error.ename == UserError.__name__ else f"{error.ename}: {error.evalue}"
+        raise UserError(
+            f"{notebook.name} stopped in cell [{error.exec_count}]. {what.rstrip('.')}. Open {output} to see "
+            "where."
+        ) from None
+    except DeadKernelError:
+        raise UserError(
+            f"{notebook.name}: its kernel died, most often for want of memory. Close other programs, or "
+            "choose a smaller model."
+        ) from None
+    return ran.metadata.papermill.duration
+
+
+def _kernel_settings():
+    """Sockets in a folder of one's own where the system has them: over TCP a kernel warns of listeners."""
+    from traitlets.config import Config
+
+    return Config() if os.name == "nt" else Config(KernelManager={"transport": "ipc"})
+
+
+def run_series(name: str, **parameters) -> Path:
+    """Run the six notebooks on the concept `name`, score its word and write the report.
+
+    Args:
+        name: the concept's name; its folder is made where there is none.
+        parameters: of the notebooks, for example `BASE_MODEL`; one that is None keeps its default.
+
+    Returns:
+        The report, `concepts/<name>/report.html`.
+    """
+    from .report import write_report
+
+    concept_folder = Concept.make(name).folder
+    chosen = {key: value for key, value in parameters.items() if value is not None}
+    given = {"CONCEPT": name, **chosen}
+    seconds = {
+        notebook.stem: run_notebook(notebook, concept_folder / "notebooks", given) for notebook in notebooks()
+    }
+    concept = Concept.load(name)
+    (concept.folder / "scores.json").unlink(missing_ok=True)  # an old one must not stand for this run
+    write_report(concept)  # to be looked at while the word is scored
+    _score(concept)
+    report = write_report(concept)
+    for stem, duration in seconds.items():
+        print(f"{stem:<24}{duration:7.1f} s")
+    return report
+
+
+def _score(concept: Concept) -> None:
+    """Write scores.json where there is a judge for the word."""
+    from ..miniature.scores import PICTURES, score_word
+
+    print(f"Now the word is scored, on {PICTURES} pictures beside as many of what could be said without it.")
+    try:
+        score_word(concept)
+    except UserError as sentence:
+        print(f"No scores. {sentence}")
+
+
+def _from_here(source: str) -> str:
+    """A path as seen from anywhere: the notebooks run in a folder of their own."""
+    path = Path(source).expanduser()
+    return str(path.resolve()) if source != MINIATURE and path.exists() else source
+
+
+def _check_pictures(source: str) -> None:
+    """Refuse a path without pictures before anything runs; what lies elsewhere is fetched only once.
+
+    Raises:
+        UserError: nothing can be read there.
+    """
+    if "://" in source or source.startswith(DATASET):
+        return
+    fetched = fetch_all(source)
+    if not any(one.data for one in fetched):
+        raise UserError(f"“{source}” can't be learned from. {fetched[0].problem}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m helpers.series.run", description="Run the six notebooks."
+    )
+    parser.add_argument("--concept", default=FIRST_CONCEPT, help="its name; its folder under concepts/")
+    parser.add_argument("--base-model", help="miniature, a hub id, a folder or a file; found by looking")
+    parser.add_argument("--images", help="pictures to learn from: a folder, a file or an address")
+    parser.add_argument("--initializer", help="the word to start from, for example cat")
+    parser.add_argument("--vectors", type=int, help="how many rows of numbers the word gets")
+    given = parser.parse_args(arguments)
+    parameters = {
+        "BASE_MODEL": _from_here(given.base_model) if given.base_model else None,
+        "ADDRESSES": [_from_here(given.images)] if given.images else None,
+        "INITIALIZER_TOKEN": given.initializer or None,
+        "VECTORS": given.vectors,
+    }
+    try:
+        if given.base_model:
+            check_base_model(given.base_model)
+        if given.images:
+            _check_pictures(given.images)
+        elif not default_sources(given.base_model or MINIATURE, given.concept):
+            raise UserError(
+                f"“{given.concept}” has no pictures yet: say where they are, as IMAGES=my_photos."
+            )
+        report = run_series(given.concept, **parameters)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Stopped. The same command carries on from what is saved.", file=sys.stderr)
+        return 130
+    print(f"The report: {report}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

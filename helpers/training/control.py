@@ -1,0 +1,203 @@
+"""Going on with a stopped run in a process of its own, and whether a run is under way: from files alone."""
+
+import contextlib
+import itertools
+import json
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+import torch
+
+from ..common import places
+from ..common.errors import UserError
+from ..concept.concept import Concept
+from .records import MADE_WITH, OUTCOME_FILE, Outcome
+
+OUTPUT = "resume.log"
+_PROCESS = "resume.json"
+_LAUNCHERS_REMARK = re.compile(r"E\d{4} \d\d:\d\d:")
+_SILENCE = 120  # seconds after which a run that writes nothing is taken for dead
+State = Literal["new", "starting", "running", "broken", "learned", "ceiling", "stopped", "failed"]
+
+
+def resume(concept: Concept) -> None:
+    """Start `python -m helpers.training` on a concept's folder; its output goes to `training/resume.log`.
+
+    On several GPUs it is as many processes as the launcher of the notebook would start. They have a
+    session of their own, so that an interrupt of the kernel leaves them alone: the stop file ends them.
+    Where such a process is at work already, nothing is done.
+    """
+    folder = concept.training_folder
+    if _is_alive(folder):
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / OUTPUT).open("w", encoding="utf-8") as output:
+        process = subprocess.Popen(
+            [sys.executable, *_launcher(concept), "-m", "helpers.training", str(concept.folder)],
+            cwd=places.repository_folder(),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    _note(process.pid, folder)
+    threading.Thread(target=_wait, args=(process, folder), daemon=True).start()
+
+
+def state_of(concept: Concept, lines: list[dict[str, Any]]) -> State:
+    """How a concept's run stands: how it ended, or what it is at.
+
+    `starting` and `broken` are said of a process that `resume` started, which may be another kernel's:
+    it loads, or it ended with no outcome. A run that was killed reads as `running`.
+
+    Args:
+        lines: of the run's log.
+    """
+    folder = concept.training_folder
+    begun = _written(folder / MADE_WITH)
+    if _is_alive(folder):
+        return "running" if begun > _written(folder / _PROCESS) else "starting"
+    if _is_broken(folder):
+        return "broken"
+    if _written(folder / OUTCOME_FILE):
+        outcome = Outcome.load(concept)
+        if begun <= _written(folder / OUTCOME_FILE) and _ends_with(lines, outcome.reason):
+            return outcome.ended
+    return "running" if lines else "new"
+
+
+def check_at_rest(concept_folder: Path) -> None:
+    """Make sure that no run would lose its folder.
+
+    Raises:
+        UserError: a process of `resume` is at work on it, or another that wrote something just now.
+    """
+    folder = concept_folder / "training"
+    newest = max(_written(folder / MADE_WITH), _written(folder / "log.jsonl"))
+    has_ended = _written(folder / OUTCOME_FILE) >= newest
+    if _is_alive(folder) or (not has_ended and time.time() - newest < _SILENCE):
+        raise UserError(
+            f"The word of “{concept_folder.name}” is being learned now: press Stop in notebook 4 first. "
+            f"(If that run was killed, wait {_SILENCE // 60} minutes.)"
+        )
+
+
+def last_output(folder: Path) -> str:
+    """The last line that a process started by `resume` wrote, before a launcher's own remarks on its end."""
+    path = folder / OUTPUT
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else []
+    lines = list(itertools.takewhile(lambda line: not _LAUNCHERS_REMARK.match(line), lines))
+    return next((line.strip() for line in reversed(lines) if line.strip()), "It wrote nothing.")
+
+
+def _launcher(concept: Concept) -> list[str]:
+    """What goes before the module for several processes. The GPUs are counted without touching them."""
+    processes = min(concept.training.num_processes, torch.cuda.device_count())
+    return ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] * (processes > 1)
+
+
+def _note(pid: int, folder: Path) -> None:
+    """Write down which process it is; its time of birth tells it from a later one of the same number."""
+    born = None
+    with contextlib.suppress(psutil.Error):
+        born = psutil.Process(pid).create_time()
+    partial = folder / f"{_PROCESS}.partial"
+    partial.write_text(json.dumps({"pid": pid, "born": born}) + "\n", encoding="utf-8")
+    partial.replace(folder / _PROCESS)
+
+
+def _wait(process: subprocess.Popen, folder: Path) -> None:
+    """Note a death that the process itself could not speak of."""
+    if process.wait() < 0 and folder.is_dir():
+        with (folder / OUTPUT).open("a", encoding="utf-8") as output:
+            output.write(f"\nThe process was killed (signal {-process.returncode}).\n")
+
+
+def _is_alive(folder: Path) -> bool:
+    path = folder / _PROCESS
+    if not path.is_file():
+        return False
+    noted = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        process = psutil.Process(noted["pid"])
+        return process.create_time() == noted["born"] and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def _is_broken(folder: Path) -> bool:
+    """Whether a process of `resume`, now dead, left no outcome, and no other run has begun since."""
+    started = _written(folder / _PROCESS)
+    if not started or _written(folder / OUTCOME_FILE) > started:
+        return False
+    return _written(folder / MADE_WITH) <= max(started, _written(folder / OUTPUT))
+
+
+def _ends_with(lines: list[dict[str, Any]], reason: str) -> bool:
+    return not lines or lines[-1].get("event") == reason
+
+
+def _written(path: Path) -> float:
+    """When a file was last written; 0 where there is none."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+# Being asked to stop: by a file, by the kernel's interrupt, by the machine.
+STOP_FILE = "stop"
+
+
+def request_stop(folder: Path) -> Path:
+    """Ask the run of a training folder to stop after its step: make the file that it looks for."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / STOP_FILE).touch()
+    return folder / STOP_FILE
+
+
+def stop_requested(folder: Path) -> bool:
+    return (folder / STOP_FILE).exists()
+
+
+def clear_request(folder: Path) -> None:
+    (folder / STOP_FILE).unlink(missing_ok=True)
+
+
+class Interrupts:
+    """Within `with`, an interrupt (Ctrl-C, the kernel's ■) or SIGTERM waits until the step is done.
+
+    Attributes:
+        asked: whether one came. A second one stops at once, as without this.
+    """
+
+    SAME = 1.0  # seconds: a launcher of several processes hands each of them the kernel's interrupt again
+
+    def __init__(self):
+        self.asked, self._since = False, 0.0
+        self._before: dict[int, Callable] = {}
+
+    def __enter__(self) -> "Interrupts":
+        if threading.current_thread() is threading.main_thread():  # the only one that may set handlers
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *error) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame) -> None:
+        now = time.monotonic()
+        if self.asked and now - self._since > self.SAME:
+            raise KeyboardInterrupt
+        if not self.asked:
+            self.asked, self._since = True, now

@@ -1,0 +1,241 @@
+"""The fixed loss: the same pictures, noise, timesteps and sentences each time it is asked."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import pvariance
+
+import torch
+from PIL import Image
+
+from ..common.errors import UserError
+from ..concept.concept import Concept, TrainingSettings
+from ..dataset.dataset import (
+    held_out_templates,
+    preprocess,
+    sentence_of,
+    token_ids,
+    training_sentences,
+    with_word,
+)
+from ..dataset.images import load_images
+from ..model.tokens import initializer_ids
+from ..model.vae import encode
+from .learner import Learner
+from .model import Model, load_model
+from .processes import Processes
+from .step import squared_errors, target_of
+
+SAMPLES = 16
+_BATCHES_AT_ONCE = 4  # without a gradient nothing is kept for a backward pass
+
+
+class FixedLoss:
+    """A loss without chance, drawn once, so that two values differ by what was learned alone.
+
+    Voronov et al. 2023 (arXiv 2302.04841) show that the training loss says nothing about progress,
+    and that this one does.
+
+    Args:
+        latents: (pictures, channels, height, width) to take from in turn.
+        sentences: token ids to take from in turn, one (sentences, length) a tokenizer.
+        seed: for noise and timesteps; the timesteps are spread evenly over the range trained on.
+        captions: the last of the sentences, which go with some latents only: by the latent's place.
+    """
+
+    def __init__(
+        self,
+        latents: torch.Tensor,
+        sentences: list[torch.Tensor],
+        settings: TrainingSettings,
+        seed: int,
+        samples: int = SAMPLES,
+        captions: Mapping[int, range] | None = None,
+    ):
+        captions = captions or {}
+        generator = torch.Generator().manual_seed(seed)
+        turn = torch.randperm(samples, generator=generator)
+        device = latents.device
+        self.latents = latents[turn % len(latents)]
+        for_any = len(sentences[0]) - len({place for own in captions.values() for place in own})
+        picked = [sentence_of(place % len(latents), place % for_any, captions) for place in turn.tolist()]
+        self.sentences = [ids[picked] for ids in sentences]
+        self.noise = torch.randn(self.latents.shape, generator=generator).to(device)
+        first, last = settings.first_timestep, settings.last_timestep
+        edges = torch.linspace(first, last + 1, samples + 1)
+        self.timesteps = ((edges[:-1] + edges[1:]) / 2).long().to(device)
+        self.batch = _BATCHES_AT_ONCE * settings.train_batch_size
+
+    @torch.no_grad()
+    def __call__(self, model: Model) -> float:
+        """The mean squared error over all samples."""
+        parts = torch.arange(len(self.latents)).split(self.batch)
+        return torch.cat([self._errors(model, part) for part in parts]).mean().item()
+
+    def _errors(self, model: Model, part: torch.Tensor) -> torch.Tensor:
+        latents, noise, timesteps = self.latents[part], self.noise[part], self.timesteps[part]
+        noisy = model.scheduler.add_noise(latents, noise, timesteps)
+        conditioning = model.embed([ids[part] for ids in self.sentences])
+        prediction = model.predict(noisy, timesteps, conditioning)
+        return squared_errors(prediction, target_of(model.scheduler, latents, noise, timesteps))
+
+
+# Which of a run's checkpoints is best: a score from pictures and prompts that training never saw.
+Scorer = Callable[[Model], float]
+CLOSER = 0.85
+_SURROUNDINGS = (" on a beach", " in the snow", " in a forest", " in a city", " at night", " in a room")
+_PLAIN = {"object": "a photo of a {}", "style": "a painting in the style of {}"}
+
+
+class HeldOutScore:
+    """The default judge of a run: called with the model and the rows as they are now; more is better.
+
+    Make it before the first step: it remembers the initializer's loss and moves.
+    """
+
+    def __init__(self, concept: Concept, model: Model):
+        settings = concept.training
+        self.latents = encode(model.vae, _closer_views(concept, model.resolution), model.device).mean
+        sentences = with_word(concept, held_out_templates(concept))
+        ids = token_ids(model.components.tokenizers, sentences, model.device)
+        self.loss = FixedLoss(self.latents, ids, settings, seed=settings.seed + 2)
+        self.start = self.loss(model)
+        self.obedience = Obedience(concept, model, self.latents[:1])
+
+    def __call__(self, model: Model) -> float:
+        gain = self.start - self.loss(model)
+        return gain * self.obedience(model) if gain > 0 else gain
+
+
+class Obedience:
+    """How much of what surroundings do to the initializer they still do to the word.
+
+    Args:
+        latents: (1, channels, height, width), noised for the model to look at; at the high noise
+            level where a picture's layout is decided.
+    """
+
+    def __init__(self, concept: Concept, model: Model, latents: torch.Tensor):
+        plain = _PLAIN[concept.what_to_teach]
+        templates = [plain, *(plain + around for around in _SURROUNDINGS)]
+        tokenizers = model.components.tokenizers
+        self.ids = token_ids(tokenizers, with_word(concept, templates), model.device)
+        timestep = int(0.8 * model.scheduler.config.num_train_timesteps)
+        self.timesteps = torch.full((len(templates),), timestep, device=model.device)
+        generator = torch.Generator().manual_seed(concept.training.seed + 3)
+        noise = torch.randn(latents.shape, generator=generator).to(model.device)
+        noisy = model.scheduler.add_noise(latents, noise, self.timesteps[:1])
+        self.noisy = noisy.expand(len(templates), *noisy.shape[1:])
+        words = [template.replace("{}", concept.initializer_token) for template in templates]
+        self.wanted = self._moves(model, token_ids(tokenizers, words, model.device))
+
+    def __call__(self, model: Model) -> float:
+        """The mean, over surroundings, of <move, wanted move> / |wanted move|^2, each kept in 0..1."""
+        moves = self._moves(model, self.ids)
+        along = (moves * self.wanted).sum(dim=1) / self.wanted.square().sum(dim=1).clamp_min(1e-12)
+        return along.clamp(0, 1).mean().item()
+
+    @torch.no_grad()
+    def _moves(self, model: Model, ids: list[torch.Tensor]) -> torch.Tensor:
+        """What each surrounding changes in the prediction, (surroundings, values)."""
+        prediction = model.predict(self.noisy, self.timesteps, model.embed(ids)).flatten(1)
+        return prediction[1:] - prediction[:1]
+
+
+def _closer_views(concept: Concept, resolution: int) -> torch.Tensor:
+    """Crops that training does not see, (pictures, 3, resolution, resolution) in -1..1."""
+    whole = concept.training.model_copy(update={"random_crop": False})
+    return torch.stack([preprocess(_closer(image), whole, resolution) for image in load_images(concept)])
+
+
+def _closer(image: Image.Image) -> Image.Image:
+    side = round(min(image.size) * CLOSER)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side))
+
+
+# When a word is learned: the rule of Voronov et al. 2023, “Is This Loss Informative?”.
+WINDOW = 8
+THRESHOLD = 0.15
+
+
+def is_learned(losses: Sequence[float], window: int = WINDOW, threshold: float = THRESHOLD) -> bool:
+    """Whether the fixed loss has come to rest (arXiv 2302.04841, section 4.2, “DVAR”).
+
+    Args:
+        losses: the fixed loss (always the same pictures, noise, timesteps and sentences) so far, in
+            order.
+        window: how many of the last ones are looked at.
+        threshold: the share of the whole run's variance under which the window's must fall.
+
+    Returns:
+        True once there are two windows of losses and the last one has come to rest.
+    """
+    if len(losses) < 2 * window:
+        return False
+    return pvariance(losses[-window:]) < threshold * pvariance(losses)
+
+
+# Which word to start from: several are tried, by the fixed loss of each before any training.
+_SAMPLES = 8  # of the fixed loss: fewer than a run's own look takes, since only an order is wanted
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A word or phrase and how badly the model predicts our pictures when it is told that word."""
+
+    words: str
+    fixed_loss: float
+
+
+def try_initializers(concept: Concept, candidates: Sequence[str]) -> list[Candidate]:
+    """Try the concept's own initializer and others before any training; the best one first.
+
+    It loads the base model into this process, and uses the GPU where there is one.
+
+    Raises:
+        UserError: as in `rank_initializers`, or the concept can't be trained as it is.
+    """
+    processes = Processes()
+    try:
+        model = load_model(concept, processes.device)
+        learner = Learner(concept, model, processes)
+    finally:
+        processes.close()
+    return rank_initializers(learner, model, list(dict.fromkeys([concept.initializer_token, *candidates])))
+
+
+def rank_initializers(learner: Learner, model: Model, candidates: Sequence[str]) -> list[Candidate]:
+    """Try words and phrases as initializer; the best one first. The learner's rows stay as they are.
+
+    A phrase may have as many tokens as the concept has vectors.
+
+    Raises:
+        UserError: none is given, or one has more tokens than there are vectors.
+    """
+    if not candidates:
+        raise UserError("Give one word or more to try, for example [“toy”, “figurine”].")
+    tokenizers, vectors = model.components.tokenizers, learner.concept.vectors
+    ids = {words: [initializer_ids(one, words, vectors) for one in tokenizers] for words in candidates}
+    loss, rows = fixed_loss(learner, model, _SAMPLES), learner.copy_rows()
+    tried = []
+    for words, of_each_encoder in ids.items():
+        for learned, of_one in zip(learner.rows, of_each_encoder, strict=True):
+            learned.start_from(of_one)
+        tried.append(Candidate(words, loss(model)))
+    learner.set_rows(rows)
+    return sorted(tried, key=lambda candidate: candidate.fixed_loss)
+
+
+def fixed_loss(learner: Learner, model: Model, samples: int = SAMPLES) -> FixedLoss:
+    """The fixed loss of a learner, on the pictures and sentences that it trains with."""
+    concept, latents = learner.concept, learner.latents.means()
+    sentences = training_sentences(concept)
+    ids = token_ids(model.components.tokenizers, with_word(concept, sentences.templates), model.device)
+    pictures = learner.latents.pictures  # after them come their mirror images
+    captions = {
+        place: sentences.captions[place % pictures]
+        for place in range(len(latents))
+        if place % pictures in sentences.captions
+    }
+    seed = concept.training.seed + 1
+    return FixedLoss(latents, ids, concept.training, seed, samples, captions)

@@ -1,0 +1,165 @@
+"""A picture's own sentences: kept beside it, refused without the word, and what the network is then told."""
+
+import pytest
+import torch
+
+from helpers.common.errors import UserError
+from helpers.concept.concept import Concept
+from helpers.concept.manage import pack, unpack
+from helpers.dataset.captions import captions_of, write_captions
+from helpers.dataset.dataset import TextualInversionDataset, training_sentences, training_templates
+from helpers.dataset.images import add_images, image_paths, remove_image
+from helpers.model.base_model import load_tokenizers
+from helpers.model.vae import Posterior
+from helpers.training import step as loss_weights
+from helpers.training.batches import Draws
+from helpers.training.by_hand import preflight
+from helpers.training.evaluate import FixedLoss
+from helpers.training.model import Model
+from helpers.training.records import is_another, made_with, write_made_with
+from helpers.training.train import train
+
+FIRST, SECOND = "grooty-1.png", "grooty-2.png"
+RED = "a {} on a red table"
+
+
+class OneProcess:
+    count, index = 1, 0
+
+
+class Latents:
+    """Stands in for the cache: three pictures, each filled with its own number."""
+
+    pictures, shape = 3, (1, 1, 1)
+
+    def posterior(self, indices, flipped, share, generator):
+        values = torch.tensor(indices[share]).float().view(-1, 1, 1, 1)
+        return Posterior(values, torch.zeros_like(values))
+
+
+def file_of(concept, name):
+    return concept.images_folder / name
+
+
+def test_captions_are_kept_beside_the_picture_and_read_again(grooty):
+    assert captions_of(grooty) == {}
+    assert write_captions(grooty, FIRST, f"  {RED} \n\n the <grooty>  at night") == [RED, "the {} at night"]
+    assert file_of(grooty, "grooty-1.txt").read_text() == f"{RED}\nthe {{}} at night\n"
+    assert captions_of(Concept.load("grooty")) == {FIRST: [RED, "the {} at night"]}
+    write_captions(grooty, FIRST, "  \n")
+    assert captions_of(grooty) == {} and not file_of(grooty, "grooty-1.txt").exists()
+
+
+@pytest.mark.parametrize("text", ["a toy on a table", f"{RED}\nno word", "{} and {}", "a {} beside <grooty>"])
+def test_a_caption_without_the_word_is_refused_and_the_old_one_stays(grooty, text):
+    write_captions(grooty, FIRST, RED)
+    with pytest.raises(UserError, match=r"Put \{\} into “.*”, once"):
+        write_captions(grooty, FIRST, text)
+    assert captions_of(grooty) == {FIRST: [RED]}
+
+
+def test_a_file_that_can_not_be_used_is_named(grooty):
+    file_of(grooty, "grooty-2.txt").write_text("a toy")
+    with pytest.raises(UserError, match=r"images/grooty-2\.txt: Put \{\}"):
+        captions_of(grooty)
+    file_of(grooty, "grooty-2.txt").write_bytes(b"\xff\xfe\x00\xd8")
+    with pytest.raises(UserError, match=r"images/grooty-2\.txt is no text"):
+        TextualInversionDataset(grooty, [], 64)
+
+
+def test_a_caption_for_a_picture_that_is_not_there_is_refused(grooty):
+    with pytest.raises(UserError, match=r"There is no picture “\.\./concept\.json”"):
+        write_captions(grooty, "../concept.json", RED)
+
+
+def test_a_caption_goes_with_its_picture(concepts, grooty):
+    add_images("other", [file_of(grooty, FIRST), file_of(grooty, SECOND)], "miniature")
+    other = Concept.make("other")
+    write_captions(other, "002.png", RED)
+    remove_image(other, "002.png")
+    add_images(other, file_of(grooty, SECOND))
+    assert [path.name for path in image_paths(other)] == ["001.png", "002.png"] and captions_of(other) == {}
+    write_captions(other, "002.png", RED)
+    file_of(other, "002.png").unlink()  # by hand
+    add_images(other, file_of(grooty, SECOND))
+    assert captions_of(other) == {}, "an old caption does not come under a new picture"
+
+
+def test_captions_are_no_refused_pictures(grooty):
+    write_captions(grooty, FIRST, RED)
+    verdicts = add_images("other", grooty.images_folder, "miniature")
+    assert [one.outcome for one in verdicts] == ["kept"] * 5 + ["left alone"]
+    assert "1 caption(s)" in verdicts[-1].why
+
+
+def test_captions_travel_with_the_concept(grooty, tmp_path, monkeypatch):
+    write_captions(grooty, FIRST, RED)
+    archive = pack(grooty).rename(tmp_path / "grooty.zip")
+    monkeypatch.setenv("CONCEPTS_ROOT", str(tmp_path / "elsewhere"))
+    assert captions_of(unpack(archive)) == {FIRST: [RED]}
+
+
+def test_the_dataset_shows_a_picture_with_its_own_captions_only(grooty):
+    write_captions(grooty, SECOND, f"{RED}\nmy {{}} at night")
+    dataset = TextualInversionDataset(grooty, load_tokenizers("miniature"), 64)
+    shown = {dataset[1]["prompt"] for _ in range(50)}
+    word = "<grooty> <grooty>_1"
+    assert shown == {f"a {word} on a red table", f"my {word} at night"}
+    assert not shown & {dataset[0]["prompt"] for _ in range(50)}
+
+
+def test_training_shows_each_picture_with_sentences_that_it_may_have():
+    ids = [torch.arange(6).unsqueeze(1)]  # four for all, then two of the second picture's own
+    settings = Concept.make("x").training
+    drawn = Draws(Latents(), ids, settings, OneProcess(), loss_weights.all_the_same, {1: range(4, 6)})
+    seen = {0: set(), 1: set(), 2: set()}
+    for _ in range(100):
+        pictures, sentences = (
+            drawn.latents().flatten().long().tolist(),
+            drawn.sentences()[0].flatten().tolist(),
+        )
+        for picture, sentence in zip(pictures, sentences, strict=True):
+            seen[picture].add(sentence)
+    assert seen == {0: {0, 1, 2, 3}, 1: {4, 5}, 2: {0, 1, 2, 3}}
+
+
+def test_the_fixed_loss_judges_a_picture_by_its_own_captions():
+    latents, ids = torch.arange(3).float().view(-1, 1, 1, 1), [torch.arange(6).unsqueeze(1)]
+    fixed = FixedLoss(latents, ids, Concept.make("x").training, seed=0, captions={1: range(4, 6)})
+    pairs = zip(fixed.latents.flatten().tolist(), fixed.sentences[0].flatten().tolist(), strict=True)
+    assert all((picture == 1) == (sentence >= 4) for picture, sentence in pairs)
+
+
+def test_the_sentences_of_a_run_end_with_the_captions(grooty):
+    write_captions(grooty, SECOND, RED)
+    sentences = training_sentences(grooty)
+    assert sentences.templates == (*training_templates(grooty), RED)
+    assert sentences.captions == {1: range(len(sentences.templates) - 1, len(sentences.templates))}
+    assert "1 of the pictures with captions of their own" in preflight(grooty)
+
+
+def test_a_changed_caption_is_another_run(grooty):
+    before = made_with(grooty)
+    write_made_with(grooty, before)
+    write_captions(grooty, FIRST, RED)
+    assert is_another(grooty, made_with(grooty))
+    write_captions(grooty, FIRST, "")
+    assert not is_another(grooty, made_with(grooty))
+
+
+def test_a_run_tells_the_model_a_picture_s_own_caption(grooty, families, monkeypatch):
+    """All pictures have captions, so no template is left in what the text encoder is given."""
+    for path in image_paths(grooty):
+        write_captions(grooty, path.name, f"{{}} in picture {path.stem[-1]}")
+    concept = grooty.changed(base_model=str(families["sd1"]), training={"resolution": 64, "sample_every": 0})
+    read, told = Model.embed, []
+
+    def listen(model, ids):
+        if torch.is_grad_enabled():  # a step, and no look
+            told.extend(model.components.tokenizers[0].batch_decode(ids[0], skip_special_tokens=True))
+        return read(model, ids)
+
+    monkeypatch.setattr(Model, "embed", listen)
+    train(concept)
+    assert len(told) == 4 * 4 and all("in picture" in sentence for sentence in told)
+    assert len({*told}) == 5, "each picture has had its own"

@@ -1,0 +1,235 @@
+import numpy as np
+import pytest
+import torch
+from known_words import known_rows
+from transformers import BatchFeature
+
+from helpers.common.errors import UserError
+from helpers.concept.concept import Concept
+from helpers.concept.embedding import read_rows, save_result, save_rows, step_path, use_step
+from helpers.inference import grid as contact_sheets
+from helpers.inference.examples import examples_for, own_prompt
+from helpers.inference.pipeline import SCHEDULERS, generate, pipeline_with_word, remake, switch_step
+from helpers.inference.png import save_picture
+from helpers.model.base_model import load_pipeline
+
+PROMPT = "a photo of a <grooty> on a beach"
+QUICK = {"steps": 3, "guidance": 4.0}
+
+
+def pixels(picture):
+    return np.asarray(picture.image)
+
+
+def same(one, other):
+    return np.array_equal(pixels(one), pixels(other))
+
+
+def distance(one, other):
+    """The largest difference of a pixel; places in a batch may differ by rounding."""
+    return np.abs(pixels(one).astype(int) - pixels(other).astype(int)).max()
+
+
+@pytest.fixture(scope="module")
+def miniature(tmp_path_factory):
+    """A concept whose word means what `red toy` means, with two kept steps, and its pipeline."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CONCEPTS_ROOT", str(tmp_path_factory.mktemp("concepts")))
+        concept = Concept.make("grooty", vectors=2)
+        concept.save()
+        rows = known_rows("miniature", "red toy")
+        save_result(concept, rows)
+        save_rows(step_path(concept, 10), concept, known_rows("miniature", "green toy"))
+        save_rows(step_path(concept, 20), concept, rows)
+        yield concept, pipeline_with_word("grooty")
+
+
+def test_the_word_means_what_its_rows_say(miniature):
+    _, pipeline = miniature
+    by_word, by_name = generate(
+        pipeline, ["a photo of a <grooty> on a beach", "a photo of a red toy on a beach"], **QUICK
+    )
+    assert same(by_word, by_name)
+
+
+def test_a_seed_gives_the_same_picture_alone_and_in_any_grid(miniature):
+    _, pipeline = miniature
+    together = generate(pipeline, PROMPT, range(3), **QUICK)
+    alone = generate(pipeline, PROMPT, 2, **QUICK)[0]
+    by_twos = generate(pipeline, PROMPT, [2, 1, 0], batch_size=2, **QUICK)
+    # On a processor that computes in bfloat16, a batch of another size may be rounded otherwise.
+    for picture in (alone, by_twos[0]):
+        assert abs(pixels(picture).astype(int) - pixels(together[2])).mean() < 1
+    assert not same(together[0], together[1])
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_a_saved_picture_is_made_again_bit_for_bit(scheduler, miniature, tmp_path):
+    _, pipeline = miniature
+    picture = generate(pipeline, PROMPT, range(2), scheduler=scheduler, negative_prompt="blurry", **QUICK)[1]
+    generate(pipeline, "a toy", scheduler="Euler a", **QUICK)  # whatever was drawn in between
+    again = remake(save_picture(picture, tmp_path), pipeline)
+    assert same(again, picture) and again.settings == picture.settings
+
+
+def test_a_picture_is_made_again_from_the_file_alone(miniature, tmp_path):
+    concept, pipeline = miniature
+    switch_step(pipeline, concept, 10)
+    picture = generate(pipeline, PROMPT, size=32, **QUICK)[0]
+    switch_step(pipeline, concept, None)
+    assert same(remake(save_picture(picture, tmp_path)), picture)
+
+
+def test_a_word_that_was_learned_again_is_not_passed_off_as_the_old_one(miniature, tmp_path):
+    concept, pipeline = miniature
+    path = save_picture(generate(pipeline, PROMPT, **QUICK)[0], tmp_path)
+    switch_step(pipeline, concept, 10)
+    with pytest.raises(UserError, match="not what it was"):
+        remake(path, pipeline)
+    switch_step(pipeline, concept, None)
+
+
+@pytest.mark.parametrize("typo", ["<groty>", "<Grooty>"])
+def test_a_word_that_does_not_exist_is_named(typo, miniature):
+    with pytest.raises(UserError, match=f"{typo}, which was not learned: the word here is <grooty>"):
+        generate(miniature[1], ["a photo of a <grooty>", f"a photo of a {typo}"], **QUICK)
+
+
+def test_prompts_and_seeds_that_do_not_pair_and_unknown_schedulers_are_named(miniature):
+    with pytest.raises(UserError, match="2 prompts and 3 seeds"):
+        generate(miniature[1], ["a toy", "a cat"], [1, 2, 3], **QUICK)
+    with pytest.raises(UserError, match=r"Euler b.*DPM\+\+ 2M, DDIM"):
+        generate(miniature[1], "a toy", scheduler="Euler b", **QUICK)
+
+
+def test_schedulers_and_guidance_make_a_difference(miniature):
+    _, pipeline = miniature
+    shown = [generate(pipeline, PROMPT, scheduler=name, **QUICK)[0] for name in SCHEDULERS]
+    shown.append(generate(pipeline, PROMPT, steps=3, guidance=1.0)[0])
+    assert len({pixels(picture).tobytes() for picture in shown}) == len(shown)
+
+
+def test_nothing_learned_yet_is_said_before_anything_loads(grooty):
+    with pytest.raises(UserError, match="<grooty> has not been learned yet: run notebook 4 first"):
+        pipeline_with_word(grooty)
+
+
+def test_a_word_of_another_base_model_is_refused(grooty):
+    save_result(grooty, [torch.zeros(1, 999)])
+    with pytest.raises(UserError, match="learned on another base model"):
+        pipeline_with_word(grooty)
+    save_result(grooty, [torch.zeros(1, 999), torch.zeros(1, 1280)])
+    with pytest.raises(UserError, match="999 and 1280 wide"):
+        pipeline_with_word(grooty)
+
+
+def test_a_damaged_file_and_a_step_not_kept_are_named(grooty):
+    grooty.embeds_path.write_bytes(b"torn")
+    with pytest.raises(UserError, match="damaged"):
+        read_rows(grooty)
+    save_rows(step_path(grooty, 50), grooty, [torch.zeros(1, 4)])
+    with pytest.raises(UserError, match="Step 60 was not kept: choose one of these: 50"):
+        use_step(grooty, 60)
+    assert grooty.embeds_path.read_bytes() == b"torn"
+
+
+def test_a_chosen_step_becomes_the_result_and_the_old_one_is_kept(grooty):
+    for step in (50, 100):
+        save_rows(step_path(grooty, step), grooty, [torch.full((1, 4), float(step))])
+    save_result(grooty, [torch.full((1, 4), 73.0)])
+    for step in (50, 100, 50):
+        use_step(grooty, step)
+        assert read_rows(grooty)[0].unique().item() == step
+        assert torch.load(grooty.embeds_path.with_suffix(".bin"))["<grooty>"].unique().item() == step
+    (kept,) = (grooty.training_folder / "replaced").iterdir()
+    grooty.embeds_path.write_bytes(kept.read_bytes())
+    assert read_rows(grooty)[0].unique().item() == 73
+
+
+@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
+def test_every_family_draws_its_word(family, families, concepts):
+    concept = Concept.make("grooty", base_model=str(families[family]), vectors=2)
+    rows = known_rows(concept.base_model, "green toy")
+    save_result(concept, rows)
+    pipeline = pipeline_with_word(concept)
+    prompts = ["a photo of a <grooty>", "a photo of a green toy", "a photo of a red toy"]
+    by_word, by_name, another = generate(pipeline, prompts, size=64, steps=2)
+    assert distance(by_word, by_name) <= 1 < distance(by_word, another)
+
+
+def test_a_safety_checker_stays_on_and_says_what_it_did(grooty, monkeypatch, capsys):
+    monkeypatch.setattr(
+        "helpers.inference.pipeline.load_pipeline", lambda *given, **named: checked_pipeline()
+    )
+    save_result(grooty, known_rows("miniature", "red toy"))
+    grooty.save()
+    black = generate(pipeline_with_word(grooty), PROMPT, **QUICK)[0]
+    assert black.image.getextrema() == ((0, 0),) * 3 and "1 picture(s) black" in capsys.readouterr().out
+    shown = generate(pipeline_with_word(grooty, safety_checker=False), PROMPT, **QUICK)[0]
+    assert shown.image.getextrema() != ((0, 0),) * 3
+
+
+def checked_pipeline():
+    """The miniature with a checker that refuses everything."""
+    pipeline = load_pipeline("miniature")
+    pipeline.feature_extractor = lambda images, return_tensors: BatchFeature({"pixel_values": torch.ones(1)})
+    pipeline.safety_checker = lambda images, clip_input: (images * 0, [True] * len(images))
+    return pipeline
+
+
+def test_a_pipeline_without_a_word_draws_and_says_so():
+    pipeline = load_pipeline("miniature")
+    picture = generate(pipeline, "a photo of a toy", **QUICK)[0]
+    assert picture.settings.concept is None
+    with pytest.raises(UserError, match="no word is loaded"):
+        generate(pipeline, PROMPT, **QUICK)
+
+
+def test_sheets_are_saved_with_all_their_pictures(miniature):
+    concept, pipeline = miniature
+    prompts = ["a photo of a {} on a beach", "a photo of a {} at night"]
+    sheets = [
+        contact_sheets.prompt_sheet(pipeline, PROMPT, range(3), columns=2, **QUICK),
+        contact_sheets.before_and_after(pipeline, concept, prompts, **QUICK),
+        contact_sheets.prompts_by_seeds(pipeline, [PROMPT], range(2), **QUICK),
+        contact_sheets.guidance_by_seeds(pipeline, PROMPT, [1, 4], [7], steps=3),
+        contact_sheets.schedulers_by_seeds(pipeline, PROMPT, ["DDIM", "PLMS"], [7], **QUICK),
+        contact_sheets.steps_by_prompts(pipeline, concept, prompts, [10, 20], **QUICK),
+    ]
+    for sheet in sheets:
+        path = sheet.save(concept)
+        assert path.parent == concept.grids_folder
+        assert len(list(path.with_suffix("").glob("*.png"))) == len(sheet.pictures)
+    before, after = sheets[1].pictures[0], sheets[1].pictures[2]
+    assert "toy" in before.settings.prompt and "<grooty>" in after.settings.prompt
+
+
+def test_the_steps_sheet_shows_each_step_and_leaves_the_result_loaded(miniature):
+    concept, pipeline = miniature
+    sheet = contact_sheets.steps_by_prompts(pipeline, concept, ["a photo of a {}"], [10, 20], **QUICK)
+    green, red, result = sheet.pictures
+    assert not same(green, red) and same(red, result)
+    assert [picture.settings.training_step for picture in sheet.pictures] == [10, 20, None]
+    assert pipeline.learned_word.step is None
+
+
+def test_a_few_steps_run_from_the_first_to_the_last(grooty):
+    for step in range(0, 601, 50):
+        save_rows(step_path(grooty, step), grooty, [torch.zeros(1, 4)])
+    assert contact_sheets.a_few_steps(grooty, 4) == [0, 200, 400, 600]
+    assert len(contact_sheets.a_few_steps(grooty, 50)) == 13
+
+
+@pytest.mark.parametrize("base_model", ["miniature", "owner/stable-diffusion"])
+@pytest.mark.parametrize("what_to_teach", ["object", "style"])
+def test_every_example_has_one_place_for_the_word(base_model, what_to_teach):
+    examples = examples_for(Concept.make("grooty", base_model=base_model, what_to_teach=what_to_teach))
+    prompts = (examples.own, *examples.scenes, *examples.styles, *examples.accessories)
+    assert all(prompt.count("{}") == 1 for prompt in prompts)
+
+
+def test_a_prompt_of_ones_own_needs_the_word(grooty):
+    assert own_prompt(grooty, "a {} in the snow") == "a <grooty> in the snow"
+    assert own_prompt(grooty, "<grooty> asleep") == "<grooty> asleep"
+    with pytest.raises(UserError, match="“a robot on the moon” has no place for your word"):
+        own_prompt(grooty, "a robot on the moon")

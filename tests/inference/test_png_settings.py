@@ -1,0 +1,62 @@
+import pytest
+from PIL import Image
+
+from helpers.common.errors import UserError
+from helpers.inference.png import Picture, PictureSettings, read_settings, save_picture
+
+SETTINGS = PictureSettings(
+    prompt="a photo of a <grooty>, über “Eis” 🧊",
+    negative_prompt="blurry",
+    seed=3,
+    steps=25,
+    guidance=7.5,
+    scheduler="DPM++ 2M",
+    size=64,
+    base_model="miniature",
+    concept="grooty",
+    training_step=None,
+    rows="0123",
+    batch_size=4,
+    position=1,
+)
+
+
+@pytest.fixture
+def picture():
+    return Picture(Image.new("RGB", (64, 64), "teal"), SETTINGS)
+
+
+def test_settings_come_back_as_they_were(picture, tmp_path):
+    assert read_settings(save_picture(picture, tmp_path / "new")) == SETTINGS
+
+
+def test_web_uis_find_their_own_convention(picture, tmp_path):
+    text = Image.open(save_picture(picture, tmp_path)).text["parameters"]
+    prompt, negative, rest = text.splitlines()
+    assert prompt == SETTINGS.prompt and negative == "Negative prompt: blurry"
+    pairs = dict(pair.split(": ") for pair in rest.split(", "))
+    assert pairs["Seed"] == "3" and pairs["CFG scale"] == "7.5" and pairs["Size"] == "64x64"
+
+
+def test_the_same_picture_keeps_one_file_and_another_gets_its_own(picture, tmp_path):
+    other = Picture(picture.image, SETTINGS.model_copy(update={"guidance": 4.0}))
+    paths = {save_picture(shown, tmp_path) for shown in (picture, picture, other)}
+    assert len(paths) == 2 == len(list(tmp_path.iterdir()))
+
+
+def test_a_prompt_of_signs_only_and_a_long_one_make_file_names(picture, tmp_path):
+    for prompt in ("/../?", "a " * 500):
+        settings = SETTINGS.model_copy(update={"prompt": prompt})
+        path = save_picture(Picture(picture.image, settings), tmp_path)
+        assert path.parent == tmp_path and len(path.name) < 100
+
+
+def test_a_file_without_settings_is_named(picture, tmp_path):
+    bare, text = tmp_path / "bare.png", tmp_path / "text.png"
+    picture.image.save(bare)
+    text.write_text("no picture")
+    for path in (bare, text):
+        with pytest.raises(UserError, match=path.name):
+            read_settings(path)
+    with pytest.raises(UserError, match="no picture at"):
+        read_settings(tmp_path / "absent.png")

@@ -1,0 +1,137 @@
+"""Whatever the recipe is doing when it is killed, the next run finds whole files or none."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from itertools import count
+
+import numpy as np
+import pytest
+
+from helpers.common.errors import UserError
+from helpers.common.files import made_once, replaced
+from helpers.common.places import environment, miniature_folder, repository_folder
+from helpers.miniature.build import RECIPE, begin
+from helpers.miniature.pictures import save_whole
+
+SIZE = 40
+DRAW = f"""
+from pathlib import Path
+from helpers.miniature.pictures import make_shards
+make_shards(500, Path({{folder!r}}), Path({str(miniature_folder() / "tokenizer")!r}), size={SIZE})
+"""
+
+
+class Killed(BaseException):
+    """In place of a signal: nothing in the recipe catches it."""
+
+
+def _wait_for(what) -> None:
+    deadline = time.monotonic() + 120
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def _is_gone(session: int) -> bool:
+    try:
+        os.killpg(session, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def test_drawing_that_is_killed_leaves_no_process_and_no_half_a_file(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", DRAW.format(folder=str(tmp_path))],
+        cwd=repository_folder(),
+        env=environment(),
+        start_new_session=True,
+        stderr=subprocess.DEVNULL,
+    )
+    _wait_for(lambda: list(tmp_path.glob("shard-*.npz")))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    _wait_for(lambda: _is_gone(process.pid))
+    shards = list(tmp_path.glob("shard-*.npz"))
+    assert 0 < len(shards) < 500
+    assert {np.load(shard)["pixels"].shape for shard in shards} == {(SIZE, 64, 64, 3)}
+
+
+def test_a_file_that_was_cut_short_has_not_its_name_and_is_cleared_away(tmp_path, monkeypatch):
+    pictures = tmp_path / "pictures"
+
+    def savez(path, **arrays):
+        path.write_bytes(b"PK")
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(np, "savez", savez)
+        save_whole(pictures / "shard-000.npz", pixels=np.zeros(3))
+    assert not (pictures / "shard-000.npz").exists() and list(pictures.iterdir())
+    begin(RECIPE, tmp_path)
+    assert not list(pictures.iterdir())
+
+
+def test_a_folder_that_ships_is_the_old_or_the_new_one_but_never_half(tmp_path):
+    shipped, work = tmp_path / "data" / "miniature", tmp_path / "build"
+    shipped.mkdir(parents=True)
+    for name in ("unet", "vae", "labels"):
+        (shipped / name).write_text("old")
+    with pytest.raises(Killed), replaced(shipped, work) as folder:
+        (folder / "unet").write_text("new")
+        raise Killed
+    assert {path.read_text() for path in shipped.iterdir()} == {"old"}
+    with replaced(shipped, work) as folder:
+        (folder / "unet").write_text("new")
+        (folder / "vae").write_text("new")
+    assert {path.name: path.read_text() for path in shipped.iterdir()} == {
+        "unet": "new",
+        "vae": "new",
+        "labels": "old",
+    }
+    assert not list(work.iterdir())
+
+
+@pytest.mark.parametrize("renames", [0, 1, 2])
+def test_a_kill_around_the_renames_loses_nothing(tmp_path, monkeypatch, renames):
+    """Killed before the first rename, between the two, and after both: the next call finds a whole folder."""
+    shipped, work = tmp_path / "miniature", tmp_path / "build"
+    shipped.mkdir()
+    (shipped / "unet").write_text("old")
+    numbers, rename = count(), type(shipped).rename
+
+    def killed_rename(self, target):
+        if next(numbers) == renames:
+            raise Killed
+        return rename(self, target)
+
+    def killed_rmtree(path, **options):
+        raise Killed
+
+    with pytest.raises(Killed), monkeypatch.context() as patch, replaced(shipped, work) as folder:
+        (folder / "unet").write_text("new")
+        patch.setattr(type(shipped), "rename", killed_rename)
+        patch.setattr("helpers.common.files.shutil.rmtree", killed_rmtree)
+    with replaced(shipped, work) as folder:
+        assert (folder / "unet").read_text() == ("new" if renames == 2 else "old")
+    assert [path.name for path in shipped.iterdir()] == ["unet"] and not list(work.iterdir())
+
+
+def test_a_folder_that_is_made_once_has_no_name_until_it_is_whole(tmp_path):
+    with pytest.raises(Killed), made_once(tmp_path / "tokenizer") as folder:
+        (folder / "vocab.json").write_text("{")
+        raise Killed
+    assert not (tmp_path / "tokenizer").exists()
+    with made_once(tmp_path / "tokenizer") as folder:
+        (folder / "merges.txt").write_text("a b")
+    assert [path.name for path in (tmp_path / "tokenizer").iterdir()] == ["merges.txt"]
+
+
+def test_parts_of_a_smaller_build_are_not_taken_for_those_of_the_whole(tmp_path):
+    begin(RECIPE.at(0.01), tmp_path)
+    begin(RECIPE.at(0.01), tmp_path)
+    with pytest.raises(UserError, match="other amounts"):
+        begin(RECIPE, tmp_path)

@@ -1,0 +1,128 @@
+"""The miniature that ships in `data/`: it opens like Stable Diffusion, and it is what its report says."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from helpers.common.places import data_folder, miniature_folder
+from helpers.miniature.captions import describe
+from helpers.miniature.judge import Judge, accuracy
+from helpers.miniature.pictures import draw_for_judging
+from helpers.miniature.report import agreement, fresh_captions
+from helpers.miniature.scores import evaluation_surroundings, toy_in
+from helpers.miniature.world import ATTRIBUTES, HELD_OUT_TOYS, TRAITS
+
+PARTS = {
+    "text_encoder": "model.safetensors",
+    "vae": "diffusion_pytorch_model.safetensors",
+    "unet": "diffusion_pytorch_model.safetensors",
+}
+
+
+@pytest.fixture(scope="module")
+def judge() -> Judge:
+    return Judge.load()
+
+
+@pytest.fixture(scope="module")
+def grooty_pictures() -> list[Image.Image]:
+    return [Image.open(path) for path in sorted((data_folder() / "grooty").glob("*.png"))]
+
+
+def test_it_is_small_and_in_half_precision():
+    sizes = [path.stat().st_size for path in miniature_folder().rglob("*") if path.is_file()]
+    assert sum(sizes) < 40e6
+    for part, file in PARTS.items():
+        tensors = load_file(miniature_folder() / part / file)
+        assert {t.dtype for t in tensors.values() if t.is_floating_point()} == {torch.float16}
+
+
+def test_the_pipeline_of_diffusers_opens_it_and_draws():
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(miniature_folder(), torch_dtype=torch.float32)
+    kinds = (pipeline.tokenizer, pipeline.text_encoder, pipeline.vae, pipeline.unet)
+    names = [type(part).__name__ for part in kinds]
+    assert names == ["CLIPTokenizer", "CLIPTextModel", "AutoencoderKL", "UNet2DConditionModel"]
+    seed = torch.Generator().manual_seed(1)
+    image = pipeline("a photo of a red toy", num_inference_steps=4, generator=seed).images[0]
+    assert image.size == (64, 64) and np.asarray(image).std() > 10
+
+
+def test_the_judge_reads_drawings_that_it_has_not_seen(judge):
+    shares = accuracy(judge, *draw_for_judging(400, seed=77))
+    floors = dict.fromkeys(ATTRIBUTES, 0.97) | {"pattern": 0.95, "second_color": 0.93}  # of 400: +- 0.01
+    assert {name: share for name, share in shares.items() if share < floors[name]} == {}
+
+
+def test_the_judge_knows_grooty_from_its_pictures(judge, grooty_pictures):
+    assert len(grooty_pictures) == 5
+    toy = toy_in(grooty_pictures, judge)
+    assert toy == HELD_OUT_TOYS["grooty"]
+    assert describe(toy) == "green striped brown tall toy with leaves and big eyes"
+
+
+def test_the_report_reaches_the_aims():
+    report = json.loads((miniature_folder() / "report.json").read_text())
+    aims = {
+        "scene": 0.95,
+        "style": 0.95,
+        "color": 0.9,
+        "body": 0.9,
+        "ears": 0.8,
+        "eyes": 0.8,
+        "accessory": 0.8,
+    }
+    assert {name: share for name, share in report["agreement"].items() if share < aims.get(name, 0.8)} == {}
+    assert {name: share for name, share in report["judge_accuracy"].items() if share < 0.98} == {}
+    assert report["vae_psnr_db"] >= 28 and report["seconds_8_pictures_25_steps"] > 0
+    training = json.loads((miniature_folder() / "training.json").read_text())
+    assert report["pictures_trained"] == sum(sitting["pictures"] for sitting in training["sittings"])
+
+
+def test_the_card_tells_of_each_part_what_it_saw():
+    training = json.loads((miniature_folder() / "training.json").read_text())
+    card = (miniature_folder() / "README.md").read_text()
+    parts = [
+        training["vae"],
+        training["polish"],
+        training["decoder"],
+        *training["sittings"],
+        *training["judge"],
+    ]
+    rows = [line.split(" | ") for line in card.splitlines() if line.endswith(" |")]
+    told = {(row[1], row[-1].removesuffix(" |")) for row in rows}
+    for part in parts:
+        words = f"{part['drawings']:,} drawings {part.get('difference', '')}".strip()
+        assert (f"{part['pictures']:,}", words) in told, part["name"]
+
+
+def test_a_word_says_more_than_a_description():
+    """What `make held-out-scores` measured: three toys that were held out, three seeds each."""
+    scores = json.loads((miniature_folder() / "held_out_scores.json").read_text())["all"]
+    word, described = scores["word"], scores["description"]
+    assert word["identity"] >= 0.9 * described["identity"] and word["prompt"] >= 0.8
+    assert word["traits"]["feet"] > described["traits"]["feet"], "no sentence can name the feet"
+    assert word["identity"] > 2 * scores["initializer"]["identity"]
+
+
+def test_agreement_is_one_for_true_drawings(judge):
+    from helpers.miniature.drawing import render
+
+    asked = fresh_captions(60)
+    readings = judge.read([render(one.drawing) for one in asked])
+    assert agreement(asked, readings, "body") > 0.95
+    assert agreement(asked, readings[::-1], "body") < 0.5
+
+
+def test_scores_ask_for_every_scene_and_style():
+    wanted = evaluation_surroundings(HELD_OUT_TOYS["grooty"])
+    assert len(wanted) == 64
+    assert len({drawing.scene for drawing in wanted}) == 14
+    assert len({drawing.style for drawing in wanted}) == 6
+    assert len({(drawing.scene, drawing.style) for drawing in wanted}) >= 40
+    assert "feet" in TRAITS

@@ -1,0 +1,154 @@
+"""Each notebook runs in a fresh kernel on what the ones before it left, and keeps to the budgets."""
+
+import platform
+import re
+import statistics
+
+import nbformat
+import pytest
+
+from helpers.common import places
+from helpers.concept.concept import Concept
+from helpers.series import publish, run
+from helpers.series import publish as all_in_one
+
+NOTEBOOKS = run.notebooks()
+NAMES = [path.stem for path in NOTEBOOKS]
+SHORT = {
+    "CONCEPT": "grooty",
+    "BASE_MODEL": "miniature",
+    "TRAINING": {"max_train_steps": 4, "evaluate_every": 2, "sample_every": 2, "checkpoint_every": 2},
+    "DRAW_STEPS": 2,
+}
+MACHINE = [
+    r"(?<![\w.])/(home|root|work|tmp|usr|opt|Users|content|kaggle|storage)/",
+    rf"\b{re.escape(platform.node())}\b",
+]
+ALL = [run.start_here(), *NOTEBOOKS]
+each_of_the_six = pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
+each_notebook = pytest.mark.parametrize("path", ALL, ids=[path.stem for path in ALL])
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """One root of concepts for all notebooks, as for a person who goes through the series."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("series")
+        patch.setenv(places.ROOT_VARIABLE, str(folder))
+        yield folder
+
+
+def test_notebook_0_runs_where_there_is_nothing_yet(tmp_path, monkeypatch):
+    monkeypatch.setenv(places.ROOT_VARIABLE, str(tmp_path / "none"))
+    run.run_notebook(run.start_here(), tmp_path / "ran", {})
+    shown = "\n".join(
+        _text(output)
+        for cell in _read(tmp_path / "ran" / run.start_here().name).cells
+        for output in cell.get("outputs", [])
+    )
+    assert "nothing in none/ yet: run notebook 1 first" in shown and "1_download_images" in shown
+
+
+@each_of_the_six
+def test_runs_in_a_fresh_kernel(path, root):
+    before = NOTEBOOKS[: NOTEBOOKS.index(path)]
+    for earlier in before:
+        assert (root / "grooty" / "notebooks" / earlier.name).is_file(), f"{earlier.name} did not run"
+    run.run_notebook(path, root / "grooty" / "notebooks", SHORT)
+
+
+def test_the_series_leaves_a_concept_with_all_its_parts(root):
+    concept = Concept.load("grooty")
+    assert len(list(concept.images_folder.iterdir())) == 5
+    assert concept.embeds_path.is_file() and concept.embeds_path.with_suffix(".bin").is_file()
+    assert any(concept.grids_folder.iterdir()) and any(concept.export_folder.iterdir())
+
+
+def test_notebook_0_shows_what_the_series_left(root):
+    run.run_notebook(run.start_here(), root / "ran", SHORT)
+    shown = [
+        output
+        for cell in _read(root / "ran" / run.start_here().name).cells
+        for output in cell.get("outputs", [])
+    ]
+    assert "learned" in shown[1].data["text/plain"] and "<grooty>" in shown[1].data["text/plain"]
+    assert "drawn with the word" in shown[2].metadata["image/png"]["alt"]
+    assert "5_inference_grids.ipynb" in shown[4].data["text/html"]
+    assert Concept.load("grooty").embeds_path.is_file(), "it must only ask before it deletes"
+
+
+@each_notebook
+def test_cells_are_short(path):
+    lengths = sorted(len(source.splitlines()) for source in _code(path))
+    assert statistics.median(lengths) <= 6
+    assert lengths[int(0.9 * len(lengths))] < 20 and lengths[-1] <= 30
+
+
+@each_notebook
+def test_one_to_two_words_of_prose_a_word_of_code(path):
+    prose = " ".join(cell.source for cell in _read(path).cells if cell.cell_type == "markdown")
+    words, code = (len(re.findall(r"[A-Za-z]+", text)) for text in (prose, " ".join(_code(path))))
+    assert 1 <= words / code <= 2, f"{words} words of prose, {code} of code"
+
+
+@each_notebook
+def test_begins_as_all_of_them_do(path):
+    notebook = _read(path)
+    opening = notebook.cells[0].source
+    assert opening.startswith(f"# {path.stem[0]}. ")
+    for word in ("takes", "makes", "Next"):
+        assert word in opening
+    assert _code(path)[0] == _code(NOTEBOOKS[0])[0]
+    parameters = next(cell for cell in notebook.cells if all_in_one.is_parameters(cell))
+    assert 'CONCEPT = "grooty"' in parameters.source
+
+
+@each_notebook
+def test_is_a_file_that_every_viewer_opens(path):
+    notebook = _read(path)
+    nbformat.validate(notebook)
+    assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert not {"widgets", "papermill"} & set(notebook.metadata)
+    assert path.stat().st_size < 1_000_000
+
+
+@each_notebook
+def test_outputs_are_those_of_the_code(path):
+    notebook = _read(path)
+    assert notebook.metadata.get(publish.CODE_HASH) == publish.code_hash(notebook), (
+        "the code was changed since: `make run`, then `make outputs`"
+    )
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error"]
+    assert any(mime.startswith("image/") for output in outputs for mime in output.get("data", {}))
+
+
+@each_notebook
+def test_names_no_machine(path):
+    shown = [_text(output) for cell in _read(path).cells for output in cell.get("outputs", [])]
+    for pattern in MACHINE:
+        assert not re.search(pattern, "\n".join(shown))
+
+
+def test_all_in_one_is_in_step():
+    written = _read(all_in_one.all_in_one_path())
+    assert written == all_in_one.joined(), "`make all-in-one`"
+
+
+def _read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def _code(path):
+    return [cell.source for cell in _read(path).cells if cell.cell_type == "code"]
+
+
+def _text(output):
+    if output.output_type == "stream":
+        return output.text
+    return "\n".join(
+        text for mime, text in output.data.items() if isinstance(text, str) and not mime.startswith("image/")
+    )

@@ -1,0 +1,374 @@
+"""A run from its first step to its files: what is trained, what is not, what a person finds afterwards."""
+
+import errno
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import weakref
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from helpers.common import places
+from helpers.common.errors import UserError
+from helpers.concept.concept import Concept
+from helpers.concept.embedding import load_rows, saved_steps, step_path
+from helpers.model import base_model as whole_pipeline
+from helpers.model.base_model import load_components, load_pipeline
+from helpers.training import learner as update
+from helpers.training import watch
+from helpers.training.by_hand import by_hand, frozen_weights, gradients
+from helpers.training.control import request_stop
+from helpers.training.figures import saved_samples
+from helpers.training.learner import Learner
+from helpers.training.model import load_model
+from helpers.training.processes import Processes
+from helpers.training.records import Outcome, load_checkpoint, read_log, series
+from helpers.training.train import train
+
+TRAIN = sys.modules["helpers.training.train"]  # the module: the room hands on its function `train`
+
+
+@pytest.fixture
+def tiny(grooty, families):
+    """The concept on a tiny Stable Diffusion 1.5 of random weights: a step takes milliseconds."""
+    return on_model(grooty, families["sd1"])
+
+
+def on_model(concept, folder, **training):
+    settings = {"resolution": 64, "sample_every": 0, "mixed_precision": "no", **training}
+    return concept.changed(base_model=str(folder), training=settings)
+
+
+def last_state(concept):
+    return load_checkpoint(concept.training_folder)["learner"]
+
+
+def killed_at(step, monkeypatch):
+    """Let the process die, as far as a test can, right before that step's update."""
+    real, taken = watch.Watch.after_step, []
+
+    def after_step(self, loss, interrupted):
+        taken.append(1)
+        if len(taken) == step:
+            raise SystemExit("killed")
+        real(self, loss, interrupted)
+
+    monkeypatch.setattr(watch.Watch, "after_step", after_step)
+
+
+def test_leaves_the_word_a_log_samples_and_an_outcome(tiny):
+    tiny = tiny.changed(training={"sample_every": 2})
+    outcome = train(tiny)
+    assert outcome == Outcome.load(tiny) and outcome.steps == 4 and outcome.ended == "ceiling"
+    state = load_file(tiny.embeds_path)
+    assert list(state) == ["<grooty>"] and state["<grooty>"].shape == (2, 32)
+    pickled = torch.load(tiny.embeds_path.with_suffix(".bin"), weights_only=True)
+    assert torch.equal(pickled["<grooty>"], state["<grooty>"])
+    assert torch.equal(load_rows(step_path(tiny, outcome.best_step))[0], state["<grooty>"])
+    assert saved_steps(tiny) == [0, 2, 4] and list(saved_samples(tiny)) == [0, 2, 4]
+    lines = read_log(tiny.training_folder)
+    assert [line["event"] for line in lines if "event" in line][-1] == outcome.reason
+    assert series(lines, "loss")[0] == [1, 2, 3, 4] and series(lines, "fixed_loss")[0] == [0, 2, 4]
+    assert any((tiny.training_folder / "tensorboard").iterdir())
+
+
+def test_moves_the_rows_and_not_a_bit_of_anything_else(tiny):
+    train(tiny)
+    untouched = load_components(tiny.base_model)
+    hand = by_hand(tiny)
+    before = frozen_weights(hand)
+    update.update(hand.model, [hand.learner], update.make_scaler(hand.model), Processes())
+    after = frozen_weights(hand)
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    for name, value in untouched.unet.state_dict().items():
+        assert torch.equal(value, hand.model.unet.state_dict()[name])
+    table = untouched.text_encoders[0].get_input_embeddings().weight
+    assert torch.equal(table, hand.model.components.text_encoders[0].get_input_embeddings().weight)
+    assert not torch.equal(hand.learner.copy_rows()[0], load_rows(tiny.embeds_path)[0])
+
+
+def test_only_the_rows_have_a_gradient_or_a_place_in_the_optimizer(tiny):
+    train(tiny)
+    hand = by_hand(tiny)
+    update.training_step(hand.model, hand.learner.draws).mean().backward()
+    assert list(gradients(hand).values()) == [(2, 32)]
+    numbers = sum(p.numel() for group in hand.learner.optimizer.param_groups for p in group["params"])
+    assert numbers == 2 * 32
+
+
+@pytest.mark.parametrize(
+    ("family", "keys"), [("sd1", ["<grooty>"]), ("sd2", ["<grooty>"]), ("sdxl", ["clip_g", "clip_l"])]
+)
+def test_every_family_is_read_back_by_its_pipeline(family, keys, grooty, families):
+    concept = on_model(grooty, families[family], mixed_precision="auto").changed(vectors=2)
+    train(concept)
+    rows, pipeline = load_file(concept.embeds_path), load_pipeline(concept.base_model)
+    assert sorted(rows) == keys
+    encoders = {"clip_g": ("text_encoder_2", "tokenizer_2")}
+    for key, value in rows.items():
+        encoder, tokenizer = (
+            getattr(pipeline, name) for name in encoders.get(key, ("text_encoder", "tokenizer"))
+        )
+        pipeline.load_textual_inversion(value, token="<grooty>", text_encoder=encoder, tokenizer=tokenizer)
+        ids = tokenizer.convert_tokens_to_ids(concept.placeholder_tokens)
+        assert torch.equal(encoder.get_input_embeddings().weight[ids], value)
+
+
+def test_a_run_that_is_killed_ends_as_one_that_was_not(tiny, monkeypatch):
+    tiny = tiny.changed(training={"max_train_steps": 7, "checkpoint_every": 3, "mixed_precision": "no"})
+    train(tiny)
+    whole, losses = last_state(tiny), series(read_log(tiny.training_folder), "loss")
+    with monkeypatch.context() as patch:
+        killed_at(6, patch)
+        with pytest.raises(SystemExit):
+            train(tiny, fresh=True)
+    assert last_state(tiny)["step"] == 3
+    train(tiny)
+    resumed = last_state(tiny)
+    assert resumed["step"] == 7 and torch.equal(resumed["rows"][0], whole["rows"][0])
+    assert resumed["fixed_losses"] == whole["fixed_losses"]
+    assert torch.equal(resumed["best"]["rows"][0], whole["best"]["rows"][0])
+    assert series(read_log(tiny.training_folder), "loss") == losses
+
+
+def test_the_stop_file_saves_and_a_second_call_goes_on(tiny):
+    calls = []
+
+    def scorer(concept, model):
+        calls.append(1)
+        if len(calls) == 2:  # at step 2
+            request_stop(concept.training_folder)
+        return len(calls)
+
+    first = train(tiny, scorer=scorer)
+    assert (first.ended, first.steps) == ("stopped", 2) and tiny.embeds_path.is_file()
+    assert train(tiny).steps == 4
+    assert series(read_log(tiny.training_folder), "loss")[0] == [1, 2, 3, 4]
+
+
+def test_an_interrupt_waits_for_the_step_and_saves(tiny):
+    calls = []
+
+    def scorer(concept, model):
+        calls.append(1)
+        if len(calls) == 2:  # after step 2
+            os.kill(os.getpid(), signal.SIGINT)
+        return 0
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny, scorer=scorer)
+    assert Outcome.load(tiny).ended == "stopped" and last_state(tiny)["step"] == 3
+    assert train(tiny).steps == 4
+
+
+def test_what_is_done_is_returned_without_loading_a_model(tiny, monkeypatch):
+    outcome = train(tiny)
+    monkeypatch.setattr(TRAIN, "load_model", lambda *_: pytest.fail("loaded a model"))
+    assert train(tiny) == outcome
+
+
+def test_a_run_killed_after_its_last_checkpoint_takes_no_step_more(tiny, monkeypatch):
+    tiny = tiny.changed(training={"sample_every": 4})
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(watch, "save_sample", lambda *given: sys.exit("killed") if given[-1] == 4 else None)
+        train(tiny)
+    assert train(tiny).steps == 4
+    assert series(read_log(tiny.training_folder), "loss")[0] == [1, 2, 3, 4]
+
+
+def test_a_stop_that_comes_while_the_model_loads_counts(tiny, monkeypatch):
+    def loading(concept, *given, **named):
+        request_stop(concept.training_folder)
+        return load_model(concept, *given, **named)
+
+    monkeypatch.setattr(TRAIN, "load_model", loading)
+    assert (train(tiny).ended, Outcome.load(tiny).steps) == ("stopped", 1)
+
+
+def test_a_run_goes_on_where_the_format_needs_loss_scaling(tiny, monkeypatch):
+    train(tiny.changed(training={"max_train_steps": 2}))
+    assert load_checkpoint(tiny.training_folder)["scaler"] == {}
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
+    monkeypatch.setattr(TRAIN, "make_scaler", lambda model: scaler)
+    assert train(tiny).steps == 4
+
+
+def test_a_pipeline_asked_for_later_is_saved(tiny, monkeypatch, capsys):
+    train(tiny)
+    monkeypatch.setattr(whole_pipeline, "LARGE", 0)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    train(tiny.changed(training={"save_pipeline": True}))
+    assert re.search(r"saving pipeline/: +0%.*0/[1-9]", capsys.readouterr().err)
+    saved, base = load_pipeline(str(tiny.folder / "pipeline")), load_pipeline(tiny.base_model)
+    assert tiny.placeholder_token in saved.tokenizer.get_vocab()
+    names = {name for name, part in base.components.items() if part is not None}
+    assert names == {name for name, part in saved.components.items() if part is not None}
+    assert all(map(torch.equal, saved.unet.parameters(), base.unet.parameters()))
+
+
+def test_a_folder_elsewhere_is_refused_and_a_copied_one_is_its_own(tiny, tmp_path):
+    with pytest.raises(UserError, match="CONCEPTS_ROOT"):
+        train(str(tmp_path / "elsewhere" / "grooty"))
+    tiny.save()
+    shutil.copytree(tiny.folder, tiny.folder.with_name("copy"))
+    assert Concept.load("copy").folder == tiny.folder.with_name("copy")
+
+
+def test_nothing_of_an_interrupted_run_is_held_by_its_error(tiny, monkeypatch):
+    models = []
+
+    def loading(*given, **named):
+        model = load_model(*given, **named)
+        models.append(weakref.ref(model))
+        return model
+
+    def scorer(concept, model):
+        os.kill(os.getpid(), signal.SIGINT)
+        return 0
+
+    monkeypatch.setattr(TRAIN, "load_model", loading)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny, scorer=scorer)
+    assert models[0]() is None
+
+
+def test_a_higher_ceiling_goes_on(tiny):
+    train(tiny)
+    assert train(tiny.changed(training={"max_train_steps": 5})).steps == 5
+    assert series(read_log(tiny.training_folder), "loss")[0] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("again", [{"fresh": True}, {"changed": {"learning_rate": 1e-2}}])
+def test_starting_over_keeps_the_former_run(again, tiny):
+    train(tiny)
+    old = tiny.embeds_path.read_bytes()
+    train(tiny.changed(training=again.get("changed")), fresh=again.get("fresh", False))
+    aside = tiny.folder / "training-1"
+    assert (aside / "learned_embeds.safetensors").read_bytes() == old
+    assert len(read_log(aside)) and series(read_log(tiny.training_folder), "loss")[0] == [1, 2, 3, 4]
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_good_rows(tiny, monkeypatch):
+    real, taken = update.training_step, []
+
+    def training_step(model, draws):
+        taken.append(1)
+        return real(model, draws) * (float("nan") if len(taken) == 3 else 1)
+
+    monkeypatch.setattr(update, "training_step", training_step)
+    with pytest.raises(UserError, match="step 3: set learning_rate to a third"):
+        train(tiny)
+    assert load_file(tiny.embeds_path)["<grooty>"].isfinite().all()
+    assert last_state(tiny)["step"] == 2
+    assert last_state(tiny)["rows"][0].isfinite().all()
+
+
+def test_an_overflow_of_the_scaled_gradient_only_skips_the_step(tiny, monkeypatch):
+    model = load_model(tiny, torch.device("cpu"))
+    learner, scaler = Learner(tiny, model, Processes()), torch.amp.GradScaler("cpu", init_scale=2.0**16)
+    real, rows = update.training_step, [learner.copy_rows()[0]]
+    for factor in (1e36, 1.0):  # a finite loss, but times the scale it is not
+        monkeypatch.setattr(update, "training_step", lambda *batch, factor=factor: real(*batch) * factor)
+        losses = update.update(model, [learner], scaler, Processes())
+        assert torch.tensor(losses).isfinite().all()
+        rows.append(learner.copy_rows()[0])
+    assert torch.equal(rows[1], rows[0]) and scaler.get_scale() == 2.0**15
+    assert not torch.equal(rows[2], rows[1]) and rows[2].isfinite().all()
+
+
+def test_a_full_disk_is_a_sentence_and_the_run_goes_on(tiny, monkeypatch):
+    def full(*given):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="disk is full"):
+        patch.setattr(watch, "save_checkpoint", full)
+        train(tiny)
+    assert train(tiny).steps == 4
+
+
+def test_a_fixed_loss_that_rests_ends_the_run_and_the_log_says_so(tiny, monkeypatch):
+    falling = iter([1 - 0.1 * step for step in range(8)] + [0.2, 0.21] * 40)
+    monkeypatch.setattr("helpers.training.evaluate.FixedLoss.__call__", lambda self, model: next(falling))
+    rests = tiny.changed(training={"max_train_steps": 60, "evaluate_every": 1, "checkpoint_every": 50})
+    outcome = train(rests, scorer=lambda concept, model: 0)
+    assert outcome.ended == "learned" and outcome.steps == 15
+    assert read_log(tiny.training_folder)[-1] == {"step": 15, "event": watch.LEARNED}
+
+
+@pytest.mark.parametrize(
+    "unusual", [{"what_to_teach": "style"}, {"vectors": 8}, {"training": {"train_batch_size": 7}}]
+)
+def test_unusual_concepts_with_one_picture_are_trained(unusual, tiny):
+    for picture in sorted(tiny.images_folder.iterdir())[1:]:
+        picture.unlink()
+    concept = tiny.changed(**unusual)
+    assert train(concept).steps == 4
+    assert load_rows(concept.embeds_path)[0].shape == (concept.vectors, 32)
+
+
+def test_the_best_checkpoint_is_the_result_not_the_last(tiny):
+    scores = iter([0, 5, 1])
+    outcome = train(tiny, scorer=lambda concept, model: next(scores))
+    assert outcome.best_step == 2
+    assert torch.equal(load_rows(tiny.embeds_path)[0], load_rows(step_path(tiny, 2))[0])
+    assert not torch.equal(load_rows(tiny.embeds_path)[0], load_rows(step_path(tiny, 4))[0])
+
+
+def test_random_crops_are_encoded_as_they_come(tiny, capsys):
+    outcome = train(tiny.changed(training={"random_crop": True}))
+    assert outcome.steps == 4 and "encoded at each step" in capsys.readouterr().out
+
+
+def test_no_pictures_is_a_sentence(concepts, short, families):
+    concept = Concept.make("empty", base_model=str(families["sd1"]), training=short)
+    with pytest.raises(UserError, match="no pictures"):
+        train(concept)
+
+
+def test_the_miniature_learns_something(grooty):
+    concept = grooty.changed(
+        training={"max_train_steps": 25, "evaluate_every": 25, "checkpoint_every": 25, "sample_every": 0}
+    )
+    outcome = train(concept)
+    assert outcome.best_fixed_loss < outcome.first_fixed_loss and outcome.best_step == 25
+
+
+def test_importing_the_trainer_touches_no_gpu_and_no_quantiser():
+    code = (
+        "import sys, torch\n"
+        "from accelerate import notebook_launcher\n"
+        "from helpers.training.records import Outcome; from helpers.training.train import train\n"
+        "from helpers.training.by_hand import preflight\n"
+        "from helpers.widgets.live import LiveTraining\n"
+        "assert not torch.cuda.is_initialized()\n"
+        "assert 'bitsandbytes' not in sys.modules\n"
+        "assert not any(name.startswith('diffusers.pipelines.') for name in sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=places.repository_folder(), check=True)
+
+
+def test_the_command_trains_a_folder(tiny):
+    tiny.save()
+    command = [sys.executable, "-m", "helpers.training", str(tiny.folder)]
+    done = subprocess.run(command, cwd=places.repository_folder(), capture_output=True, text=True)
+    assert done.returncode == 0 and "grooty: 4 steps" in done.stdout
+    assert tiny.embeds_path.is_file()
+
+
+def test_the_command_names_what_is_missing():
+    command = [sys.executable, "-m", "helpers.training", "nothing"]
+    done = subprocess.run(command, cwd=places.repository_folder(), capture_output=True, text=True)
+    assert done.returncode == 1 and "There is no concept “nothing”" in done.stderr
+
+
+def test_learner_starts_from_the_initializer(tiny):
+    model = load_model(tiny, torch.device("cpu"))
+    learner = Learner(tiny, model, Processes())
+    toy = model.components.tokenizers[0].convert_tokens_to_ids("toy</w>")
+    table = model.components.text_encoders[0].get_input_embeddings().weight
+    assert torch.equal(learner.copy_rows()[0][0], table[toy].float())

@@ -1,0 +1,276 @@
+"""The form for grids as a person uses it: fields are typed into, buttons pressed, and the files looked at."""
+
+import base64
+import dataclasses
+import datetime
+import io
+import re
+
+import ipywidgets
+import pytest
+import torch
+from known_words import known_rows
+from PIL import Image
+from transformers import BatchFeature
+
+from helpers.concept.embedding import save_rows, step_path
+from helpers.inference.grid import xy_grid
+from helpers.inference.pipeline import pipeline_with_word
+from helpers.inference.png import read_settings
+from helpers.widgets.grid_form import GridForm
+
+PROMPT = "a photo of a <grooty>"
+
+
+@pytest.fixture
+def form(miniature):
+    """A form that draws one picture in one step."""
+    concept, pipeline = miniature
+    form = GridForm(pipeline, concept, PROMPT, steps=1, guidance=4.0, size=16)
+    form.x.values.value = "0"
+    return form
+
+
+def everything_in(widget):
+    yield widget
+    for child in getattr(widget, "children", ()):
+        yield from everything_in(child)
+
+
+def buttons(form, description):
+    kind = (widget for widget in everything_in(form) if isinstance(widget, ipywidgets.Button))
+    return [button for button in kind if button.description == description]
+
+
+def press(form, description):
+    (button,) = buttons(form, description)
+    button.click()
+
+
+def text_of(form):
+    shown = (widget.value for widget in everything_in(form) if isinstance(widget, ipywidgets.HTML))
+    return re.sub(r"<[^>]*>", " ", " ".join(shown))
+
+
+def saved(concept):
+    return set((concept.grids_folder / "yours").glob("*.png"))
+
+
+def test_it_draws_what_it_says_and_saves_each_picture(miniature, form):
+    concept, _ = miniature
+    before = saved(concept)
+    form.y.choice.value = "Guidance"
+    form.y.values.value = "2, 6"
+    press(form, "Draw")
+    (path,) = saved(concept) - before
+    assert f"grids/yours/{path.name}" in text_of(form)
+    made = [read_settings(one) for one in path.with_suffix("").glob("*.png")]
+    assert {(one.guidance, one.seed, one.prompt, one.size) for one in made} == {
+        (2.0, 0, PROMPT, 16),
+        (6.0, 0, PROMPT, 16),
+    }
+    press(form, "Draw")
+    assert saved(concept) - before == {path}, "the same grid keeps its file"
+
+
+def test_a_picture_that_is_pressed_shows_its_settings(form):
+    form.x.values.value = "3, 4"
+    press(form, "Draw")
+    alts = re.findall('alt="([^"]*)"', " ".join(cell.value for cell in pictures(form)))
+    assert alts == ["seed 3", "seed 4"]
+    press(form, "Settings of seed 4")
+    said = text_of(form)
+    assert re.search(r"Seed\s+4\b", said) and re.search(r"Guidance\s+4\b", said) and "DPM++ 2M" in said
+    press(form, "Use these settings")
+    assert form.x.values.value == "4" and form.fields["seed"].value == 4
+
+
+def pictures(form):
+    return [widget for widget in everything_in(form.pictures) if "<img" in getattr(widget, "value", "")]
+
+
+def test_the_word_is_put_into_the_prompts_by_buttons(form):
+    form.fields["prompt"].value = "a photo of a"
+    press(form, "+ (<grooty>:1.3)")
+    first, second = buttons(form, "+ <grooty>")
+    first.click()
+    second.click()
+    assert form.fields["prompt"].value == "a photo of a (<grooty>:1.3) <grooty>"
+    assert form.fields["negative_prompt"].value == "<grooty>"
+
+
+@pytest.mark.parametrize(
+    ("field", "typed", "sentence"),
+    [
+        ("prompt", "a (<grooty>:1,3)", "“(&lt;grooty&gt;:1,3)” has no weight"),
+        ("prompt", "a <groty>", "&lt;groty&gt;, which was not learned"),
+        ("negative_prompt", "(blurry:)", "has no weight"),
+    ],
+)
+def test_what_can_not_be_used_is_said_as_one_types_and_marked(field, typed, sentence, miniature, form):
+    before, good = saved(miniature[0]), form.fields[field].value
+    form.fields[field].value = typed
+    assert sentence in text_of(form) and "solid" in form.fields[field].layout.border_top
+    press(form, "Draw")
+    assert sentence in text_of(form) and saved(miniature[0]) == before and not form.draw.disabled
+    form.fields[field].value = good
+    assert sentence not in text_of(form) and not form.fields[field].layout.border_top
+
+
+def test_a_number_that_can_not_be_used_is_said_and_the_form_goes_on(form):
+    for name, value, sentence in (
+        ("steps", 0, "0 steps draw nothing"),
+        ("weight", 3, "The weight 3 can"),
+        ("guidance", float("inf"), "A guidance of inf"),
+    ):
+        good = form.fields[name].value
+        form.fields[name].value = value
+        press(form, "Draw")
+        assert sentence in text_of(form)
+        form.fields[name].value = good
+    form.y.choice.value = "Training step"
+    form.y.values.value = "10, 60"
+    press(form, "Draw")
+    assert "Step 60 was not kept" in text_of(form)
+    form.y.values.value = "10, result"
+    press(form, "Draw")
+    assert len(pictures(form)) == 2
+
+
+def test_a_setting_on_an_axis_is_typed_there_only(form):
+    form.x.choice.value = "Steps"
+    assert form.fields["steps"].disabled and not form.fields["seed"].disabled
+    assert form.x.values.value == "5, 10, 25"
+    form.x.choice.value = "nothing"
+    form.fields["seed"].value = 8
+    press(form, "Draw")
+    (picture,) = form.sheet.pictures
+    assert picture.settings.seed == 8 and picture.settings.steps == 1
+
+
+def test_before_and_after_is_offered(form):
+    form.y.choice.value = "Before and after"
+    assert form.y.values.value == "toy, <grooty>"
+    press(form, "Draw")
+    assert [one.settings.prompt for one in form.sheet.pictures] == ["a photo of a toy", PROMPT]
+
+
+def test_every_axis_begins_with_values_that_can_be_drawn(form):
+    for choice in form.y.choice.options:
+        form.y.choice.value = choice
+        if choice != "Seed":  # the other axis has it
+            assert "alert" not in form._message.value and form.plan.cells(), choice
+
+
+def test_a_saved_grid_puts_the_form_back_and_is_drawn_again(miniature, form):
+    form.y.choice.value = "Weight"
+    form.y.values.value = "0.5, 1.5"
+    form.fields["negative_prompt"].value = "a beach"
+    form.fields["training_step"].value = 10
+    press(form, "Draw")
+    plan, drawn = form.plan, form.sheet.image.tobytes()
+    other = GridForm(form._pipeline, miniature[0], "a toy", steps=3)
+    assert other.fields["training_step"].label == "the result"
+    press(other, "Reopen")
+    assert other.plan == plan and "Now Draw makes the same again" in text_of(other)
+    press(other, "Draw")
+    assert other.sheet.image.tobytes() == drawn
+
+
+def test_a_file_from_elsewhere_is_reopened_and_one_without_a_grid_is_named(miniature, form, tmp_path):
+    concept, pipeline = miniature
+    sheet = xy_grid(pipeline, concept, ("scheduler", ["DDIM", "PLMS"]), name="own", steps=1, size=16)
+    upload(form, "sheet.png", sheet.save(concept).read_bytes())
+    assert form.x.choice.value == "Scheduler" and form.x.values.value == "DDIM, PLMS"
+    content = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(content, "PNG")
+    upload(form, "holiday.png", content.getvalue())
+    assert "holiday.png holds no settings" in text_of(form) and form.x.choice.value == "Scheduler"
+
+
+def upload(form, name, content):
+    now = datetime.datetime.now()
+    form.saved.upload.value = [
+        {"name": name, "type": "", "size": len(content), "content": memoryview(content), "last_modified": now}
+    ]
+
+
+def test_a_word_that_was_learned_again_is_said_though_the_form_is_filled(miniature, form):
+    concept, _ = miniature
+    form.fields["training_step"].value = 10
+    press(form, "Draw")
+    save_rows(step_path(concept, 10), concept, known_rows("miniature", "blue toy"))
+    form.fields["training_step"].value = "result"
+    press(form, "Reopen")
+    assert "learned again since" in text_of(form) and form.fields["training_step"].value == 10
+    save_rows(step_path(concept, 10), concept, known_rows("miniature", "green toy"))
+
+
+def test_pictures_that_the_safety_checker_made_black_are_said(miniature):
+    concept, _ = miniature
+    pipeline = pipeline_with_word(concept)
+    pipeline.feature_extractor = lambda images, return_tensors: BatchFeature({"pixel_values": torch.ones(1)})
+    pipeline.safety_checker = lambda images, clip_input: (images * 0, [True] * len(images))
+    form = GridForm(pipeline, concept, PROMPT, steps=1, size=16)
+    press(form, "Draw")
+    assert "safety checker made 4 picture(s) black" in text_of(form)
+    press(form, "Settings of seed 0")
+    assert "made this picture black" in text_of(form)
+
+
+def test_while_it_draws_there_is_a_bar_and_an_interrupt_loses_nothing(miniature, form, monkeypatch):
+    seen = []
+
+    def draw_plan(*given, bar, **named):
+        bar.update(1)
+        seen.append((form.draw.disabled, [type(one) for one in everything_in(form)], bar.total))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("helpers.widgets.grid_form.draw_plan", draw_plan)
+    form.x.values.value = "0-4"
+    press(form, "Draw")
+    ((disabled, kinds, total),) = seen
+    assert disabled and ipywidgets.FloatProgress in kinds and total == 5
+    assert "Stopped" in text_of(form) and not form.draw.disabled
+    assert ipywidgets.FloatProgress not in [type(one) for one in everything_in(form)]
+
+
+def test_where_no_widget_lives_there_is_the_line_that_draws_the_same(miniature, form):
+    concept, pipeline = miniature
+    form.x.values.value = "2, 3"
+    shown = form._repr_mimebundle_()
+    assert "image/jpeg" not in shown
+    code = re.sub("<[^>]*>", "", shown["text/html"]).replace("&#x27;", "'")
+    code = code.replace("&lt;", "<").replace("&gt;", ">")
+    sheet = eval(code, {"xy_grid": xy_grid, "pipeline": pipeline, "concept": concept})
+    press(form, "Draw")
+    assert form.sheet.image.tobytes() == sheet.image.tobytes()
+    still = base64.b64decode(form._repr_mimebundle_()["image/jpeg"])
+    assert Image.open(io.BytesIO(still)).size == form.sheet.image.size
+
+
+def test_every_control_has_a_name(form):
+    press(form, "Draw")
+    kinds = (ipywidgets.Button, ipywidgets.FileUpload, ipywidgets.Dropdown, ipywidgets.Textarea)
+    controls = [widget for widget in everything_in(form) if isinstance(widget, kinds)]
+    assert len(controls) > 12 and all(one.description and one.tooltip for one in controls)
+
+
+def test_a_grid_of_another_concept_leaves_the_form_as_it_is(miniature, form, monkeypatch):
+    _, pipeline = miniature
+    press(form, "Draw")
+    form.fields["prompt"].value = "a photo of a <grooty> in the snow"
+    other = dataclasses.replace(pipeline.learned_word, concept="other")
+    monkeypatch.setattr(pipeline, "learned_word", other)
+    press(form, "Reopen")
+    assert "drawn with the concept grooty: open notebook 5 with it" in text_of(form)
+    assert form.fields["prompt"].value == "a photo of a <grooty> in the snow"
+
+
+def test_a_prompt_without_the_word_is_drawn_and_said(form):
+    form.fields["prompt"].value = "a photo of a toy"
+    press(form, "Draw")
+    assert "Saved: " in text_of(form) and "in no prompt: put &lt;grooty&gt;" in text_of(form)
+    form.fields["prompt"].value = PROMPT
+    press(form, "Draw")
+    assert "in no prompt" not in text_of(form)

@@ -1,0 +1,186 @@
+"""The form changes the concept that it shows, and nothing that can't be used gets in."""
+
+import json
+
+import pytest
+
+from helpers.concept.concept import HELP, Concept, TrainingSettings
+from helpers.training import forecast as pace
+from helpers.widgets import settings_form as forecast_panels
+from helpers.widgets.settings_form import FIRST, GROUPS, NeedsPanel, SettingsForm, WordPanel
+
+
+@pytest.fixture
+def concept(concepts):
+    return Concept.make("grooty")
+
+
+def widgets(widget):
+    yield widget
+    for child in getattr(widget, "children", ()):
+        yield from widgets(child)
+
+
+def field(form, name):
+    return next(widget for widget in widgets(form) if getattr(widget, "description", "") == name)
+
+
+def hint(form, name):
+    """What stands beside a field."""
+    return next(
+        row.children[1].value
+        for row in widgets(form)
+        if getattr(row, "children", ()) and getattr(row.children[0], "description", "") == name
+    )
+
+
+def message(form):
+    return form.children[-1].value
+
+
+def test_every_setting_has_a_field():
+    training = [name for names in GROUPS.values() for name in names]
+    assert sorted(training) == sorted(TrainingSettings.model_fields)
+    assert {*FIRST} == {*Concept.model_fields} - {"name", "training"}
+    assert sorted(HELP) == sorted([*training, *FIRST])
+
+
+def test_a_change_goes_into_the_concept_and_save_keeps_it(concept):
+    form = SettingsForm(concept)
+    field(form, "learning_rate").value = "2e-3"
+    field(form, "resolution").value = "128"
+    field(form, "what_to_teach").value = "style"
+    field(form, "own_templates").value = "my {} in the sink\n\nthe {}"
+    field(form, "Save").click()
+    saved = json.loads((concept.folder / "concept.json").read_text())
+    assert saved["training"]["learning_rate"] == 2e-3
+    assert saved["training"]["resolution"] == 128
+    assert saved["what_to_teach"] == "style"
+    assert saved["own_templates"] == ["my {} in the sink", "the {}"]
+
+
+def test_an_empty_field_is_no_value(concept):
+    form = SettingsForm(concept)
+    field(form, "max_grad_norm").value = ""
+    assert concept.training.max_grad_norm is None
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "sentence"),
+    [
+        ("learning_rate", "quick", "learning_rate"),
+        ("vectors", "0", "vectors"),
+        ("own_templates", "no word in it", "exactly one {}"),
+        ("initializer_token", "xylophone", "start from one of these"),
+        ("placeholder_token", "toy", "knows “toy” already"),
+        ("base_model", "minature", "There is no base model at"),
+    ],
+)
+def test_bad_input_gets_a_sentence_and_nothing_is_lost(concept, name, bad, sentence):
+    form = SettingsForm(concept)
+    before = concept.model_dump()
+    field(form, name).value = bad
+    assert sentence in message(form)
+    assert concept.model_dump() == before
+    assert field(form, name).value == bad
+    assert sentence in hint(form, name), "marked at the field"
+
+
+def test_a_mark_goes_when_the_value_is_good_again(concept):
+    form = SettingsForm(concept)
+    rate = field(form, "learning_rate")
+    unmarked = hint(form, "learning_rate")
+    for typed, is_marked in (("5", True), ("5e", True), ("5e-3", False)):
+        rate.value = typed
+        assert (hint(form, "learning_rate") != unmarked) == is_marked == bool(rate.layout.border_top)
+    assert rate.continuous_update and not field(form, "base_model").continuous_update
+
+
+def words(form):
+    return next(one.value for one in widgets(form) if isinstance(one, WordPanel))
+
+
+def needs(form):
+    return next(one for one in widgets(form) if isinstance(one, NeedsPanel))
+
+
+def test_the_form_shows_what_the_tokenizer_makes_of_the_words(concept):
+    form = SettingsForm(concept)
+    field(form, "initializer_token").value = "brown"
+    assert "brown <small>" in words(form) and "near “brown”" in words(form)
+
+
+def test_also_a_word_that_is_refused_is_shown_in_its_tokens_with_words_that_would_do(concept):
+    form = SettingsForm(concept)
+    field(form, "initializer_token").value = "robttt"
+    assert "ro <small>" in words(form) and "near “robttt”: robot" in words(form)
+    field(form, "initializer_token").value = ""
+    assert "near" not in words(form) and "initializer_token" in hint(form, "initializer_token")
+
+
+def test_another_concept_s_word_is_pointed_out(concept):
+    Concept.make("first", placeholder_token="<bob>").save()
+    form = SettingsForm(concept)
+    assert "alert" not in words(form)
+    field(form, "placeholder_token").value = "<bob>"
+    assert "“first” has the word &lt;bob&gt; as well" in words(form)
+    assert concept.placeholder_token == "<bob>", "a hint, no refusal"
+
+
+def test_the_memory_follows_the_settings(concept):
+    form = SettingsForm(concept)
+    before = needs(form).said.value
+    assert "GiB" in before and "Time: not known" in before
+    field(form, "train_batch_size").value = "64"
+    assert needs(form).said.value != before
+    field(form, "train_batch_size").value = "4"
+    assert needs(form).said.value == before
+
+
+def test_the_time_is_measured_on_request(concept, monkeypatch):
+    form = SettingsForm(concept)
+    seen = []
+
+    def measure(measured):
+        seen.append((measured.training.max_train_steps, needs(form).measure.disabled, needs(form).said.value))
+        pace._write(measured, pace.MEASURED, {"step": 0.5, "look": 1.0, "source": "measured"})
+
+    monkeypatch.setattr(forecast_panels, "measure_pace", measure)
+    field(form, "max_train_steps").value = "200"
+    needs(form).measure.click()
+    assert seen[0][:2] == (200, True) and "Measuring" in seen[0][2]
+    assert "at most 1.9 minutes, 0.5 s a step (measured)" in needs(form).said.value  # 200 steps, 11 looks
+    assert not needs(form).measure.disabled
+    field(form, "max_train_steps").value = "100"
+    assert "at most 56 seconds" in needs(form).said.value
+    field(form, "train_batch_size").value = "2"
+    assert "not known" in needs(form).said.value, "another batch has another pace"
+
+
+def test_what_can_not_be_measured_says_why(concept):
+    form = SettingsForm(concept)
+    needs(form).measure.click()
+    assert "has no pictures yet" in needs(form).said.value and not needs(form).measure.disabled
+
+
+def test_save_names_what_is_left_out(concept):
+    form = SettingsForm(concept)
+    field(form, "learning_rate").value = "quick"
+    field(form, "Save").click()
+    assert "left out: learning_rate" in message(form)
+    field(form, "learning_rate").value = ""
+    field(form, "Save").click()
+    assert "left out" not in message(form)
+
+
+def test_own_sentences_are_checked_as_one_types(concept):
+    form = SettingsForm(concept)
+    sentences = field(form, "own_templates")
+    assert sentences.continuous_update
+    for typed, is_marked in (("my ", True), ("my {", True), ("my {}", False)):
+        sentences.value = typed
+        assert bool(sentences.layout.border_top) == is_marked
+
+
+def test_a_page_without_a_kernel_shows_a_table(concept):
+    assert "<td>&lt;grooty&gt;</td>" in SettingsForm(concept)._repr_mimebundle_()["text/html"]

@@ -1,0 +1,297 @@
+"""The view of a training that runs: it reads files, its buttons make one or start a process."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from PIL import Image
+
+from helpers.common import places
+from helpers.training import control as resuming
+from helpers.training.control import request_stop, state_of, stop_requested
+from helpers.training.records import Log, LogFollower, Outcome, read_log, series
+from helpers.training.train import train
+from helpers.widgets import live
+from helpers.widgets.curves import curve
+from helpers.widgets.live import steps_a_second
+
+_REASONS = {"ceiling": "It reached max_train_steps.", "stopped": "It was stopped: run it again to go on."}
+
+
+@pytest.fixture
+def view(monkeypatch):
+    """Makes views; their threads end with the test."""
+    monkeypatch.setattr(live, "_EVERY", 0.05)
+    made = []
+
+    def make(concept):
+        made.append(live.LiveTraining(concept))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
+def running(grooty):
+    """A concept with a run in progress, as its folder shows it."""
+    grooty.training_folder.mkdir()
+    log = Log(grooty.training_folder, 0)
+    log.write(0, fixed_loss=0.08)
+    log.write(1, norm=1.0, seconds=10.0)
+    log.write(2, norm=1.25, seconds=10.5)
+    log.write(2, fixed_loss=0.07)
+    log.close()
+    return grooty
+
+
+@pytest.fixture
+def stopped(grooty, families):
+    """A concept on a tiny model of random weights, stopped after its second step of four."""
+    training = {"resolution": 64, "sample_every": 2}
+    concept = grooty.changed(base_model=str(families["sd1"]), training=training)
+
+    def scorer(concept, model):
+        if len(read_log(concept.training_folder)) > 3:
+            request_stop(concept.training_folder)
+        return 1.0
+
+    assert train(concept, scorer=scorer).ended == "stopped"
+    yield concept
+    request_stop(concept.training_folder)  # no run shall outlive a test that failed
+
+
+def end(concept, how="ceiling", step=2):
+    log = Log(concept.training_folder, step)
+    log.write(step, event=_REASONS[how])
+    log.close()
+    Outcome(concept.name, how, _REASONS[how], step, step, 1.0, 0.08, 0.07).save(concept.training_folder)
+
+
+def draw_sample(concept, step, colour):
+    folder = concept.training_folder / "samples"
+    folder.mkdir(exist_ok=True)
+    Image.new("RGB", (4 * 8 + 3 * 4, 8), colour).save(folder / f"{step:05d}.png")
+
+
+def wait_until(is_so):
+    deadline = time.monotonic() + 240
+    while not is_so() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert is_so()
+
+
+def captions(view):
+    return [page.value.split("figcaption>")[1].rstrip("</") for page in view.samples.stack.children]
+
+
+def test_shows_progress_pace_and_time_left(running, view):
+    progress = view(running).progress
+    assert (progress.bar.value, progress.bar.max) == (2, 4)
+    for words in ("step 2 of at most 4", "2.0 steps a second", "at most 0:01 left", "0.0700", "1.25"):
+        assert words in progress.words.value
+
+
+def test_the_pace_leaves_out_the_time_between_two_sittings():
+    lines = [{"step": step, "seconds": 1.0 * step} for step in range(10)]
+    lines += [{"step": 9, "event": "Goes on from step 9."}]
+    assert steps_a_second(lines) is None
+    lines += [{"step": step, "seconds": 500 + 0.25 * step} for step in range(10, 15)]
+    assert steps_a_second(lines) == 4.0
+
+
+def test_the_curves_say_what_they_show(running, view):
+    drawn = view(running).curves.value
+    assert drawn.count("<svg") == drawn.count('role="img"') == drawn.count("<polyline") == 2
+    assert "Fixed loss over the steps: 0.0800 at step 0, 0.0700 at step 2" in drawn
+    assert ">0.0700</text>" in drawn and ">step</text>" in drawn and "white" not in drawn
+
+
+def test_a_long_run_makes_no_long_curve():
+    drawn = curve("Norm", range(50_000), [1 / (1 + step) for step in range(50_000)])
+    assert len(drawn) < 10_000 and ">49999</text>" in drawn
+    assert curve("Fixed loss", [], []) == "" and "nan" not in curve("x", [1, 2], [0.5, float("nan")])
+
+
+def test_the_slider_follows_the_newest_until_it_is_moved(running, view):
+    draw_sample(running, 0, "red")
+    draw_sample(running, 2, "green")
+    shown = view(running)
+    slider, stack = shown.samples.slider, shown.samples.stack
+    assert captions(shown) == ["Drawn at step 0", "Drawn at step 2"] and stack.selected_index == 1
+    assert (
+        stack.children[0].value.count("<img") == 4
+        and "a photo of a &lt;grooty&gt;" in stack.children[0].value
+    )
+    draw_sample(running, 4, "blue")
+    wait_until(lambda: slider.value == 4 and stack.selected_index == 2)
+    slider.value = 2
+    assert stack.selected_index == 1
+    draw_sample(running, 6, "black")
+    wait_until(lambda: len(stack.children) == 4 and slider.value == 2 and stack.selected_index == 1)
+    slider.value = 6
+    draw_sample(running, 8, "white")
+    wait_until(lambda: slider.value == 8 and stack.selected_index == 4)
+
+
+def test_a_run_that_starts_over_has_its_own_samples_only(running, view):
+    for step in (0, 2, 4):
+        draw_sample(running, step, "red")
+    shown = view(running)
+    running.training_folder.rename(running.folder / "training-1")
+    running.training_folder.mkdir()
+    draw_sample(running, 0, "blue")
+    wait_until(lambda: captions(shown) == ["Drawn at step 0"])
+    wait_until(lambda: shown.samples.stack.selected_index == 0 and shown.curves.value == "")
+
+
+def test_the_own_pictures_are_there_by_name(grooty, view):
+    shown = view(grooty).pictures.value
+    assert shown.count("<img") == len(list(grooty.images_folder.iterdir())) and 'alt="' in shown
+
+
+def test_an_empty_folder_is_no_error(concepts, grooty, view):
+    for path in grooty.images_folder.iterdir():
+        path.unlink()
+    shown = view(grooty)
+    assert "Nothing has been logged" in shown.progress.words.value
+    assert shown.pictures.value == "" and shown.resume.disabled
+
+
+def test_the_button_makes_the_stop_file(running, view):
+    shown = view(running)
+    assert shown.resume.disabled
+    shown.stop.click()
+    assert stop_requested(running.training_folder)
+
+
+def test_it_looks_on_until_the_run_has_ended(running, view):
+    shown = view(running)
+    assert not shown.has_ended()
+    end(running)
+    wait_until(lambda: shown.progress.bar.bar_style == "success")
+    assert "It reached max_train_steps." in shown.progress.words.value
+    assert shown.has_ended() and shown.resume.disabled
+
+
+def test_a_batch_run_is_not_kept_alive(running):
+    code = (
+        "from helpers.concept.concept import Concept\nfrom helpers.widgets.live import LiveTraining\n"
+        "view = LiveTraining(Concept.load('grooty'))"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=places.repository_folder(), check=True, timeout=60)
+
+
+def test_after_the_end_it_shows_the_same(running, view):
+    before = view(running)
+    draw_sample(running, 2, "red")
+    end(running)
+    wait_until(lambda: "It reached" in before.progress.words.value and before.samples.stack.children)
+    anew = view(running)
+    assert anew.curves.value == before.curves.value and captions(anew) == captions(before)
+    assert anew.progress.words.value == before.progress.words.value
+
+
+def test_the_log_is_read_on_and_read_anew_where_it_was_replaced(running):
+    log = LogFollower(running.training_folder)
+    assert log.read() and log.lines == read_log(running.training_folder) and not log.read()
+    path = running.training_folder / "log.jsonl"
+    with path.open("a") as file:
+        file.write('{"step": 3, "norm"')
+        file.flush()
+        assert not log.read()
+        file.write(': 1.5}\n{"step": 4, "norm": 1.75}\n')
+    assert log.read() and series(log.lines, "norm")[1][-2:] == [1.5, 1.75]
+    Log(running.training_folder, 1).close()
+    assert log.read() and log.lines == read_log(running.training_folder) and len(log.lines) == 2
+
+
+def test_resume_goes_on_with_a_stopped_run_once(stopped, view):
+    shown = view(stopped)
+    assert not shown.resume.disabled and shown.progress.bar.bar_style == "warning"
+    at = shown.progress.bar.value
+    shown.resume.click()
+    process = (stopped.training_folder / "resume.json").read_text()
+    assert shown.resume.disabled and shown.stop.disabled
+    shown.resume.click()
+    view(stopped).resume.click()
+    assert (stopped.training_folder / "resume.json").read_text() == process
+    output = stopped.training_folder / "resume.log"
+    wait_until(lambda: "grooty: 4 steps" in output.read_text())
+    wait_until(lambda: shown.progress.bar.bar_style == "success" and captions(shown)[-1] == "Drawn at step 4")
+    steps = series(read_log(stopped.training_folder), "loss")[0]
+    assert at < 4 and steps == [1, 2, 3, 4] and Outcome.load(stopped).ended == "ceiling"
+    assert any(line.get("event") == f"Goes on from step {at}." for line in read_log(stopped.training_folder))
+    assert "It reached max_train_steps." in shown.progress.words.value and shown.resume.disabled
+
+
+def test_a_run_that_cannot_go_on_says_why(running, view):
+    end(running, "stopped")
+    for path in running.images_folder.iterdir():
+        path.unlink()
+    shown = view(running)
+    shown.resume.click()
+    wait_until(lambda: "has no pictures yet" in shown.message.value)
+    assert not shown.resume.disabled and "has no pictures yet" in view(running).message.value
+
+
+def test_a_killed_process_is_named(running, monkeypatch, view):
+    end(running, "stopped")
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    real = subprocess.Popen
+    monkeypatch.setattr(
+        resuming.subprocess, "Popen", lambda command, **how: real([sys.executable, "-c", code], **how)
+    )
+    shown = view(running)
+    shown.resume.click()
+    wait_until(lambda: "was killed (signal 9)" in shown.message.value)
+
+
+def test_several_processes_are_stopped_and_gone_on_with_from_the_view(stopped, view, monkeypatch):
+    monkeypatch.setattr(resuming.torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "yes")
+    concept = stopped.changed(training={"num_processes": 2, "max_train_steps": 100_000, "sample_every": 0})
+    concept.save()
+    shown = view(concept)
+    at = shown.progress.bar.value
+    shown.resume.click()
+    wait_until(lambda: shown.progress.bar.value > at)
+    shown.stop.click()
+    wait_until(lambda: shown.progress.bar.bar_style == "warning")
+    outcome = Outcome.load(concept)
+    assert outcome.ended == "stopped" and at < outcome.steps < 100_000
+    steps = series(read_log(concept.training_folder), "loss")[0]
+    assert steps == list(range(1, outcome.steps + 1)), "only one of the processes writes"
+    wait_until(lambda: not resuming._is_alive(concept.training_folder))
+
+
+def test_the_sentence_is_told_from_the_launchers_remarks(running):
+    (running.training_folder / "resume.log").write_text(
+        "Loading\nThe concept “grooty” has no pictures yet.\n"
+        "E1125 17:00:00.1 12 api.py:1] failed (exitcode: 1)\nTraceback\n=====\n"
+    )
+    assert resuming.last_output(running.training_folder) == "The concept “grooty” has no pictures yet."
+
+
+def test_each_row_has_a_curve_and_its_name(running, view):
+    log = Log(running.training_folder, 2)
+    log.write(3, norm=1.5, norms=[1.0, 2.0])
+    log.write(4, norm=1.75, norms=[1.25, 2.25])
+    log.close()
+    drawn = view(running).curves.value
+    assert drawn.count("<svg") == 2 and drawn.count("<polyline") == 3
+    assert "Length of each row &lt;grooty&gt;_1 over the steps: 2.0000 at step 3, 2.2500 at step 4" in drawn
+    assert ">&lt;grooty&gt;</text>" in drawn and ">2.2500</text>" in drawn
+
+
+def test_a_stopped_run_that_was_begun_again_elsewhere_is_not_resumed(running):
+    end(running, "stopped")
+    lines = read_log(running.training_folder)
+    assert state_of(running, lines) == "stopped"
+    begun = running.training_folder / "made_with.json"
+    begun.write_text("{}")
+    os.utime(begun, (time.time() + 5, time.time() + 5))
+    assert state_of(running, lines) == "running"
