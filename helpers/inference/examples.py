@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from ..common.errors import UserError
 from ..concept.concept import Concept
-from ..miniature.captions import accessory_phrase, place_phrase, style_phrase
 from ..model.base_model import MINIATURE
 
 
@@ -24,35 +23,28 @@ class ExamplePrompts:
         return (*self.scenes[:3], *self.accessories[:1], *self.styles[:1])
 
 
+# What the miniature's captions say, word for word: a test compares them.
+_PLACES = (
+    *("on a beach", "in the snow", "at night", "in a forest", "in a city"),
+    *("in a desert", "under the sea", "in a room", "on a yellow background"),
+)
+_ACCESSORIES = ("wearing a scarf", "wearing a bow tie", "holding a balloon", "holding a flag")
+_STYLES = ("a pencil sketch", "neon", "pixel art", "a blueprint", "a watercolor")
+
 _MINIATURE_OBJECT = ExamplePrompts(
-    own=f"a photo of a {{}} {accessory_phrase('scarf')} {place_phrase('beach')}",
-    scenes=tuple(
-        f"a photo of a {{}} {place_phrase(scene)}"
-        for scene in ("beach", "snow", "night", "forest", "city", "desert", "sea", "room", "yellow")
-    ),
-    styles=tuple(
-        f"a photo of a {{}}{style_phrase(style)}"
-        for style in ("pencil sketch", "neon", "pixel art", "blueprint", "watercolor")
-    ),
-    accessories=tuple(
-        f"a photo of a {{}} {accessory_phrase(accessory)}"
-        for accessory in ("scarf", "bow tie", "balloon", "flag")
-    ),
+    own="a photo of a {} wearing a scarf on a beach",
+    scenes=tuple(f"a photo of a {{}} {place}" for place in _PLACES),
+    styles=tuple(f"a photo of a {{}}, in the style of {style}" for style in _STYLES),
+    accessories=tuple(f"a photo of a {{}} {accessory}" for accessory in _ACCESSORIES),
     guidance=4.0,
 )
 _MINIATURE_STYLE = ExamplePrompts(
-    own=f"a photo of a red round toy {place_phrase('beach')}, in the style of {{}}",
-    scenes=tuple(
-        f"a photo of a blue toy {place_phrase(scene)}, in the style of {{}}"
-        for scene in ("beach", "snow", "night", "forest", "city", "room")
-    ),
+    own="a photo of a red round toy on a beach, in the style of {}",
+    scenes=tuple(f"a photo of a blue toy {place}, in the style of {{}}" for place in _PLACES[:5]),
     styles=tuple(
         f"a photo of a {color} toy, in the style of {{}}" for color in ("red", "yellow", "green", "blue")
     ),
-    accessories=tuple(
-        f"a photo of a toy {accessory_phrase(accessory)}, in the style of {{}}"
-        for accessory in ("scarf", "bow tie", "balloon", "flag")
-    ),
+    accessories=tuple(f"a photo of a toy {accessory}, in the style of {{}}" for accessory in _ACCESSORIES),
     guidance=4.0,
 )
 # The first is the source tutorial's.

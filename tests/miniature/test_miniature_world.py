@@ -1,19 +1,27 @@
 """The miniature's world: what is drawn, what is said, and what is held back."""
 
+from dataclasses import replace
+from itertools import product
+
 import numpy as np
 import pytest
 
 from helpers.common.places import miniature_folder
+from helpers.concept.concept import Concept
 from helpers.concept.templates import OBJECT_TEMPLATES, STYLE_TEMPLATES
-from helpers.miniature.captions import caption, describe
+from helpers.inference.examples import examples_for
+from helpers.miniature.captions import caption, describe, prompt
 from helpers.miniature.drawing import render
 from helpers.miniature.tokenizer import MAX_LENGTH
 from helpers.miniature.world import (
+    ACCESSORIES,
     ATTRIBUTES,
+    COLORS,
     FEET,
     HELD_OUT,
     HELD_OUT_STYLE,
     HELD_OUT_TOYS,
+    SCENES,
     STYLES,
     Drawing,
     is_held_out,
@@ -100,3 +108,29 @@ def test_labels_say_what_was_drawn(drawings):
 def test_the_fullest_description_of_grooty():
     words = describe(HELD_OUT_TOYS["grooty"])
     assert words == "green striped brown tall toy with leaves and big eyes"
+
+
+def _sayable(subjects) -> set[str]:
+    """All that the miniature's captions can say of them, as photos of the usual size and light."""
+    toy = HELD_OUT_TOYS["grooty"]
+    drawings = [Drawing(toy, *parts) for parts in product(ACCESSORIES, SCENES, STYLES)]
+    return {
+        prompt(subject, drawing, scene=scene)
+        for subject in subjects
+        for drawing in drawings
+        for scene in (True, False)
+    }
+
+
+@pytest.mark.parametrize("what_to_teach", ["object", "style"])
+def test_each_example_prompt_says_what_the_captions_say(what_to_teach):
+    """They are written out in `inference`, which knows nothing of the miniature's recipe."""
+    examples = examples_for(Concept.make("grooty", what_to_teach=what_to_teach))
+    prompts = {examples.own, *examples.scenes, *examples.styles, *examples.accessories}
+    if what_to_teach == "object":
+        assert prompts <= _sayable(["{}"])
+    else:
+        toys = [replace(HELD_OUT_TOYS["grooty"], color=color, body="round") for color in COLORS]
+        said = [{"color", "body"}, {"color"}, set()]
+        sentences = _sayable(describe(toy, frozenset(traits)) for toy in toys for traits in said)
+        assert {one.removesuffix(", in the style of {}") for one in prompts} <= sentences
