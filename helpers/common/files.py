@@ -1,26 +1,52 @@
-"""A run as it stands after a step, so that a run that was killed goes on as if it had not been."""
+"""Files and folders that are written whole or not at all, and which files are pictures."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+PICTURE_SUFFIXES = frozenset(
+    ".png .jpg .jpeg .jpe .jfif .webp .avif .gif .bmp .tif .tiff .heic .heif".split()
+)
 
 
-def write_whole(path: Path, content: bytes) -> Path:
-    """Write a file whole or not at all.
+def is_picture_file(path: Path) -> bool:
+    """Whether the name is that of a picture; hidden files (`._1.jpg`) are not."""
+    return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".") and path.is_file()
 
-    Raises:
-        OSError: there is no room for it; what was there before is still there.
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Give a temporary path to write to; at the end of `with` the file gets its name in one go.
+
+    For writers that want a path, such as Pillow's `save` (which then needs its `format`) or `zipfile`.
+    What was there before stays until then, and for good if something is raised. The folder is made.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
     try:
-        partial.write_bytes(content)
-        return partial.replace(path)
+        yield partial
+        partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 
 
-# Folders that are changed in one go: a killed process leaves the old one, or the new one.
+def write_whole(path: Path, content: bytes | str) -> Path:
+    """Write a file whole or not at all; text as UTF-8. The folder is made.
+
+    Raises:
+        OSError: there is no room for it; what was there before is still there.
+    """
+    with whole(path) as partial:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def write_json(path: Path, content: Any) -> Path:
+    """Write a JSON file, as `write_whole` does."""
+    return write_whole(path, json.dumps(content, indent=2) + "\n")
 
 
 @contextmanager

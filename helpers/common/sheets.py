@@ -1,15 +1,77 @@
-"""Contact sheets: many pictures as one, with captions, made with Pillow."""
+"""What a page shows: pictures with a text for each, sheets of many, figures in one style, and tables."""
 
 import base64
 import html
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib.style
+from IPython.display import HTML
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
+
+# Pictures and tables as HTML.
+
+
+def packed(image: Image.Image, format: str = "PNG", **how: Any) -> bytes:
+    """The bytes of a picture's file; `how` goes to Pillow's `save`, for example `quality=85`."""
+    content = io.BytesIO()
+    image.save(content, format=format, **how)
+    return content.getvalue()
+
+
+def data_uri(content: bytes, mime: str) -> str:
+    """A file as an address that holds all of it, for a page without files beside it.
+
+    Args:
+        mime: its kind, for example `image/png`.
+    """
+    return f"data:{mime};base64,{base64.b64encode(content).decode()}"
+
+
+def html_picture(content: bytes, mime: str, alt: str, style: str = "", title: str = "") -> str:
+    """An `<img>` that holds its picture.
+
+    Args:
+        content: the picture's file.
+        mime: its kind, for example `image/png`.
+        alt: what it shows, in words: for a screen reader, and where it can't be shown.
+        style: CSS of the tag.
+        title: shown under the mouse.
+    """
+    given = {"title": title, "style": style}
+    more = "".join(f' {name}="{html.escape(text)}"' for name, text in given.items() if text)
+    return f'<img alt="{html.escape(alt)}"{more} src="{data_uri(content, mime)}">'
+
+
+def html_table(rows: Iterable[Sequence[Any]], head: Sequence[str] = (), named_rows: bool = False) -> str:
+    """A table whose cells are text, or HTML where they are an `IPython.display.HTML`.
+
+    Args:
+        head: titles of the columns; without them there is no such row.
+        named_rows: the first cell of a row is its name (`<th scope="row">`).
+
+    Returns:
+        The `<table>`; nothing where there are no rows.
+    """
+    lines = [_html_row(row, named_rows) for row in rows]
+    titles = "".join(f'<th scope="col" {_LEFT}>{html.escape(title)}</th>' for title in head)
+    return f"<table>{f'<tr>{titles}</tr>' * bool(head)}{''.join(lines)}</table>" if lines else ""
+
+
+_LEFT = 'style="text-align:left;vertical-align:top;overflow-wrap:anywhere"'
+
+
+def _html_row(row: Sequence[Any], named: bool) -> str:
+    cells = [cell.data if isinstance(cell, HTML) else html.escape(str(cell)) for cell in row]
+    first = f'<th scope="row" {_LEFT}>{cells.pop(0)}</th>' if named else ""
+    return f"<tr>{first}{''.join(f'<td {_LEFT}>{cell}</td>' for cell in cells)}</tr>"
+
+
+# A picture that knows in words what it shows.
 
 
 class Described(Image.Image):
@@ -26,9 +88,7 @@ class Described(Image.Image):
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
         """IPython's hook: the picture in each form, and what is to be known about them."""
-        packed = io.BytesIO()
-        self.save(packed, format="PNG")
-        return picture_bundle(packed.getvalue(), "image/png", self.alt)
+        return picture_bundle(packed(self), "image/png", self.alt)
 
 
 def described(image: Image.Image, alt: str) -> Described:
@@ -47,12 +107,12 @@ def picture_bundle(content: bytes, mime: str, alt: str) -> tuple[dict, dict]:
         mime: its kind, for example `image/png`.
     """
     data = base64.b64encode(content).decode()
-    shown = f'<img alt="{html.escape(alt)}" src="data:{mime};base64,{data}">'
+    shown = html_picture(content, mime, alt)
     return {"text/html": shown, mime: data, "text/plain": alt}, {mime: {"alt": alt}}
 
 
-# Figures in the series' own manner: `series.mplstyle`, and a text for each.
-STYLE = Path(__file__).with_name("series.mplstyle")
+# Figures in the series' own style, each with a text.
+_STYLE = Path(__file__).with_name("series.mplstyle")
 
 
 def new_figure(columns: int = 1, rows: int = 1, size: tuple[float, float] = (6, 2.5)) -> list[Axes]:
@@ -61,7 +121,7 @@ def new_figure(columns: int = 1, rows: int = 1, size: tuple[float, float] = (6, 
     Args:
         size: of the whole figure, in inches.
     """
-    with matplotlib.style.context(STYLE):
+    with matplotlib.style.context(_STYLE):
         figure = Figure(figsize=size, layout="constrained")
         return list(figure.subplots(rows, columns, squeeze=False).flat)
 
@@ -73,13 +133,14 @@ def finish(axes: Axes, alt: str) -> Described:
         alt: what it shows, in words.
     """
     drawn = io.BytesIO()
-    with matplotlib.style.context(STYLE):
+    with matplotlib.style.context(_STYLE):
         axes.figure.savefig(drawn, format="png")
     return described(Image.open(drawn), alt)
 
 
-GAP = 4
-_LINE = 16
+# Contact sheets: many pictures as one, with captions.
+GAP = 4  # pixels between two pictures
+_LINE = 16  # pixels of a caption
 
 
 def image_grid(

@@ -16,12 +16,10 @@ from urllib3.util import Retry
 
 from ..common import places
 from ..common.errors import UserError
+from ..common.files import PICTURE_SUFFIXES, is_picture_file
 from ..common.places import connection_advice
 from ..common.progress import progress
 
-PICTURE_SUFFIXES = frozenset(
-    ".png .jpg .jpeg .jpe .jfif .webp .avif .gif .bmp .tif .tiff .heic .heif".split()
-)
 DATASET = "dataset:"
 _MOST_BYTES = 40 * 2**20
 _MOST_IN_A_FOLDER = 50
@@ -67,11 +65,6 @@ def fetch_all(
     with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
         found = pool.map(lambda address: _fetch(address, timeout, retries), wanted)
         return list(chain.from_iterable(progress(found, "fetching pictures", total=len(wanted))))
-
-
-def is_picture_file(path: Path) -> bool:
-    """Whether the name is that of a picture; hidden files (`._1.jpg`) are not."""
-    return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
 def _fetch(address: str, timeout: float, retries: int) -> list[Fetched]:

@@ -11,9 +11,10 @@ from PIL import Image
 
 from ..common import places
 from ..common.errors import UserError
+from ..common.files import is_picture_file
 from ..concept.concept import Concept, saved_concepts
 from .check import Fingerprint, alike, fingerprint, open_picture
-from .fetch import DATASET, Fetched, fetch_all, is_picture_file
+from .fetch import DATASET, Fetched, fetch_all
 
 FEWEST, MOST = 3, 10
 FIRST_CONCEPT = "grooty"
