@@ -1,0 +1,243 @@
+"""Seconds and memory on a GPU at Stable Diffusion 1.5's and XL's sizes, with random weights.
+
+`python -m tests.bench.cuda` measures ours beside the loop of diffusers' `textual_inversion.py` and
+`textual_inversion_sdxl.py`, both at batch 1 with bfloat16 weights, and writes `cuda.json`. Each loop has a
+process of its own, since CUDA's allocator remembers the one before.
+"""
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import torch
+import torch.nn.functional as F
+from torch.utils.data import DataLoader
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+from helpers.common.errors import UserError
+from helpers.common.places import ROOT_VARIABLE, repository_folder
+from helpers.concept.concept import Concept
+from helpers.dataset.dataset import TextualInversionDataset
+from helpers.model.base_model import Components
+from helpers.model.libraries import diffusers
+from helpers.model.tokens import initializer_ids
+from helpers.training.model import Model
+from helpers.training.step import target_of
+from tests.families import clip_tokenizer
+
+from .ours import BareOurs
+from .setting import make_concept
+
+PATH = Path(__file__).with_name("cuda.json")
+SIZES = {"sd15": (512, 1024), "sdxl": (512, 1024)}
+WARM_UP, STEPS = 5, 20
+GPU, DTYPE = "cuda", torch.bfloat16
+
+
+class DiffusersLoopOnCuda:
+    """diffusers' scripts under `--mixed_precision bf16`, for one or two text encoders.
+
+    UNet and VAE are held in bfloat16, the text encoders in float32 under autocast; AdamW moves each
+    encoder's whole table, then all rows but the new one are copied back. Each picture is encoded anew.
+    """
+
+    def __init__(self, parts: Components, concept: Concept, resolution: int):
+        self.parts, self.resolution = parts, resolution
+        parts.unet.to(DTYPE)
+        parts.vae.to(GPU, DTYPE)
+        self.words = [self._add_word(concept, number) for number in range(len(parts.tokenizers))]
+        self.tables = [encoder.get_input_embeddings().weight for encoder in parts.text_encoders]
+        for encoder, table in zip(parts.text_encoders, self.tables, strict=True):
+            encoder.train()
+            table.requires_grad_(True)
+        self.originals = [table.detach().clone() for table in self.tables]
+        self.optimizer = torch.optim.AdamW(self.tables, lr=5e-4)
+        self.model = Model(parts, torch.device(GPU), DTYPE, resolution)
+        examples = TextualInversionDataset(concept, parts.tokenizers, resolution, random.Random(0))
+        self.loader = DataLoader(examples, batch_size=1, shuffle=True)
+        self.batches = iter(())
+
+    def step(self) -> None:
+        batch = self._next_batch()
+        with torch.no_grad():
+            pixels = batch["pixel_values"].to(GPU, DTYPE)
+            latents = self.parts.vae.encode(pixels).latent_dist.sample()
+            latents = latents * self.parts.vae.config.scaling_factor
+        noise, scheduler = torch.randn_like(latents), self.parts.scheduler
+        timesteps = torch.randint(0, scheduler.config.num_train_timesteps, (len(latents),), device=GPU)
+        noisy = scheduler.add_noise(latents, noise, timesteps)
+        with torch.autocast(GPU, DTYPE):
+            conditioning = self.model.embed([ids.to(GPU) for ids in batch["input_ids"]])
+            prediction = self.parts.unet(noisy, timesteps, **conditioning).sample
+        F.mse_loss(prediction.float(), target_of(scheduler, latents, noise, timesteps).float()).backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self._restore()
+
+    @torch.no_grad()
+    def _restore(self) -> None:
+        for table, original, word in zip(self.tables, self.originals, self.words, strict=True):
+            others = torch.arange(len(table), device=GPU) != word
+            table[others] = original[others]
+
+    def _next_batch(self) -> dict:
+        try:
+            return next(self.batches)
+        except StopIteration:
+            self.batches = iter(self.loader)
+            return next(self.batches)
+
+    @torch.no_grad()
+    def _add_word(self, concept: Concept, number: int) -> int:
+        tokenizer, encoder = self.parts.tokenizers[number], self.parts.text_encoders[number]
+        [start] = initializer_ids(tokenizer, concept.initializer_token, vectors=1)
+        tokenizer.add_tokens(concept.placeholder_token)
+        encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        word = tokenizer.convert_tokens_to_ids(concept.placeholder_token)
+        table = encoder.get_input_embeddings().weight
+        table[word] = table[start]
+        return word
+
+
+def our_loop(parts: Components, concept: Concept, resolution: int) -> BareOurs:
+    """Ours on these parts, as `load_model` prepares them."""
+    parts.unet.to(DTYPE, memory_format=torch.channels_last)
+    for encoder in parts.text_encoders:
+        encoder.to(DTYPE)
+    return BareOurs(concept, Model(parts, torch.device(GPU), DTYPE, resolution))
+
+
+def take_steps(loop: str, size: str, resolution: int, batch: int) -> dict[str, float]:
+    """Set a loop up and take steps.
+
+    Returns:
+        `seconds`: the median step. `peak_bytes`: the most that CUDA held in steps, the model included.
+        `weights_bytes`: what the model alone takes on the GPU before the loop is set up.
+    """
+    concept = make_concept(f"{size}-{loop}", resolution=resolution, train_batch_size=batch)
+    parts = {"sd15": sd15, "sdxl": sdxl}[size]()
+    weights = torch.cuda.memory_allocated()
+    make = {"diffusers": DiffusersLoopOnCuda, "ours": our_loop}[loop]
+    contender = make(parts, concept, resolution)
+    seconds = []
+    for number in range(WARM_UP + STEPS):
+        if number == WARM_UP:
+            torch.cuda.reset_peak_memory_stats()
+        torch.cuda.synchronize()
+        started = perf_counter()
+        contender.step()
+        torch.cuda.synchronize()
+        seconds.append(perf_counter() - started)
+    peak = torch.cuda.max_memory_allocated()
+    return {"seconds": median(seconds[WARM_UP:]), "peak_bytes": peak, "weights_bytes": weights}
+
+
+def sd15() -> Components:
+    """Stable Diffusion 1.5's sizes."""
+    with torch.device(GPU):
+        unet = diffusers().UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8, sample_size=64)
+        encoders = [CLIPTextModel(_text(768, 12, 12))]
+    return _components("sd1", unet, encoders, 512, 0.18215)
+
+
+def sdxl() -> Components:
+    """Stable Diffusion XL's sizes."""
+    with torch.device(GPU):
+        unet = (
+            diffusers()
+            .UNet2DConditionModel(
+                block_out_channels=(320, 640, 1280),
+                down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+                up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+                transformer_layers_per_block=(1, 2, 10),
+                cross_attention_dim=2048,
+                attention_head_dim=(5, 10, 20),
+                addition_embed_type="text_time",
+                addition_time_embed_dim=256,
+                projection_class_embeddings_input_dim=2816,
+                use_linear_projection=True,
+                sample_size=128,
+            )
+            .to(DTYPE)
+        )
+        larger = _text(1280, 32, 20, hidden_act="gelu", projection_dim=1280)
+        encoders = [CLIPTextModel(_text(768, 12, 12)), CLIPTextModelWithProjection(larger)]
+    return _components("sdxl", unet, encoders, 1024, 0.13025)
+
+
+def _components(family: str, unet, encoders: list, resolution: int, scaling_factor: float) -> Components:
+    library = diffusers()
+    vae = library.AutoencoderKL(
+        block_out_channels=(128, 256, 512, 512),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=2,
+        latent_channels=4,
+        sample_size=resolution,
+        scaling_factor=scaling_factor,
+    )
+    for part in (unet, vae, *encoders):
+        part.requires_grad_(False).eval()
+    return Components(
+        tokenizers=[clip_tokenizer(padding) for padding in ("<|endoftext|>", "!")[: len(encoders)]],
+        text_encoders=encoders,
+        vae=vae,
+        unet=unet,
+        scheduler=library.DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"),
+        family=family,
+        resolution=resolution,
+    )
+
+
+def _text(width: int, layers: int, heads: int, **settings) -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=49_408,
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        **{"hidden_act": "quick_gelu", **settings},
+    )
+
+
+def measure_all() -> dict[str, dict]:
+    """Every loop at every size, ours at 512 px with batch 4 as well, each in a process of its own."""
+    found = {}
+    for size, resolutions in SIZES.items():
+        for resolution in resolutions:
+            for loop, batch in [("diffusers", 1), ("ours", 1), *([("ours", 4)] if resolution == 512 else [])]:
+                one = ["--one", loop, size, str(resolution), str(batch)]
+                command = [sys.executable, "-m", "tests.bench.cuda", *one]
+                done = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=repository_folder())
+                name = f"{size}/{resolution}/{loop}/{batch}"
+                found[name] = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
+                print(name, found[name], flush=True)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="tests.bench.cuda", description=__doc__.split("\n")[0])
+    parser.add_argument("--one", nargs=4, metavar=("LOOP", "SIZE", "RESOLUTION", "BATCH"))
+    parser.add_argument("--into", type=Path, default=PATH)
+    given = parser.parse_args()
+    if not torch.cuda.is_available():
+        raise SystemExit(str(UserError("There is no CUDA here: run this on a machine with a GPU.")))
+    if given.one:
+        loop, size, resolution, batch = given.one
+        with tempfile.TemporaryDirectory() as root:
+            os.environ[ROOT_VARIABLE] = root
+            print(json.dumps(take_steps(loop, size, int(resolution), int(batch))))
+        return
+    found = {"card": torch.cuda.get_device_name(), "torch": torch.__version__, "measurements": measure_all()}
+    given.into.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
