@@ -108,14 +108,21 @@ def add_images(
 
 
 def add_fetched(
-    concept: ConceptLike, fetched: Sequence[Fetched], base_model: str | None = None
+    concept: ConceptLike,
+    fetched: Sequence[Fetched],
+    base_model: str | None = None,
+    keep_alike: bool = False,
 ) -> list[Verdict]:
-    """Check pictures whose bytes are here already, such as uploads; otherwise as `add_images`."""
+    """Check pictures whose bytes are here already, such as uploads; otherwise as `add_images`.
+
+    Args:
+        keep_alike: keep also what looks like a picture that is there, unless all its pixels are the same.
+    """
     folder = _images_folder(concept)
     resolution = _resolution(base_model or _base_model_of(concept))
     known = {path: fingerprint(_open(path)) for path in _picture_files(folder)}
     folder.mkdir(parents=True, exist_ok=True)
-    return [_judge(one, folder, resolution, known) for one in fetched]
+    return [_judge(one, folder, resolution, known, keep_alike) for one in fetched]
 
 
 def verdict_table(verdicts: Sequence[Verdict]) -> VerdictTable:
@@ -246,7 +253,9 @@ def _resolution(base_model: str) -> int:
     return load_resolution(base_model) if resolve(base_model).kind == "folder" else _USUAL_RESOLUTION
 
 
-def _judge(one: Fetched, folder: Path, resolution: int, known: dict[Path, Fingerprint]) -> Verdict:
+def _judge(
+    one: Fetched, folder: Path, resolution: int, known: dict[Path, Fingerprint], keep_alike: bool
+) -> Verdict:
     """Keep one picture or say why not; a picture that is kept joins `known`."""
     if one.data is None:
         return Verdict(one.source, "refused" if one.problem else "left alone", one.problem or one.note or "")
@@ -255,9 +264,12 @@ def _judge(one: Fetched, folder: Path, resolution: int, known: dict[Path, Finger
     except UserError as error:
         return Verdict(one.source, "refused", str(error))
     mark = fingerprint(image)
-    twin = next((path for path, other in known.items() if alike(mark, other)), None)
-    if twin:
-        return _judge_twin(one.source, image, twin)
+    twins = [path for path, other in known.items() if alike(mark, other)]
+    if exact := next((path for path in twins if _has_the_pixels_of(path, image)), None):
+        return Verdict(one.source, "already kept", path=exact)
+    if twins and not keep_alike:
+        why = f"It is the same picture as {twins[0].name}, in another form."
+        return Verdict(one.source, "refused", why, twins[0])
     path = _save(image, folder)
     known[path] = mark
     small = min(image.size) < resolution
@@ -266,11 +278,9 @@ def _judge(one: Fetched, folder: Path, resolution: int, known: dict[Path, Finger
     )
 
 
-def _judge_twin(source: str, image: Image.Image, twin: Path) -> Verdict:
-    kept = _open(twin)
-    if kept.size == image.size and kept.tobytes() == image.tobytes():
-        return Verdict(source, "already kept", path=twin)
-    return Verdict(source, "refused", f"It is the same picture as {twin.name}, in another form.", twin)
+def _has_the_pixels_of(path: Path, image: Image.Image) -> bool:
+    kept = _open(path)
+    return kept.size == image.size and kept.tobytes() == image.tobytes()
 
 
 def _save(image: Image.Image, folder: Path) -> Path:

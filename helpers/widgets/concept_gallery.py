@@ -1,12 +1,12 @@
 """All concepts with their pictures; open one, rename it, delete it after a question, bring it back."""
 
-import base64
 import html
 from collections.abc import Callable
+from typing import Any
 
 import ipywidgets
 
-from ..common.errors import UserError
+from ..common.sheets import packed
 from ..concept.manage import (
     delete_concept,
     empty_trash,
@@ -28,113 +28,82 @@ from ..concept.overview import (
     open_concept,
     scores_in_words,
 )
-from .kit import SIDE, as_html, as_png
+from .kit import CARD, ROW, SIDE, Message, View, button, lines, picture, still_picture
 
-_ROW = {"flex_flow": "row wrap", "align_items": "flex-start"}
+_CARD = CARD | {"width": f"{SIDE + 64}px"}
+_WIDE = {"width": "98%"}
 
 
-class ConceptGallery(ipywidgets.VBox):
+class ConceptGallery(View):
     """What was taught, and what is on its way there. All that it shows is read from the folders.
 
     Where a widget can't live, as in a saved notebook on the web, it is a table and a still picture.
     """
 
     def __init__(self):
-        self.message = ipywidgets.HTML()
-        self.cards = ipywidgets.HBox(layout=_ROW)
-        self.trash = ipywidgets.HBox(layout=_ROW)
+        self.message = Message()
+        self.cards, self.trash = ipywidgets.HBox(layout=ROW), ipywidgets.HBox(layout=ROW)
         super().__init__([self.message, self.cards, self.trash])
         self.refresh()
 
-    def refresh(self, message: str = "") -> None:
-        """Read the folders anew, and say `message`."""
-        concepts = all_concepts()
-        self._say(message or ("" if concepts else nothing_yet()))
-        self.cards.children = [ConceptCard(one, self._do) for one in concepts]
-        self.trash.children = self._trash()
+    def refresh(self) -> None:
+        """Read the folders anew."""
+        self._fill()
+        self.message.say("" if self.cards.children else nothing_yet())
 
     def _do(self, action: Callable[[], str]) -> None:
-        """A callback has nowhere to show an error but the widget itself."""
-        try:
-            message = action()
-        except UserError as error:
-            self._say(str(error))
-        else:
-            self.refresh(message)
+        if not self.message.do(action):
+            self._fill()
 
-    def _say(self, message: str) -> None:
-        self.message.value = f'<div role="status">{html.escape(message)}</div>'
+    def _fill(self) -> None:
+        self.cards.children = [ConceptCard(one, self._do) for one in all_concepts()]
+        self.trash.children = self._trash()
 
     def _trash(self) -> list[ipywidgets.Widget]:
         names = list(dict.fromkeys(path.name for path in reversed(in_trash())))
         free = [name for name in names if name not in concept_names()]
         back = [
-            _button(f"Bring back {name}", lambda name=name: self._do(lambda: restore_concept(name)))
+            button(f"Bring back {name}", lambda name=name: self._do(lambda: restore_concept(name)))
             for name in free
         ]
-        return [*back, _button("Empty the trash", self._ask_to_empty)] if names else []
+        return [*back, button("Empty the trash", self._ask_to_empty)] if names else []
 
     def _ask_to_empty(self) -> None:
         self.trash.children = [
             ipywidgets.HTML(html.escape(erasing_question())),
-            _button("Erase for good", lambda: self._do(lambda: empty_trash(sure=True)), "danger"),
-            _button("Keep", self.refresh),
+            button("Erase for good", lambda: self._do(lambda: empty_trash(sure=True)), style="danger"),
+            button("Keep", self.refresh),
         ]
 
-    def _repr_mimebundle_(self, **kwargs):
-        """The widget, and beside it table and picture for pages that have no kernel."""
+    def still(self) -> dict[str, Any]:
+        """A table, and the concepts' pictures as one."""
         self.refresh()
-        bundle = super()._repr_mimebundle_(**kwargs)
         sheet = concept_sheet()
-        bundle["text/html"] = ConceptTable(all_concepts())._repr_html_()
-        if not isinstance(sheet, ConceptTable):
-            bundle["image/png"] = base64.b64encode(as_png(sheet)).decode()
-            bundle["text/plain"] = sheet.alt
-        return bundle
-
-
-def _button(text: str, act: Callable[[], None], style: str = "") -> ipywidgets.Button:
-    button = ipywidgets.Button(description=text, button_style=style, layout={"width": "auto"})
-    button.on_click(lambda _: act())
-    return button
-
-
-# One concept: how it looks, how far it has come, and the buttons that open, rename or delete it.
-Act = Callable[[Callable[[], str]], None]
-_LAYOUT = {
-    "width": f"{SIDE + 64}px",
-    "margin": "4px",
-    "padding": "6px",
-    "border": "1px solid var(--jp-border-color1, #888888)",
-}
-_WIDE = {"width": "98%"}
-_AUTO = {"width": "auto"}
+        table = {"text/html": ConceptTable(all_concepts())._repr_html_()}
+        if isinstance(sheet, ConceptTable):
+            return table
+        return table | still_picture(packed(sheet), "image/png", sheet.alt)
 
 
 class ConceptCard(ipywidgets.VBox):
     """A concept as its folder shows it. Below its buttons opens what was pressed last."""
 
-    def __init__(self, shown: Overview, act: Act):
+    def __init__(self, shown: Overview, act: Callable[[Callable[[], str]], None]):
         """`act` gets each change to call: it shows the sentence that the change returns or raises."""
         self._shown, self._act = shown, act
         name = shown.name
-        self.open_button = _card_button("Open", f"Which notebook comes next for {name}", self._open)
-        self.rename_button = _card_button(
-            "Rename", f"Give {name} or its word another name", self._ask_to_rename
-        )
-        self.delete_button = _card_button(
-            "Delete", f"Move {name} to the trash, after a question", self._ask_to_delete
-        )
+        self.open_button = button("Open", self._open, f"Which notebook comes next for {name}")
+        self.rename_button = button("Rename", self._ask_to_rename, f"Give {name} or its word another name")
+        tooltip = f"Move {name} to the trash, after a question"
+        self.delete_button = button("Delete", self._ask_to_delete, tooltip)
         self.rename_button.disabled = shown.state == "damaged"
         self.name = ipywidgets.Text(name, description="Name", layout=_WIDE)
         self.word = ipywidgets.Text(self._word(), description="Word", layout=_WIDE)
         self.name.observe(self._follow, "value")
         self.panel = ipywidgets.VBox()
         look = ipywidgets.HTML(_look(shown) + _facts(shown))
-        super().__init__(
-            [look, ipywidgets.HBox([self.open_button, self.rename_button, self.delete_button]), self.panel]
-        )
-        self.layout = _LAYOUT
+        buttons = ipywidgets.HBox([self.open_button, self.rename_button, self.delete_button])
+        super().__init__([look, buttons, self.panel], layout=_CARD)
 
     def _word(self) -> str:
         return self._shown.concept.placeholder_token if self._shown.concept else ""
@@ -148,7 +117,7 @@ class ConceptCard(ipywidgets.VBox):
 
     def _ask_to_rename(self) -> None:
         fields = [self.name, self.word] if self._shown.concept else [self.name]
-        self._ask(fields, "Rename it", lambda: self._act(self._rename), "primary")
+        self._ask(fields, "Rename it", self._rename, "primary")
 
     def _rename(self) -> str:
         word = self.word.value.strip() if self._shown.concept else None
@@ -161,13 +130,13 @@ class ConceptCard(ipywidgets.VBox):
 
     def _ask_to_delete(self) -> None:
         asked = ipywidgets.HTML(f'<div role="alert">{html.escape(question(self._shown.name))}</div>')
-        self._ask([asked], "Delete it", lambda: self._act(self._delete), "danger")
+        self._ask([asked], "Delete it", lambda: delete_concept(self._shown.name, sure=True), "danger")
 
-    def _delete(self) -> str:
-        return delete_concept(self._shown.name, sure=True)
-
-    def _ask(self, fields: list, yes: str, act: Callable[[], None], style: str) -> None:
-        buttons = [_card_button(yes, "", act, style), _card_button("Cancel", "Change nothing", self._close)]
+    def _ask(self, fields: list, yes: str, change: Callable[[], str], style: str) -> None:
+        buttons = [
+            button(yes, lambda: self._act(change), style=style),
+            button("Cancel", self._close, "Change nothing"),
+        ]
         self.panel.children = [*fields, ipywidgets.HBox(buttons)]
 
     def _close(self) -> None:
@@ -176,24 +145,16 @@ class ConceptCard(ipywidgets.VBox):
 
 def _look(shown: Overview) -> str:
     if shown.cover:
-        return as_html(shown.cover.image, f"{shown.name}: {shown.cover.alt}")
+        return picture(shown.cover.image, f"{shown.name}: {shown.cover.alt}")
     return f'<div style="width:{SIDE}px;height:{SIDE}px;opacity:.6">No picture yet.</div>'
 
 
 def _facts(shown: Overview) -> str:
     concept = shown.concept
-    lines = [
+    facts = [
         f"{concept.placeholder_token} on {concept.base_model.rsplit('/', 1)[-1]}" if concept else "",
         shown.problem or f"{shown.state}, {shown.pictures} picture(s)",
         scores_in_words(shown.scores),
         f"{in_bytes(shown.size)}, {shown.changed:%Y-%m-%d %H:%M}",
     ]
-    small = "".join(f"<div>{html.escape(line)}</div>" for line in lines if line)
-    style = "line-height:1.3;overflow-wrap:anywhere"
-    return f'<div style="{style}"><b>{html.escape(shown.name)}</b>{small}</div>'
-
-
-def _card_button(text: str, tooltip: str, act: Callable[[], None], style: str = "") -> ipywidgets.Button:
-    button = ipywidgets.Button(description=text, tooltip=tooltip, button_style=style, layout=_AUTO)
-    button.on_click(lambda _: act())
-    return button
+    return f"<b>{html.escape(shown.name)}</b>{lines(*facts)}"

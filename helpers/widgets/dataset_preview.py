@@ -1,26 +1,26 @@
 """What the network will see, with sliders over pictures and sentences, and a field for own captions."""
 
-import base64
 import contextlib
 import html
+from typing import Any
 
 import ipywidgets
 
 from ..common.errors import UserError
-from ..common.sheets import image_grid
+from ..common.sheets import image_grid, packed
 from ..concept.concept import Concept
 from ..dataset.captions import caption_path, write_captions
 from ..dataset.dataset import Example, Preview
 from ..dataset.images import image_path
 from ..dataset.variety import warnings_of
 from ..model.tokens import coloured_pieces
-from .kit import RED, as_html, as_png, hint, problem
+from .kit import View, figure, hint, mark, picture, problem, still_picture, thumbnail
 
 _SIDE = 224  # pixels on the page
 _STILL = 160
 _WIDE = {"width": "min(100%, 560px)"}
 _STYLE = {"description_width": "90px"}
-_CAPTIONS = "Sentences for this picture alone, one a line, with {} for your word. They are kept as you type."
+_CAPTIONS = "Sentences for this picture alone, one a line, with {} for your word. Kept as the field is left."
 _ABOUT = {
     "Picture": "Which picture",
     "Sentence": "Which of the sentences that training may say of it",
@@ -28,11 +28,11 @@ _ABOUT = {
 }
 
 
-class DatasetPreview(ipywidgets.VBox):
+class DatasetPreview(View):
     """Any picture of a concept with any sentence that training may say of it, mirrored or not.
 
-    Captions go into `images/` as they are typed; one that can't be used is marked, and the file keeps what
-    it had. Where a widget can't live, it is a still picture of some examples.
+    Captions go into `images/` when their field is left; one that can't be used is marked, and the file
+    keeps what it had. Where a widget can't live, it is a still picture of some examples.
 
     Raises:
         UserError: the concept has no pictures, one is damaged, or its base model can't be read.
@@ -64,7 +64,7 @@ class DatasetPreview(ipywidgets.VBox):
         self._filling = True
         self.captions.value = text.rstrip("\n")
         self._filling = False
-        self._mark(self._count())
+        self._say(self._count())
 
     def _typed(self, change) -> None:
         if self._filling:
@@ -74,7 +74,7 @@ class DatasetPreview(ipywidgets.VBox):
             write_captions(self._concept, self.picture.value, change["new"])
         except UserError as error:
             why = f"{error} Until then nothing is changed."
-        self._mark(self._count() or why)
+        self._say(self._count() or why)
 
     def _count(self) -> str:
         """Set the slider to the number of sentences; why there are none, if so."""
@@ -86,11 +86,11 @@ class DatasetPreview(ipywidgets.VBox):
         self._show()
         return ""
 
-    def _mark(self, why: str) -> None:
+    def _say(self, why: str) -> None:
         path = caption_path(image_path(self._concept, self.picture.value))
         is_kept = f"Kept in images/{path.name}." if path.is_file() else _CAPTIONS
         self.kept.value = problem(why) if why else hint(is_kept)
-        self.captions.layout.border = f"1px solid {RED}" if why else ""
+        mark(self.captions, why)
 
     def _show(self, _change=None) -> None:
         with contextlib.suppress(UserError):  # its sentence stands below the captions
@@ -99,15 +99,14 @@ class DatasetPreview(ipywidgets.VBox):
             shown = self._preview.example(self.picture.value, template, self.flipped.value, self.crop.value)
             self.shown.value = _as_html(shown, self.flipped.value)
 
-    def _repr_mimebundle_(self, **kwargs):
-        """The widget, and beside it a still picture for pages that have no kernel."""
-        bundle = super()._repr_mimebundle_(**kwargs)
+    def still(self) -> dict[str, Any]:
+        """An example of each picture."""
         with contextlib.suppress(UserError):  # as above: a caption can't be used
             examples = [self._first(name) for name in self._preview.names]
             sentences = [one.sentence for one in examples]
             sheet = image_grid([one.image for one in examples], 5, sentences, cell=_STILL)
-            bundle["image/png"] = base64.b64encode(as_png(sheet)).decode()
-        return bundle
+            return still_picture(packed(sheet), "image/png", sheet.alt)
+        return {}
 
     def _first(self, name: str) -> Example:
         return self._preview.example(name, self._preview.sentences(name)[0], self._preview.flips()[0])
@@ -126,31 +125,32 @@ def _flip_box(flips: tuple[bool, ...]) -> ipywidgets.Checkbox:
 
 
 def _captions_field() -> ipywidgets.Textarea:
-    example = "a photo of {} on a red table"
     return ipywidgets.Textarea(
-        description="Captions", placeholder=example, tooltip=_CAPTIONS, rows=3, style=_STYLE, layout=_WIDE
+        description="Captions",
+        placeholder="a photo of {} on a red table",
+        tooltip=_CAPTIONS,
+        rows=3,
+        continuous_update=False,
+        style=_STYLE,
+        layout=_WIDE,
     )
 
 
 def _as_html(shown: Example, flipped: bool) -> str:
     width, height = shown.image.size
-    sees = f"The network sees {width} x {height} pixels" + ", mirrored" * flipped
+    mirrored = ", mirrored" * flipped
+    seen = picture(shown.image, f"{shown.picture} as the network sees it{mirrored}", _SIDE)
     figures = [
-        _figure(shown.original, f"Picture {shown.picture}", shown.picture),
-        _figure(shown.image, f"{shown.picture} as the network sees it{', mirrored' * flipped}", sees),
+        figure(
+            shown.picture, picture(thumbnail(shown.original, 2 * _SIDE), f"Picture {shown.picture}", _SIDE)
+        ),
+        figure(f"The network sees {width} x {height} pixels{mirrored}", seen),
     ]
     cut = f"The model reads no further: “{shown.cut_off}” is cut off." if shown.cut_off else ""
     return (
         f'<div style="display:flex;flex-wrap:wrap;gap:12px">{"".join(figures)}</div>'
         f'<p style="margin:6px 0"><b>{html.escape(shown.sentence)}</b></p>'
         f'<div style="line-height:2">{coloured_pieces(shown.tokens)}</div>{problem(cut) if cut else ""}'
-    )
-
-
-def _figure(image, alt: str, caption: str) -> str:
-    return (
-        f'<figure style="margin:0"><figcaption>{html.escape(caption)}</figcaption>'
-        f"{as_html(image, alt, _SIDE)}</figure>"
     )
 
 

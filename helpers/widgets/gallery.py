@@ -1,8 +1,6 @@
 """Add pictures from your computer or the web, see those of a concept, turn, crop or remove them."""
 
-import base64
 import functools
-import html
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -10,7 +8,7 @@ import ipywidgets
 from PIL import Image
 
 from ..common.errors import UserError
-from ..common.sheets import image_grid
+from ..common.sheets import image_grid, packed
 from ..dataset.check import open_picture
 from ..dataset.fetch import Fetched, fetch_all
 from ..dataset.images import (
@@ -28,16 +26,117 @@ from ..dataset.images import (
     square_box,
 )
 from .drop_area import DropArea
-from .kit import SIDE, as_html, as_png, fade_outside, thumbnail
+from .kit import CARD, IN_A_ROW, ROW, SIDE, Message, View, button, lines, picture, still_picture, thumbnail
 
-Act = Callable[[Callable[[], None]], None]
-_LAYOUT = {
-    "width": f"{SIDE + 24}px",
-    "margin": "4px",
-    "padding": "6px",
-    "border": "1px solid var(--jp-border-color1, #888888)",
-}
-_AS_WIDE_AS_ITS_TEXT = {"width": "auto", "align_self": "flex-start"}
+_CARD = CARD | {"width": f"{SIDE + 24}px"}
+_FADED = 60  # of 255
+
+
+class Gallery(View):
+    """Upload, drop or fetch pictures, read the verdict under each, and rotate, crop or remove those kept.
+
+    All that it shows is read from the concept's folder. Where a widget can't live it is a still picture.
+    """
+
+    def __init__(self, concept: ConceptLike, base_model: str | None = None):
+        """Show the pictures of `concept` (as for `add_images`, also `base_model`)."""
+        self._concept, self._base_model = concept, base_model
+        self._card_of: dict[str, PictureCard] = {}
+        self._notes: dict[str, str] = {}
+        self._addresses = _addresses_field()
+        self._fetch = button("Fetch", self._fetch_pressed, "Add the pictures at these addresses")
+        self._message, self._advice = Message(), Message()
+        self._not_added, self._cards = ipywidgets.HBox(layout=ROW), ipywidgets.HBox(layout=ROW)
+        area = DropArea("or drop picture files here", self._take)
+        controls = [self._upload_button(), area, self._addresses, self._fetch]
+        super().__init__([*controls, self._message, self._advice, self._not_added, self._cards])
+        self._refresh()
+
+    def _upload_button(self) -> ipywidgets.FileUpload:
+        upload = ipywidgets.FileUpload(accept="image/*", multiple=True, description="Add pictures")
+        upload.tooltip = (
+            "Choose picture files on your computer, 10 MB at most together; drop larger ones below"
+        )
+        upload.layout.width, upload.layout.align_self = "auto", "flex-start"
+        upload.observe(self._upload, "value")
+        return upload
+
+    def _upload(self, change) -> None:
+        files = [(file["name"], bytes(file["content"])) for file in change["new"]]
+        if files:
+            self._take(files)
+            change["owner"].value = ()  # so that the same file may come again
+
+    def _take(self, files: Sequence[tuple[str, bytes]]) -> None:
+        self._do(lambda: _summary(self._add([Fetched(name, data) for name, data in files])))
+
+    def _fetch_pressed(self) -> None:
+        self._fetch.disabled = True
+        try:
+            self._do(self._fetch_addresses)
+        finally:
+            self._fetch.disabled = False
+
+    def _fetch_addresses(self) -> str:
+        addresses = self._addresses.value.split("\n")
+        if not any(map(str.strip, addresses)):
+            raise UserError("Paste addresses, paths or folders first, each on its own line.")
+        self._message.say("Fetching…")
+        verdicts = self._add(fetch_all(addresses))
+        if all(verdict.outcome != "refused" for verdict in verdicts):
+            self._addresses.value = ""  # else they stay, to be corrected
+        return _summary(verdicts)
+
+    def _add(self, files: Sequence[Fetched]) -> list[Verdict]:
+        """The verdicts on the page are those of the last upload."""
+        self._notes, self._not_added.children = {}, []
+        return self._judge(files)
+
+    def _keep(self, card: "RefusedCard") -> str:
+        self._not_added.children = [other for other in self._not_added.children if other is not card]
+        return _summary(self._judge([card.fetched], keep_alike=True))
+
+    def _judge(self, files: Sequence[Fetched], **how: bool) -> list[Verdict]:
+        """The steps of `add_images`, with the bytes kept at hand: also what is refused gets a thumbnail."""
+        verdicts = add_fetched(self._concept, files, self._base_model, **how)
+        for one, verdict in zip(files, verdicts, strict=True):
+            if verdict.outcome == "kept":
+                self._notes[verdict.path.name] = _kept(verdict)
+            else:
+                card = RefusedCard(one, verdict, lambda card: self._do(lambda: self._keep(card)))
+                self._not_added.children += (card,)
+        return verdicts
+
+    def _do(self, action: Callable[[], str | None]) -> None:
+        self._message.do(action)
+        self._refresh()
+
+    def _refresh(self) -> None:
+        """Cards stay the same objects while their files are there, so that the keyboard's focus stays too."""
+        self._advice.say(advice(self._concept))
+        names = self._names()
+        self._card_of = {name: self._card_of.get(name) or self._new_card(name) for name in names}
+        for name, card in self._card_of.items():
+            card.refresh(self._notes.get(name, ""))
+        self._cards.children = list(self._card_of.values())
+
+    def _names(self) -> list[str]:
+        try:
+            return [path.name for path in image_paths(self._concept)]
+        except UserError:
+            return []  # none yet
+
+    def _new_card(self, name: str) -> "PictureCard":
+        return PictureCard(self._concept, name, self._do)
+
+    def still(self) -> dict[str, str]:
+        """All pictures as one."""
+        self._refresh()
+        pictures = {name: card.thumbnail for name, card in self._card_of.items() if card.thumbnail}
+        if not pictures:
+            return {}
+        sheet = image_grid(list(pictures.values()), columns=5, captions=list(pictures), cell=IN_A_ROW)
+        return still_picture(packed(sheet), "image/png", sheet.alt)
 
 
 class PictureCard(ipywidgets.VBox):
@@ -46,7 +145,7 @@ class PictureCard(ipywidgets.VBox):
     `thumbnail` is what it shows before a crop is tried; None where the file is damaged.
     """
 
-    def __init__(self, concept: ConceptLike, name: str, act: Act):
+    def __init__(self, concept: ConceptLike, name: str, act: Callable[[Callable[[], None]], None]):
         """Show the picture `name`. `act` gets each change to call, and shows a `UserError` of it."""
         self._concept, self._name, self._act = concept, name, act
         self._file = None
@@ -61,11 +160,11 @@ class PictureCard(ipywidgets.VBox):
         self._crop = ipywidgets.VBox()
         self._crop_controls = [self._place, self._button("Crop square", f"Cut {name} square", self._cropped)]
         buttons = ipywidgets.HBox([self._rotate, remove])
-        super().__init__([self._picture, self._facts, self._note, buttons, self._crop], layout=_LAYOUT)
+        super().__init__([self._picture, self._facts, self._note, buttons, self._crop], layout=_CARD)
 
     def refresh(self, note: str = "") -> None:
         """Say `note` below the picture, and draw it anew if its file has changed."""
-        self._note.value = _lines(note)
+        self._note.value = lines(note)
         stat = image_path(self._concept, self._name).stat()
         file = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
         if file != self._file:
@@ -73,9 +172,8 @@ class PictureCard(ipywidgets.VBox):
             self._draw()
 
     def _button(self, text: str, tooltip: str, change: Callable) -> ipywidgets.Button:
-        button = ipywidgets.Button(description=text, tooltip=tooltip, layout=_AS_WIDE_AS_ITS_TEXT)
-        button.on_click(lambda _: self._act(functools.partial(change, self._concept, self._name)))
-        return button
+        change = functools.partial(change, self._concept, self._name)
+        return button(text, lambda: self._act(change), tooltip)
 
     def _cropped(self, concept: ConceptLike, name: str) -> None:
         crop_image(concept, name, self._place.value)
@@ -89,156 +187,52 @@ class PictureCard(ipywidgets.VBox):
         self.thumbnail = thumbnail(image)
         self._place.value = 0.5
         self._place.description = "Left to right" if width > height else "Top to bottom"
-        self._picture.value = as_html(self.thumbnail, f"Picture {self._name}, {width} by {height} pixels")
+        self._picture.value = picture(self.thumbnail, f"Picture {self._name}, {width} by {height} pixels")
         self._facts.value = f"{self._name}: {width} x {height} pixels"
         self._rotate.disabled = False
         self._crop.children = self._crop_controls if width != height else []
 
     def _draw_damaged(self, why: str) -> None:
         self.thumbnail = None
-        self._picture.value, self._facts.value = _lines(why), self._name
+        self._picture.value, self._facts.value = lines(why), self._name
         self._rotate.disabled = True
         self._crop.children = []
 
     def _preview(self, _change) -> None:
-        kept = square_box(self.thumbnail.size, self._place.value)
-        alt = f"Preview of {self._name}: the square that is kept, the rest faded"
-        self._picture.value = as_html(fade_outside(self.thumbnail, kept), alt)
+        """Fade what a crop would cut off: nearly transparent, it is dim on any page."""
+        opacity = Image.new("L", self.thumbnail.size, _FADED)
+        opacity.paste(255, square_box(self.thumbnail.size, self._place.value))
+        faded = self.thumbnail.copy()
+        faded.putalpha(opacity)
+        self._picture.value = picture(
+            faded, f"Preview of {self._name}: the square that is kept, the rest faded"
+        )
 
 
-def card_not_added(one: Fetched, verdict: Verdict) -> ipywidgets.HTML:
-    """What did not become a picture of the concept: how it looks, if it opens, and the reason."""
-    source = short_source(one.source)
-    sentence = f"{source}: {verdict.outcome}"
-    sentence += f" as {verdict.path.name}." if verdict.kept else f". {verdict.why}"
-    return ipywidgets.HTML(_look(one, source) + _lines(sentence), layout=_LAYOUT)
+class RefusedCard(ipywidgets.VBox):
+    """What did not become a picture of the concept: how it looks, if it opens, and the reason.
+
+    One that was taken for a picture that is there already can be kept all the same.
+    """
+
+    def __init__(self, fetched: Fetched, verdict: Verdict, keep: Callable[["RefusedCard"], None]):
+        """`keep` is called where a person says that it is another picture."""
+        self.fetched = fetched
+        source = short_source(fetched.source)
+        sentence = f"{source}: {verdict.outcome}"
+        sentence += f" as {verdict.path.name}." if verdict.kept else f". {verdict.why}"
+        children = [ipywidgets.HTML(_look(fetched, source) + lines(sentence))]
+        if verdict.outcome == "refused" and verdict.path:
+            tooltip = f"Keep {source} beside {verdict.path.name}: it is another picture"
+            children.append(button("Keep it", lambda: keep(self), tooltip))
+        super().__init__(children, layout=_CARD)
 
 
 def _look(one: Fetched, source: str) -> str:
     try:
-        return as_html(thumbnail(open_picture(one.data or b"")), f"{source}, which was not added")
+        return picture(thumbnail(open_picture(one.data or b"")), f"{source}, which was not added")
     except UserError:
         return ""  # the reason says so
-
-
-def _lines(text: str) -> str:
-    return f'<div style="line-height:1.3;overflow-wrap:anywhere">{html.escape(text)}</div>' if text else ""
-
-
-_SIDE = 128
-_ROW = {"flex_flow": "row wrap"}
-
-
-class Gallery(ipywidgets.VBox):
-    """Upload, drop or fetch pictures, read the verdict under each, and rotate, crop or remove those kept.
-
-    All that it shows is read from the concept's folder. Where a widget can't live, as in a saved
-    notebook on the web, it is a still picture.
-    """
-
-    def __init__(self, concept: ConceptLike, base_model: str | None = None):
-        """Show the pictures of `concept` (as for `add_images`, also `base_model`)."""
-        self._concept, self._base_model = concept, base_model
-        self._card_of: dict[str, PictureCard] = {}
-        self._notes: dict[str, str] = {}
-        self._addresses = _addresses_field()
-        self._message = ipywidgets.HTML()
-        self._not_added, self._cards = ipywidgets.HBox(layout=_ROW), ipywidgets.HBox(layout=_ROW)
-        area = DropArea("or drop picture files here", self._take)
-        controls = [self._upload_button(), area, self._addresses, self._fetch_button()]
-        super().__init__([*controls, self._message, self._not_added, self._cards])
-        self._show()
-
-    def _upload_button(self) -> ipywidgets.FileUpload:
-        button = ipywidgets.FileUpload(accept="image/*", multiple=True, description="Add pictures")
-        button.tooltip = (
-            "Choose picture files on your computer, 10 MB at most together; drop larger ones below"
-        )
-        button.layout.width, button.layout.align_self = "auto", "flex-start"
-        button.observe(self._upload, "value")
-        return button
-
-    def _fetch_button(self) -> ipywidgets.Button:
-        button = ipywidgets.Button(description="Fetch", tooltip="Add the pictures at these addresses")
-        button.on_click(self._fetch)
-        return button
-
-    def _upload(self, change) -> None:
-        files = [(file["name"], bytes(file["content"])) for file in change["new"]]
-        if files:
-            self._take(files)
-            change["owner"].value = ()  # so that the same file may come again
-
-    def _take(self, files: Sequence[tuple[str, bytes]]) -> None:
-        self._do(lambda: _summary(self._add([Fetched(name, data) for name, data in files])))
-
-    def _fetch(self, button: ipywidgets.Button) -> None:
-        button.disabled = True
-        try:
-            self._do(self._fetch_addresses)
-        finally:
-            button.disabled = False
-
-    def _fetch_addresses(self) -> str:
-        addresses = self._addresses.value.split("\n")
-        if not any(map(str.strip, addresses)):
-            raise UserError("Paste addresses, paths or folders first, each on its own line.")
-        self._say("Fetching…")
-        verdicts = self._add(fetch_all(addresses))
-        if all(verdict.outcome != "refused" for verdict in verdicts):
-            self._addresses.value = ""  # else they stay, to be corrected
-        return _summary(verdicts)
-
-    def _add(self, files: Sequence[Fetched]) -> list[Verdict]:
-        """The steps of `add_images`, with the bytes kept at hand: also what is refused gets a thumbnail."""
-        verdicts = add_fetched(self._concept, files, self._base_model)
-        pairs = list(zip(files, verdicts, strict=True))
-        self._notes = {verdict.path.name: _kept(verdict) for _, verdict in pairs if verdict.outcome == "kept"}
-        self._not_added.children = [card_not_added(*pair) for pair in pairs if pair[1].outcome != "kept"]
-        return verdicts
-
-    def _do(self, action: Callable[[], str | None]) -> None:
-        """A callback has nowhere to show an error but the widget itself."""
-        try:
-            self._show(action() or "")
-        except UserError as error:
-            self._show(str(error))
-
-    def _show(self, message: str = "") -> None:
-        self._say(message, advice(self._concept))
-        self._refresh()
-
-    def _say(self, *sentences: str) -> None:
-        lines = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in sentences if sentence)
-        self._message.value = f'<div role="status">{lines}</div>'
-
-    def _refresh(self) -> None:
-        """Cards stay the same objects while their files are there, so that the keyboard's focus stays too."""
-        names = self._names()
-        self._card_of = {name: self._card_of.get(name) or self._new_card(name) for name in names}
-        for name, card in self._card_of.items():
-            card.refresh(self._notes.get(name, ""))
-        self._cards.children = list(self._card_of.values())
-
-    def _names(self) -> list[str]:
-        try:
-            return [path.name for path in image_paths(self._concept)]
-        except UserError:
-            return []  # none yet
-
-    def _new_card(self, name: str) -> PictureCard:
-        return PictureCard(self._concept, name, self._do)
-
-    def _repr_mimebundle_(self, **kwargs):
-        """The widget, and beside it the still picture for pages that have no kernel."""
-        self._refresh()
-        bundle = super()._repr_mimebundle_(**kwargs)
-        pictures = {name: card.thumbnail for name, card in self._card_of.items() if card.thumbnail}
-        if pictures:
-            sheet = image_grid(list(pictures.values()), columns=5, captions=list(pictures), cell=_SIDE)
-            bundle["image/png"] = base64.b64encode(as_png(sheet)).decode()
-            bundle["text/plain"] = sheet.alt
-        return bundle
 
 
 def _addresses_field() -> ipywidgets.Textarea:

@@ -28,7 +28,8 @@ from ..inference.grid import (
 from ..inference.grid_plan import RESULT, Axis, GridPlan
 from ..inference.pipeline import SCHEDULERS, check_settings
 from ..inference.png import Picture
-from .kit import PictureButtons, as_html
+from .kit import PictureButtons
+from .kit import picture as picture_html
 
 _RED = "var(--jp-error-color1, #d32f2f)"
 _ROW = {"flex_flow": "row wrap"}
@@ -381,7 +382,7 @@ class ChosenPicture(ipywidgets.VBox):
         shown.thumbnail((2 * _SIDE, 2 * _SIDE))
         self.page.value = (
             f'<div role="status" style="line-height:1.4;max-width:{_SIDE + 64}px">'
-            f"{as_html(shown, text, _SIDE)}{_table(_settings(picture))}</div>"
+            f"{picture_html(shown, text, _SIDE)}{_table(_settings(picture))}</div>"
         )
         self.children = [self.page, self.button]
 

@@ -1,107 +1,140 @@
-"""Small pictures for a page, each with a text in its place for a screen reader."""
+"""What the forms and views share: buttons, messages, marks, and pictures with a text for a screen reader."""
 
-import base64
 import html
-import io
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import ipywidgets
 from PIL import Image
 
+from ..common.errors import UserError
+from ..common.sheets import html_picture, packed, picture_bundle
+
 SIDE = 192  # pixels on the page
-_FADED = 60  # of 255
+IN_A_ROW = 128
+RED = "var(--jp-error-color1, #d32f2f)"  # legible on a light page and on a dark one
+ROW = {"flex_flow": "row wrap", "align_items": "flex-start"}
+CARD = {"margin": "4px", "padding": "6px", "border": "1px solid var(--jp-border-color1, #888888)"}
 
 
-def thumbnail(image: Image.Image) -> Image.Image:
-    """A copy whose longer side is `SIDE` pixels at most."""
-    small = image.copy()
-    small.thumbnail((SIDE, SIDE))
-    return small
+class View(ipywidgets.VBox):
+    """A box that is something plainer on a page without a kernel, such as a saved notebook on the web."""
+
+    def still(self) -> dict[str, Any]:
+        """What such a page shows, by its kind, for example `text/html`."""
+        return {}
+
+    def _repr_mimebundle_(self, **kwargs):
+        return super()._repr_mimebundle_(**kwargs) | self.still()
 
 
-def fade_outside(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
-    """The picture, nearly transparent outside `box` (left, top, right, bottom): dim on any page."""
-    opacity = Image.new("L", image.size, _FADED)
-    opacity.paste(255, box)
-    faded = image.copy()
-    faded.putalpha(opacity)
-    return faded
+def still_picture(content: bytes, mime: str, alt: str) -> dict[str, Any]:
+    """A picture's file for `View.still`."""
+    data, _ = picture_bundle(content, mime, alt)
+    del data["text/html"]  # the page has the file once
+    return data
 
 
-def as_html(image: Image.Image, alt: str, side: int = SIDE) -> str:
-    """An `<img>` that fills a square of `side` pixels as far as its shape allows."""
-    data = base64.b64encode(as_png(image)).decode()
-    sharp = "image-rendering:pixelated;" * (2 * max(image.size) <= side)  # as the miniature's pictures
-    style = f"width:{side}px;height:{side}px;object-fit:contain;{sharp}"
-    return f'<img style="{style}" alt="{html.escape(alt)}" src="data:image/png;base64,{data}">'
+class Message(ipywidgets.HTML):
+    """Sentences that a screen reader reads out when they change."""
+
+    def say(self, *sentences: str) -> None:
+        self.value = f'<div role="status">{lines(*sentences)}</div>'
+
+    def do(self, action: Callable[[], str | None]) -> str:
+        """Run a button's action, and say what it returns.
+
+        Returns:
+            Why it could not be done, which stands there in red: a callback has nowhere to raise an error.
+        """
+        try:
+            self.say(action() or "")
+        except UserError as error:
+            self.value = problem(str(error))
+            return str(error)
+        except KeyboardInterrupt:
+            self.say("Stopped: nothing was saved.")
+        return ""
 
 
-def as_png(image: Image.Image) -> bytes:
-    """The bytes of a PNG file."""
-    content = io.BytesIO()
-    image.save(content, format="PNG")
-    return content.getvalue()
+def button(text: str, act: Callable[[], Any], tooltip: str = "", style: str = "") -> ipywidgets.Button:
+    """A button as wide as its text. `style`: `primary`, `warning` or `danger`."""
+    made = ipywidgets.Button(description=text, tooltip=tooltip or text, button_style=style)
+    made.layout.width, made.layout.align_self = "auto", "flex-start"
+    made.on_click(lambda _: act())
+    return made
 
 
-# How a form says what a field is for, and what is wrong with it: legible in light and dark themes.
-RED = "var(--jp-error-color1, #d32f2f)"
+def lines(*sentences: str) -> str:
+    """Sentences one below the other; those that are empty are left out."""
+    style = "line-height:1.3;overflow-wrap:anywhere"
+    return "".join(f'<div style="{style}">{html.escape(one)}</div>' for one in sentences if one)
 
 
 def hint(text: str) -> str:
     """A quiet line beside a field."""
-    return f"<div style='opacity:.75;line-height:1.3'>{html.escape(text)}</div>"
+    return f"<div style='opacity:.75'>{lines(text)}</div>"
 
 
 def problem(sentence: str) -> str:
     """Why a value can't be used; a screen reader reads it out at once."""
-    return f"<div role='alert' style='color:{RED};line-height:1.3'>{html.escape(sentence)}</div>"
+    return f"<div role='alert' style='color:{RED}'>{lines(sentence)}</div>"
 
 
-# Small pictures in a row, as HTML: each with a text in its place, on no ground of its own.
-_SHOWN = 128  # pixels
-_KEPT = 192  # for screens of a higher resolution
+def mark(field: ipywidgets.Widget, is_wrong: Any) -> None:
+    """Give a field a red border, or take it away."""
+    field.layout.border = f"1px solid {RED}" if is_wrong else ""
+
+
+def thumbnail(image: Image.Image, side: int = SIDE) -> Image.Image:
+    """A copy whose longer side is `side` pixels at most."""
+    small = image.copy()
+    small.thumbnail((side, side))
+    return small
+
+
+def picture(image: Image.Image, alt: str, side: int = SIDE, kind: str = "png") -> str:
+    """An `<img>` that fills a square of `side` pixels as far as its shape allows.
+
+    Args:
+        kind: of its file, `png` or `jpeg`.
+    """
+    sharp = "image-rendering:pixelated;" * (2 * max(image.size) <= side)  # as the miniature's pictures
+    style = f"width:{side}px;height:{side}px;object-fit:contain;{sharp}"
+    return html_picture(packed(image, kind), f"image/{kind}", alt, style, title=alt)
+
+
+def figure(caption: str, *pictures: str) -> str:
+    """A caption and below it pictures, as `picture` makes them."""
+    return (
+        f'<figure style="margin:4px 16px 4px 0"><figcaption>{html.escape(caption)}</figcaption>'
+        f'<div style="display:flex;flex-wrap:wrap;gap:4px">{"".join(pictures)}</div></figure>'
+    )
 
 
 def picture_row(caption: str, images: Sequence[Image.Image], texts: Sequence[str]) -> str:
-    """A caption and below it pictures.
-
-    Args:
-        images: any sizes; each is fitted into a square.
-        texts: what each shows, read out by a screen reader and shown under the mouse.
-    """
-    row = "".join(_picture(image, text) for image, text in zip(images, texts, strict=True))
-    return (
-        f'<figure style="margin:4px 16px 4px 0"><figcaption>{html.escape(caption)}</figcaption>'
-        f'<div style="display:flex;flex-wrap:wrap;gap:4px">{row}</div></figure>'
-    )
-
-
-def _picture(image: Image.Image, text: str) -> str:
-    text = html.escape(text)
-    return (
-        f'<img alt="{text}" title="{text}" src="{_address(image)}" '
-        f'style="width:{_SHOWN}px;height:{_SHOWN}px;object-fit:contain">'
-    )
-
-
-def _address(image: Image.Image) -> str:
-    """The picture itself as an address: small ones exactly, others as JPEG."""
-    kind = "png" if max(image.size) <= _SHOWN else "jpeg"
-    small, content = image.convert("RGB"), io.BytesIO()
-    small.thumbnail((_KEPT, _KEPT))
-    small.save(content, format=kind)
-    return f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode()}"
+    """A caption and below it small pictures of any sizes, each with its text: small ones exactly."""
+    shown = [
+        picture(thumbnail(image), text, IN_A_ROW, "png" if max(image.size) <= IN_A_ROW else "jpeg")
+        for image, text in zip(images, texts, strict=True)
+    ]
+    return figure(caption, *shown)
 
 
 # Pictures in rows and columns, each of them a button: for the mouse, the keyboard and a screen reader.
-_SIDE = 128
 _FRAME = 3
 _CHOSEN = "var(--jp-brand-color1, #1976d2)"
-_STYLE = "line-height:1.3;overflow-wrap:anywhere"
 _CLASS = "picture-button"
 _OUTLINE = f"outline:{_FRAME}px solid {_CHOSEN} !important;outline-offset:-{_FRAME}px"
 _FOCUS = f"<style>.{_CLASS}:focus-visible{{{_OUTLINE}}}</style>"
-_SAME_PLACE = "1 / 1 / 2 / 2"  # of the one cell of a grid
+_PLACE = {
+    "grid_area": "1 / 1 / 2 / 2",  # picture and button in the one cell of a grid
+    "width": f"{IN_A_ROW}px",
+    "height": f"{IN_A_ROW}px",
+    "margin": "0",
+    "padding": "0",
+    "overflow": "hidden",
+}
 
 
 class PictureButtons(ipywidgets.GridBox):
@@ -130,18 +163,23 @@ class PictureButtons(ipywidgets.GridBox):
         children = [ipywidgets.HTML(_FOCUS), *(_label(text, "center") for text in columns)]
         for number, text in enumerate(rows):
             children += [_label(text, "right"), *self._cells[number * wide : (number + 1) * wide]]
-        self.layout.grid_template_columns = f"minmax(0, max-content) repeat({wide}, {_SIDE + 2 * _FRAME}px)"
+        side = IN_A_ROW + 2 * _FRAME
+        self.layout.grid_template_columns = f"minmax(0, max-content) repeat({wide}, {side}px)"
         self.children = children
+
+    def clear(self) -> None:
+        """Show nothing."""
+        self.children = []
 
     def _cell(self, number: int, image: Image.Image, text: str) -> ipywidgets.GridBox:
         """The picture, and over it a button that one can see through."""
-        picture = ipywidgets.HTML(as_html(thumbnail(image), text, _SIDE), layout=_place())
-        button = ipywidgets.Button(description=f"Settings of {text}", tooltip=text, layout=_place())
-        button.style.button_color = button.style.text_color = "transparent"
-        button.add_class(_CLASS)
-        button.on_click(lambda _: self._pressed(number))
+        shown = ipywidgets.HTML(picture(thumbnail(image), text, IN_A_ROW), layout=_PLACE)
+        above = ipywidgets.Button(description=f"Settings of {text}", tooltip=text, layout=_PLACE)
+        above.style.button_color = above.style.text_color = "transparent"
+        above.add_class(_CLASS)
+        above.on_click(lambda _: self._pressed(number))
         hidden = {"border": _frame("transparent"), "overflow": "hidden"}  # else some browsers add scroll bars
-        return ipywidgets.GridBox([picture, button], layout=hidden)
+        return ipywidgets.GridBox([shown, above], layout=hidden)
 
     def _pressed(self, number: int) -> None:
         for index, cell in enumerate(self._cells):
@@ -149,21 +187,9 @@ class PictureButtons(ipywidgets.GridBox):
         self._choose(number)
 
 
-def _place() -> dict[str, str]:
-    side = f"{_SIDE}px"
-    return {
-        "grid_area": _SAME_PLACE,
-        "width": side,
-        "height": side,
-        "margin": "0",
-        "padding": "0",
-        "overflow": "hidden",
-    }
-
-
 def _frame(colour: str) -> str:
     return f"{_FRAME}px solid {colour}"
 
 
-def _label(text: str, align: str = "left") -> ipywidgets.HTML:
-    return ipywidgets.HTML(f'<div style="text-align:{align};{_STYLE}">{html.escape(text)}</div>')
+def _label(text: str, align: str) -> ipywidgets.HTML:
+    return ipywidgets.HTML(f'<div style="text-align:{align}">{lines(text)}</div>')

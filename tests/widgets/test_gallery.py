@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import ipywidgets
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageEnhance
 
 from helpers.common.errors import UserError
 from helpers.dataset.fetch import Fetched
@@ -221,6 +221,22 @@ def test_an_upload_has_a_verdict_under_each_picture(concepts):
     assert "&lt;i&gt;page.png: refused. This is a web page" in said
     assert same(thumbnails(gallery)["small.png, which was not added"], np.asarray(small))
     assert control(gallery, "Add pictures").value == (), "the same file may be chosen again"
+
+
+def test_what_was_taken_for_the_same_picture_can_be_kept_all_the_same(concepts):
+    """Two small things on a white page look alike to the check."""
+    gallery = Gallery("toy", MODEL)
+    upload(gallery, ("a.png", encoded(photo(0))))
+    brighter = ImageEnhance.Brightness(photo(0)).enhance(1.02)
+    upload(gallery, ("alike.png", encoded(brighter)), ("tiny.png", encoded(photo(1, (20, 20)))))
+    assert "alike.png: refused. It is the same picture as 001.png" in text_of(gallery)
+    control(gallery, "Keep it", "alike.png beside 001.png").click()  # the tiny one has no such button
+    assert (kept_as("002.png") == np.asarray(brighter)).all()
+    said = text_of(gallery)
+    assert "alike.png: kept as 002.png." in said and "alike.png: refused" not in said
+    assert "tiny.png: refused" in said and not has(gallery, "Keep it")
+    upload(gallery, ("alike.png", encoded(brighter)))
+    assert "alike.png: already kept as 002.png." in text_of(gallery) and len(image_paths("toy")) == 2
 
 
 def test_a_verdict_is_of_the_last_upload_only(concepts):
