@@ -7,6 +7,8 @@ INITIALIZER ?=
 VECTORS ?=
 BASE_PYTHON ?= python3
 OLDEST := build/oldest
+DEALT = -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+WORKERS := 2  # of the tests; each takes a core and 2 GB of memory
 export CONCEPT BASE_MODEL IMAGES INITIALIZER VECTORS  # so that a path may hold a quote
 
 # `make run PYTHON=python` uses an environment of your own, as it is, and installs nothing.
@@ -29,11 +31,11 @@ lab: $(RUNS) ## open JupyterLab on the first notebook
 	$(PYTHON) -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) --ServerApp.root_dir=. \
 	    --LabApp.default_url=/lab/tree/notebooks/1_download_images.ipynb
 
-test: $(TESTS) ## every notebook in a fresh kernel, and the unit tests
-	$(PYTHON) -m pytest
+test: lint ## every notebook in a fresh kernel, and the unit tests
+	$(PYTHON) -m pytest $(DEALT)
 
 test-oldest: $(OLDEST)/.installed ## the same tests on the lower bounds of requirements.txt
-	$(OLDEST)/bin/python -m pytest
+	$(OLDEST)/bin/python -m pytest $(DEALT)
 
 lint: $(TESTS) ## ruff over the code and the notebooks, and the order of the rooms
 	$(PYTHON) -m ruff check .

@@ -1,109 +1,62 @@
-"""JupyterLab in a headless Chromium: the fixtures and the hands of the browser tests.
+"""What the browser tests do with JupyterLab: prepare notebooks, run them, press, move, wait, look.
 
-A test file imports `concepts`, `lab`, `page` and `work` to have them as fixtures, and `needs_chromium`.
+`SCREENSHOTS=1 make test` also leaves pictures of the pages in `build/screenshots`, in both themes.
 """
 
-import contextlib
 import json
 import os
-import shutil
-import socket
-import subprocess
-import sys
+import re
 import time
-import urllib.error
-import urllib.request
 
 import nbformat
-import pytest
 
 from helpers.common import places
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
-SECONDS = 300
-# A kernel that answers late, as on a busy machine, would be taken for one without subshells.
-KERNELS, PATIENT = "apputils-extension/kernels-settings", {"kernelInfoTimeout": 1000 * SECONDS}
-SHOTS = places.repository_folder() / "build" / "screenshots"  # to be looked at after a run
-needs_chromium = pytest.mark.skipif(
-    CHROMIUM is None, reason="there is no Chromium on this machine: `apt-get install chromium`, then again"
-)
+ANSWER = 30  # seconds for what a kernel or a page does in one or two, on a machine that does other things too
+RUN = 300  # for a whole notebook; an error in it is noticed at once
+SHOTS = places.repository_folder() / "build" / "screenshots"
+FAILED = ".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.{}']"
 
 
-@pytest.fixture(scope="module")
-def work(tmp_path_factory):
-    """A folder like the repository, so that JupyterLab saves into copies of notebooks; none has been run."""
-    folder = tmp_path_factory.mktemp("lab")
-    for name in ("helpers", "data"):
-        (folder / name).symlink_to(places.repository_folder() / name)
-    (folder / "notebooks").mkdir()
-    for path in (places.repository_folder() / "notebooks").glob("*.ipynb"):
-        nbformat.write(not_yet_run(path), folder / "notebooks" / path.name)
-    return folder
+def wait(condition, sentence, page=None, seconds=ANSWER):
+    """Wait until it is so; `sentence` says what is wrong if it never is. Never acts: it only looks."""
+    end = time.monotonic() + seconds
+    while not condition():
+        said = sentence() if callable(sentence) else sentence
+        assert time.monotonic() < end, f"{said}, after {seconds} s"
+        page.wait_for_timeout(100) if page else time.sleep(0.1)
 
 
-@pytest.fixture(scope="module")
-def concepts(work):
-    folder = work / "concepts"
-    folder.mkdir()
-    return folder
+# Notebooks
 
 
-@pytest.fixture(scope="module")
-def lab(work, concepts):
-    """JupyterLab on loopback, with settings of its own; yields its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
-    options = {
-        "ServerApp.port": port,
-        "ServerApp.root_dir": work,
-        "IdentityProvider.token": "",
-        "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
-    }
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
-    with (work / "lab.log").open("w") as log:
-        server = subprocess.Popen(
-            [*command, *(f"--{name}={value}" for name, value in options.items())],
-            env={**os.environ, **_own_settings(work), places.ROOT_VARIABLE: str(concepts)},
-            stdout=log,
-            stderr=log,
+def not_yet_run(path):
+    """A notebook without the outputs that it is kept with."""
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    return notebook
+
+
+def change_notebook(work, name, to=None, only=None, **parameters):
+    """Write a notebook again, with other parameters.
+
+    Args:
+        to: the name of the copy; None: the notebook itself.
+        only: of its cells, those that hold one of these words are kept, with the first of the code.
+    """
+    notebook = nbformat.read(work / "notebooks" / f"{name}.ipynb", as_version=4)
+    if only:
+        code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        notebook.cells = [code[0], *(cell for cell in code[1:] if any(word in cell.source for word in only))]
+    for parameter, value in parameters.items():
+        cells = [cell for cell in notebook.cells if re.search(rf"^{parameter} = ", cell.source, re.M)]
+        assert len(cells) == 1, f"{parameter} is set in {len(cells)} cells of {name}"
+        cells[0].source = re.sub(
+            rf"^{parameter} = .*$", f"{parameter} = {value!r}", cells[0].source, flags=re.M
         )
-        try:
-            wait(lambda: _answers(address), f"JupyterLab does not start: see {log.name}")
-            yield address
-        finally:
-            server.terminate()
-            server.wait(SECONDS)
-
-
-@pytest.fixture(scope="module")
-def page(lab):
-    """A tab of a headless Chromium."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        tab = browser.new_page(viewport={"width": 1400, "height": 1000})
-        tab.set_default_timeout(SECONDS * 1000)
-        tab.on("dialog", lambda dialog: dialog.accept())  # “leave the page?”
-        yield tab
-        browser.close()
-
-
-def move(page, name):
-    """One step to the right with the slider of that name, by its key."""
-    handle = page.locator(".widget-hslider", has_text=name).locator(".noUi-handle")
-    handle.focus()
-    handle.press("ArrowRight")
-
-
-def run_all(lab, page, name, restart=False):
-    """Open a notebook, run all its cells and wait for the last one."""
-    start(lab, page, name, restart)
-    wait(lambda: ran(page), f"{name} does not come to its end", page)
-    assert page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
+    nbformat.write(notebook, work / "notebooks" / f"{to or name}.ipynb")
 
 
 def start(lab, page, name, restart=False):
@@ -120,15 +73,73 @@ def start(lab, page, name, restart=False):
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
 
 
+def run_all(lab, page, name, restart=False):
+    """Open a notebook, run all its cells and wait for the last one."""
+    start(lab, page, name, restart)
+    end_of(page, name)
+    assert not errors(page)
+
+
+def end_of(page, name="the notebook"):
+    """Wait until the last cell has come to its end, or one has failed."""
+    wait(lambda: ran(page) or errors(page), f"{name} does not come to its end", page, RUN)
+
+
 def ran(page):
     """Whether the last cell has come to its end."""
     last = page.locator(".jp-Notebook .jp-CodeCell").last.locator(".jp-InputArea-prompt")
     return last.inner_text().strip("[]: ").isdigit()
 
 
+def errors(page):
+    """What cells have written to stderr, and the errors that they ended with."""
+    return [
+        text for kind in ("stderr", "error") for text in page.locator(FAILED.format(kind)).all_inner_texts()
+    ]
+
+
+def save(page):
+    """Save the open notebook and wait until it is on disk."""
+    page.keyboard.press("Control+s")
+    wait(lambda: page.locator("li.lm-TabBar-tab.jp-mod-dirty").count() == 0, "it is not saved", page)
+
+
+# Widgets
+
+
 def button(page, name):
     """A button of a widget, not one of JupyterLab's own."""
     return page.locator(".jp-OutputArea").get_by_role("button", name=name, exact=True)
+
+
+def type_into(page, name, text, then=None):
+    """Fill in a field and leave it; wait until it shows what the kernel makes of it, `then`."""
+    field = page.get_by_label(name, exact=True)
+    field.fill(text)
+    field.press("Tab")
+    shows(page, name, text if then is None else then)
+
+
+def shows(page, name, text):
+    """Wait until a field has this text in it."""
+    field = page.get_by_label(name, exact=True)
+    wait(
+        lambda: field.input_value() == text,
+        lambda: f"{name} shows {field.input_value()!r}, not {text!r}",
+        page,
+    )
+
+
+def says(page, text, seconds=ANSWER):
+    """Wait until the page has this text on it, once or more often."""
+    page.get_by_text(text).first.wait_for(timeout=1000 * seconds)
+
+
+def move(page, name):
+    """One step to the right with the slider of that name, by its key."""
+    handle = page.locator(".widget-hslider", has_text=name).locator(".noUi-handle")
+    handle.focus()
+    handle.press("ArrowRight")
 
 
 def slide_back(page, name):
@@ -138,53 +149,24 @@ def slide_back(page, name):
     handle.press("ArrowLeft")
 
 
-def save(page):
-    """Save the open notebook and wait until it is on disk."""
-    page.keyboard.press("Control+s")
-    wait(lambda: page.locator("li.lm-TabBar-tab.jp-mod-dirty").count() == 0, "it is not saved", page)
+def alt_texts(page):
+    """What stands in place of each picture, for a screen reader."""
+    return page.locator(".jp-OutputArea img").evaluate_all("pictures => pictures.map(one => one.alt)")
 
 
-def not_yet_run(path):
-    """A notebook without the outputs that it is kept with."""
-    notebook = nbformat.read(path, as_version=4)
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
-    return notebook
-
-
-def cut_notebook(work, name, concept, last):
-    """A notebook for another concept, as far as the cell that holds `last`."""
-    notebook = nbformat.read(work / "notebooks" / f"{name}.ipynb", as_version=4)
-    end = 1 + next(index for index, cell in enumerate(notebook.cells) if f"{last}(" in cell.source)
-    notebook.cells = notebook.cells[:end]
-    for cell in notebook.cells:
-        cell.source = cell.source.replace('CONCEPT = "grooty"', f'CONCEPT = "{concept}"')
-    path = work / "notebooks" / "cut.ipynb"
-    nbformat.write(notebook, path)
-    return path
-
-
-def wait(condition, sentence, page=None):
-    """Wait until it is so; `sentence` says what is wrong if it never is."""
-    end = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < end, sentence
-        page.wait_for_timeout(200) if page else time.sleep(0.2)
+# Pictures of the page
 
 
 def shoot(page, name):
-    """Screenshots of the page in JupyterLab's two themes, to be looked at."""
+    """Screenshots of the page in JupyterLab's two themes, to be looked at, where they are asked for."""
+    if not os.environ.get("SCREENSHOTS"):
+        return
     for theme in ("Dark", "Light"):
         for entry in ("Settings", "Theme", f"JupyterLab {theme}"):
             page.locator(".lm-MenuBar-itemLabel, .lm-Menu-itemLabel").get_by_text(entry, exact=True).click()
         page.locator(f"body[data-jp-theme-name='JupyterLab {theme}']").wait_for(state="attached")
         page.locator("#jupyterlab-splash").wait_for(state="detached")
         page.screenshot(path=SHOTS / f"{name}_{theme.lower()}.png")
-
-
-def _setting_path(work, name):
-    return work / "jupyter" / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
 
 
 def shoot_whole(page, name):
@@ -198,34 +180,14 @@ def shoot_whole(page, name):
     page.set_viewport_size(shown)
 
 
+# Settings of JupyterLab
+
+# A kernel that answers late, as on a busy machine, would be taken for one without subshells.
+KERNELS, PATIENT = "apputils-extension/kernels-settings", {"kernelInfoTimeout": 1000 * RUN}
+
+
 def write_setting(work, name, values):
     """Change settings of JupyterLab; a page that is opened after it has them."""
-    path = _setting_path(work, name)
+    path = work / "jupyter" / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(values))
-
-
-def _own_settings(work):
-    """JupyterLab's folders, away from the person's own; every cell is drawn, seen or not."""
-    settings = {
-        "notebook-extension/tracker": {"windowingMode": "none"},
-        "apputils-extension/notification": {"fetchNews": "false"},
-        KERNELS: PATIENT,
-    }
-    for name, values in settings.items():
-        write_setting(work, name, values)
-    folders = {
-        "JUPYTER_CONFIG_DIR": "config",
-        "JUPYTER_DATA_DIR": "data",
-        "JUPYTER_RUNTIME_DIR": "runtime",
-        "JUPYTERLAB_SETTINGS_DIR": "settings",
-        "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
-        "IPYTHONDIR": "ipython",
-    }
-    return {variable: str(work / "jupyter" / folder) for variable, folder in folders.items()}
-
-
-def _answers(address):
-    with contextlib.suppress(urllib.error.URLError, ConnectionError):
-        return urllib.request.urlopen(f"{address}/api", timeout=5).status == 200
-    return False

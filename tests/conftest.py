@@ -7,12 +7,44 @@ import shutil
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "Agg")
-os.environ.setdefault("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1)))
+# One thread a worker: with two each they wait for one another.
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 
 import pytest
 
 from helpers.common import places
 from helpers.concept.concept import Concept, TrainingSettings
+
+# What takes minutes begins first, so that no worker is left alone with it.
+LONGEST = (
+    "in_browser",
+    "test_all_in_one",
+    "test_notebooks",
+    "test_training_to_the_bit",
+    "test_training_together",
+    "test_training",
+    "test_miniature_build",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Deal out the tests to `make test`'s workers by files; all browser tests have one JupyterLab."""
+    groups = {
+        item: item.path.parent if item.path.parent.name == "in_browser" else item.path for item in items
+    }
+    for item, group in groups.items():
+        item.add_marker(pytest.mark.xdist_group(group.stem))
+    order = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(groups[item].stem, len(order)))
+
+
+SHORT = {
+    "max_train_steps": 4,
+    "evaluate_every": 2,
+    "sample_every": 2,
+    "checkpoint_every": 2,
+    "lr_warmup_steps": 1,
+}
 
 
 @pytest.fixture
@@ -27,9 +59,7 @@ def concepts(tmp_path, monkeypatch):
 @pytest.fixture
 def short():
     """Settings for a training of seconds: every part of it happens, nothing is learned."""
-    return TrainingSettings(
-        max_train_steps=4, evaluate_every=2, sample_every=2, checkpoint_every=2, lr_warmup_steps=1
-    )
+    return TrainingSettings(**SHORT)
 
 
 @pytest.fixture
@@ -39,6 +69,20 @@ def grooty(concepts, short):
     concept.save()
     shutil.copytree(places.data_folder() / "grooty", concept.images_folder)
     return concept
+
+
+@pytest.fixture(scope="session")
+def learned_once(tmp_path_factory):
+    """The folder of the concept of the series after a training of four steps: to be copied, not changed."""
+    from helpers.training.train import train
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(places.ROOT_VARIABLE, str(tmp_path_factory.mktemp("learned")))
+        concept = Concept.make("grooty", initializer_token="toy", training=SHORT)
+        concept.save()
+        shutil.copytree(places.data_folder() / "grooty", concept.images_folder)
+        train(concept)
+        return concept.folder
 
 
 @pytest.fixture(scope="session")

@@ -2,12 +2,11 @@
 
 import re
 import subprocess
-import sys
 
 import pytest
 
 from helpers.common import places
-from helpers.series import publish as badges
+from helpers.series import publish
 
 # Written in pieces, since this file is searched as well.
 REGISTRIES = [
@@ -70,17 +69,6 @@ def test_the_miniature_is_forty_megabytes_at_most(tracked):
     assert sum(path.stat().st_size for path in weights) <= 40_000_000
 
 
-@pytest.mark.parametrize("check", [("check",), ("format", "--check")], ids=["lint", "format"])
-def test_ruff_finds_nothing(check):
-    ran = subprocess.run(
-        [sys.executable, "-m", "ruff", *check, "."],
-        cwd=places.repository_folder(),
-        capture_output=True,
-        text=True,
-    )
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-
-
 def test_constraints_pin_every_requirement():
     root = places.repository_folder()
     pinned = {line.split("==")[0].lower().replace("_", "-") for line in _lines(root / "constraints.txt")}
@@ -106,9 +94,9 @@ def test_make_hands_over_a_path_as_it_was_typed(tmp_path):
 
 def test_the_readme_links_to_clouds_only_from_an_address(monkeypatch):
     readme = (places.repository_folder() / "README.md").read_text()
-    assert badges.with_badges(readme) == readme, "`python -m helpers.series.publish`"
+    assert publish.with_badges(readme) == readme, "`python -m helpers.series.publish`"
     monkeypatch.setattr(places, "REPOSITORY_ADDRESS", "https://github.com/someone/series")
-    later = badges.with_badges(readme)
+    later = publish.with_badges(readme)
     for cloud in ("Colab", "Kaggle", "Paperspace Gradient"):
         assert f"[Open in {cloud}](https://" in later
     assert "github/someone/series/blob/main/notebooks/all_in_one.ipynb" in later

@@ -10,7 +10,6 @@ import pytest
 from helpers.common import places
 from helpers.concept.concept import Concept
 from helpers.series import publish, run
-from helpers.series import publish as all_in_one
 
 NOTEBOOKS = run.notebooks()
 NAMES = [path.stem for path in NOTEBOOKS]
@@ -30,12 +29,19 @@ each_notebook = pytest.mark.parametrize("path", ALL, ids=[path.stem for path in 
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    """One root of concepts for all notebooks, as for a person who goes through the series."""
+def series(tmp_path_factory):
+    """Runs the series for one person as far as a notebook, each in a fresh kernel; once for all tests."""
+    root, ran = tmp_path_factory.mktemp("series"), []
+
+    def run_up_to(last):
+        for path in NOTEBOOKS[len(ran) : 1 + NOTEBOOKS.index(last)]:
+            run.run_notebook(path, root / "grooty" / "notebooks", SHORT)
+            ran.append(path)
+        return root
+
     with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("series")
-        patch.setenv(places.ROOT_VARIABLE, str(folder))
-        yield folder
+        patch.setenv(places.ROOT_VARIABLE, str(root))
+        yield run_up_to
 
 
 def test_notebook_0_runs_where_there_is_nothing_yet(tmp_path, monkeypatch):
@@ -50,21 +56,20 @@ def test_notebook_0_runs_where_there_is_nothing_yet(tmp_path, monkeypatch):
 
 
 @each_of_the_six
-def test_runs_in_a_fresh_kernel(path, root):
-    before = NOTEBOOKS[: NOTEBOOKS.index(path)]
-    for earlier in before:
-        assert (root / "grooty" / "notebooks" / earlier.name).is_file(), f"{earlier.name} did not run"
-    run.run_notebook(path, root / "grooty" / "notebooks", SHORT)
+def test_runs_in_a_fresh_kernel(path, series):
+    assert (series(path) / "grooty" / "notebooks" / path.name).is_file()
 
 
-def test_the_series_leaves_a_concept_with_all_its_parts(root):
+def test_the_series_leaves_a_concept_with_all_its_parts(series):
+    series(NOTEBOOKS[-1])
     concept = Concept.load("grooty")
     assert len(list(concept.images_folder.iterdir())) == 5
     assert concept.embeds_path.is_file() and concept.embeds_path.with_suffix(".bin").is_file()
     assert any(concept.grids_folder.iterdir()) and any(concept.export_folder.iterdir())
 
 
-def test_notebook_0_shows_what_the_series_left(root):
+def test_notebook_0_shows_what_the_series_left(series):
+    root = series(NOTEBOOKS[-1])
     run.run_notebook(run.start_here(), root / "ran", SHORT)
     shown = [
         output
@@ -99,7 +104,7 @@ def test_begins_as_all_of_them_do(path):
     for word in ("takes", "makes", "Next"):
         assert word in opening
     assert _code(path)[0] == _code(NOTEBOOKS[0])[0]
-    parameters = next(cell for cell in notebook.cells if all_in_one.is_parameters(cell))
+    parameters = next(cell for cell in notebook.cells if publish.is_parameters(cell))
     assert 'CONCEPT = "grooty"' in parameters.source
 
 
@@ -134,8 +139,8 @@ def test_names_no_machine(path):
 
 
 def test_all_in_one_is_in_step():
-    written = _read(all_in_one.all_in_one_path())
-    assert written == all_in_one.joined(), "`make all-in-one`"
+    written = _read(publish.all_in_one_path())
+    assert written == publish.joined(), "`make all-in-one`"
 
 
 def _read(path):

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+import shutil
 
 import nbformat
 import pytest
@@ -14,7 +15,6 @@ from helpers.common import places
 from helpers.common.errors import UserError
 from helpers.concept.concept import Concept
 from helpers.series import publish, run
-from helpers.series import publish as all_in_one
 from helpers.series import report as report_page
 
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
@@ -46,31 +46,53 @@ described(Image.new("RGB", (2000, 1000), "brown"), "a brown ground")
 """
 
 
-@pytest.fixture
-def two_notebooks(concepts, tmp_path, monkeypatch):
+def write_notebooks(folder):
     """Instead of the six: one that saves a concept, one that shows all sorts of things; and a notebook 0."""
-    parameters = {"metadata": {"tags": ["parameters"]}}
+    tags = {"metadata": {"tags": ["parameters"]}}
     code = {
-        "1_first.ipynb": [new_code_cell('CONCEPT = "other"\nBASE_MODEL = None', **parameters), FIRST],
-        "2_second.ipynb": [new_code_cell('CONCEPT = "other"  # yours\nSTEPS = 3', **parameters), SECOND],
-        "0_start.ipynb": [new_code_cell('CONCEPT = "other"', **parameters), ZEROTH],
+        "1_first.ipynb": ('CONCEPT = "other"\nBASE_MODEL = None', FIRST),
+        "2_second.ipynb": ('CONCEPT = "other"  # yours\nSTEPS = 3', SECOND),
+        "0_start.ipynb": ('CONCEPT = "other"', ZEROTH),
     }
-    paths = []
     for name, (parameters, source) in code.items():
         cells = [
             new_markdown_cell("# Title"),
             new_code_cell(BOOTSTRAP),
             new_markdown_cell("What you can change"),
-            parameters,
+            new_code_cell(parameters, **tags),
             new_code_cell(source.strip()),
         ]
-        paths.append(tmp_path / name)
-        nbformat.write(new_notebook(cells=cells, metadata=KERNEL), paths[-1])
-    zeroth = paths.pop()
-    monkeypatch.setattr(publish, "start_here", lambda: zeroth)
-    for module in (run, publish, all_in_one):
-        monkeypatch.setattr(module, "notebooks", lambda: paths)
-    return paths
+        nbformat.write(new_notebook(cells=cells, metadata=KERNEL), folder / name)
+    return [folder / name for name in code]
+
+
+def put_in_place_of_the_six(patch, paths):
+    *two, zeroth = paths
+    patch.setattr(publish, "start_here", lambda: zeroth)
+    for module in (run, publish):
+        patch.setattr(module, "notebooks", lambda: two)
+    return two
+
+
+@pytest.fixture
+def two_notebooks(concepts, tmp_path, monkeypatch):
+    return put_in_place_of_the_six(monkeypatch, write_notebooks(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def ran_once(tmp_path_factory):
+    """The folder of the concept that a run of the two leaves: to be copied, not changed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(places.ROOT_VARIABLE, str(tmp_path_factory.mktemp("concepts")))
+        put_in_place_of_the_six(patch, write_notebooks(tmp_path_factory.mktemp("notebooks")))
+        return run.run_series("brown", BASE_MODEL="some/model").parent
+
+
+@pytest.fixture
+def brown(ran_once, two_notebooks, concepts):
+    """The concept that a run of the two notebooks left."""
+    shutil.copytree(ran_once, concepts / "brown")
+    return Concept.load("brown")
 
 
 def test_a_run_goes_in_order_and_ends_with_a_page(two_notebooks, concepts, capsys):
@@ -169,9 +191,8 @@ def test_one_bad_picture_in_a_folder_stops_nothing(two_notebooks, concepts, caps
 
 
 @pytest.fixture
-def published(two_notebooks):
-    run.run_series("brown", BASE_MODEL="some/model")
-    publish.publish(Concept.load("brown"))
+def published(brown, two_notebooks):
+    publish.publish(brown)
     return [nbformat.read(path, as_version=4) for path in two_notebooks]
 
 
@@ -190,10 +211,9 @@ def test_published_notebooks_keep_their_source(published):
         nbformat.validate(notebook)
 
 
-def test_notebook_0_is_published_with_this_concept_alone(two_notebooks, concepts):
-    run.run_series("brown", BASE_MODEL="some/model")
+def test_notebook_0_is_published_with_this_concept_alone(brown):
     Concept.make("private").save()
-    zeroth = nbformat.read(publish.publish(Concept.load("brown"))[-1], as_version=4)
+    zeroth = nbformat.read(publish.publish(brown)[-1], as_version=4)
     stream, picture = zeroth.cells[-1].outputs
     assert stream.text == "brown\n"
     (mime,) = [mime for mime in picture.data if mime.startswith("image/")]
@@ -210,23 +230,23 @@ def test_outputs_of_other_code_are_not_published(published, two_notebooks):
 
 
 def test_the_joined_notebook_has_everything_once(two_notebooks):
-    joined = all_in_one.joined()
+    joined = publish.joined()
     nbformat.validate(joined)
     sources = [cell.source for cell in joined.cells]
     assert sources.count(BOOTSTRAP) == 1
     assert sources.index(BOOTSTRAP) < sources.index(FIRST.strip()) < sources.index(SECOND.strip())
     assert sources.count("# Title") == sources.count("What you can change") == 2
-    (parameters,) = [cell.source for cell in joined.cells if all_in_one.is_parameters(cell)]
+    (parameters,) = [cell.source for cell in joined.cells if publish.is_parameters(cell)]
     assert parameters == 'CONCEPT = "other"\nBASE_MODEL = None\nSTEPS = 3'
     second = nbformat.read(two_notebooks[1], as_version=4)
     second.cells[3].source = 'CONCEPT = "other"'
     nbformat.write(second, two_notebooks[1])
-    assert [cell.source for cell in all_in_one.joined().cells].count("What you can change") == 1
+    assert [cell.source for cell in publish.joined().cells].count("What you can change") == 1
 
 
 def test_the_joined_notebook_clones_an_address_that_is_there(two_notebooks, monkeypatch):
     monkeypatch.setattr(places, "REPOSITORY_ADDRESS", "https://example.org/someone/series")
-    said, clone = (cell.source for cell in all_in_one.joined().cells[1:3])
+    said, clone = (cell.source for cell in publish.joined().cells[1:3])
     assert "restart the kernel" in said and "switch Internet on" in said
     assert "git clone --depth 1 https://example.org/someone/series" in clone
     assert "pip install -q -r series/requirements.txt" in clone and "%cd series" in clone
