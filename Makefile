@@ -8,7 +8,7 @@ VECTORS ?=
 BASE_PYTHON ?= python3
 OLDEST := build/oldest
 DEALT = -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
-WORKERS := 2  # of the tests; each takes a core and 2 GB of memory
+WORKERS := 2  # of the tests, each on a core
 export CONCEPT BASE_MODEL IMAGES INITIALIZER VECTORS  # so that a path may hold a quote
 
 # `make run PYTHON=python` uses an environment of your own, as it is, and installs nothing.
