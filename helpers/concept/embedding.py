@@ -2,11 +2,14 @@
 
 import filecmp
 import io
+import pickle
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 
 from ..common.errors import UserError
 from ..common.files import write_whole
@@ -25,11 +28,7 @@ def read_rows(concept: Concept, step: int | None = None) -> list[torch.Tensor]:
     Raises:
         UserError: nothing was learned yet, that step was not kept, or the file is damaged.
     """
-    path = _result(concept) if step is None else _kept(concept, step)
-    try:
-        return load_rows(path)
-    except SafetensorError as error:
-        raise UserError(f"{path.name} is damaged: run notebook 4 again.") from error
+    return load_rows(_result(concept) if step is None else _kept(concept, step))
 
 
 def use_step(concept: Concept, step: int) -> Path:
@@ -104,10 +103,59 @@ def save_result(concept: Concept, rows: Rows) -> Path:
 
 
 def load_rows(path: Path) -> Rows:
-    """Read what `save_rows` wrote, in the order of the text encoders."""
-    state = load_file(path)
+    """Read what `save_rows` wrote, in the order of the text encoders.
+
+    Raises:
+        UserError: the file is damaged, or holds no rows.
+    """
+    state = read_tensors(path)
     keys = _TWO_ENCODERS if "clip_g" in state else tuple(state)
-    return [state[key] for key in keys]
+    return [row.float() for row in checked_rows(path, (state.get(key) for key in keys))]
+
+
+def read_tensors(path: Path) -> dict[str, Any]:
+    """What is in an embedding's file; of a pickle no code is run.
+
+    Raises:
+        UserError: it can't be read.
+    """
+    content = path.read_bytes()
+    if content.startswith(b"version https://git-lfs"):
+        raise UserError(
+            f"{path.name} is a Git LFS pointer, not the file itself: fetch it with `git lfs pull`."
+        )
+    torch.serialization.add_safe_globals([torch.nn.ParameterDict])  # as in files of the first programs
+    try:
+        if path.suffix == ".safetensors":
+            return load(content)
+        return dict(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
+    except (*_UNREADABLE, SafetensorError, pickle.UnpicklingError) as error:
+        raise UserError(
+            f"{path.name} is empty or damaged, or holds more than numbers, which this series never runs: run "
+            "notebook 4 again, or fetch the file again."
+        ) from error
+
+
+_UNREADABLE = (EOFError, KeyError, IndexError, TypeError, ValueError, RuntimeError, AttributeError)
+
+
+def checked_rows(path: Path, rows: Iterable[Any]) -> Rows:
+    """Make sure that each is a table of finite numbers, (vectors, width); one row alone becomes a table.
+
+    Raises:
+        UserError: one of them is none.
+    """
+    tables = []
+    for row in rows:
+        is_table = isinstance(row, torch.Tensor) and row.is_floating_point() and row.ndim in (1, 2)
+        if not is_table or not row.numel():
+            raise UserError(f"{path.name} holds no rows of a word: choose an embedding's file.")
+        if not row.isfinite().all():
+            raise UserError(f"{path.name} holds NaN or infinity in place of numbers: run notebook 4 again.")
+        tables.append(torch.atleast_2d(row.detach()))
+    if not tables:
+        raise UserError(f"{path.name} holds no rows of a word: choose an embedding's file.")
+    return tables
 
 
 def step_path(concept: Concept, step: int) -> Path:

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from ..concept.concept import Concept, TrainingSettings
 from ..concept.templates import templates_for
 from ..model.base_model import load_resolution, load_tokenizers
-from ..model.tokens import expand_prompt, pieces
+from ..model.tokens import add_tokens, expand_prompt, pieces, prompt_ids
 from ..model.vae import to_image, to_pixel_values
 from .captions import captions_of, read_captions
 from .images import image_paths, load_image, load_images
@@ -81,11 +81,6 @@ def fill(concept: Concept, template: str) -> str:
     """A sentence with the concept's word for `{}`, all tokens of the word written out."""
     sentence = template.replace("{}", concept.placeholder_token)
     return expand_prompt(sentence, concept.placeholder_tokens)
-
-
-def prompt_ids(tokenizer: Any, prompt: str) -> torch.Tensor:
-    """Token ids of a sentence, int64 (length,), padded or cut to the tokenizer's length."""
-    return tokenizer(prompt, padding="max_length", truncation=True, return_tensors="pt").input_ids[0]
 
 
 def preprocess(
@@ -275,5 +270,5 @@ class Preview:
 
 
 def _with_word(tokenizer: Any, concept: Concept) -> Any:
-    tokenizer.add_tokens(concept.placeholder_tokens)
+    add_tokens(tokenizer, concept.placeholder_tokens)
     return tokenizer

@@ -5,12 +5,14 @@ all read; for diffusers the key is the word. XL: `clip_l` and `clip_g`. A progra
 the file's name, so the file is named as the concept.
 """
 
+import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from ..common.errors import UserError
+from ..common.files import write_whole
 from ..concept.concept import Concept
 from ..concept.embedding import read_rows
 from .formats import RULES
@@ -29,14 +31,12 @@ def export_for(concept: Concept, program: str, half: bool = False) -> Path:
     Raises:
         UserError: nothing was learned yet, or the program is not one of ours.
     """
-    if program not in PROGRAMS:
-        raise UserError(f"There is no export for “{program}”: choose one of these: {', '.join(PROGRAMS)}.")
+    _check(program)
     rows = [row.to(torch.float16 if half else torch.float32) for row in read_rows(concept)]
+    tensors = dict(zip(_keys(concept, program, len(rows)), rows, strict=True))
     path = concept.export_folder / program / f"{concept.name}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file(dict(zip(_keys(concept, program, len(rows)), rows, strict=True)), partial, _about(concept))
-    return partial.replace(path)
+    return write_whole(path, _in_fixed_order(save(tensors, _about(concept))))
 
 
 def word_in(concept: Concept, program: str) -> str:
@@ -45,17 +45,26 @@ def word_in(concept: Concept, program: str) -> str:
     Raises:
         UserError: the program is not one of ours.
     """
+    _check(program)
+    if program == "diffusers":
+        return _diffusers_word(concept)
+    return _WORDS.get(program, "{}").format(concept.name)
+
+
+def _check(program: str) -> None:
     if program not in PROGRAMS:
         raise UserError(f"There is no export for “{program}”: choose one of these: {', '.join(PROGRAMS)}.")
-    if program == "diffusers":
-        return concept.placeholder_token
-    return _WORDS.get(program, "{}").format(concept.name)
+
+
+def _diffusers_word(concept: Concept) -> str:
+    """In lower case: diffusers reads prompts so, and else finds the first of the word's rows only."""
+    return concept.placeholder_token.lower()
 
 
 def _keys(concept: Concept, program: str, encoders: int) -> tuple[str, ...]:
     if encoders == 2:
         return ("clip_l", "clip_g")
-    return (concept.placeholder_token,) if program == "diffusers" else ("emb_params",)
+    return (_diffusers_word(concept),) if program == "diffusers" else ("emb_params",)
 
 
 def _about(concept: Concept) -> dict[str, str]:
@@ -66,3 +75,14 @@ def _about(concept: Concept) -> dict[str, str]:
         "placeholder_token": concept.placeholder_token,
         "base_model": Path(concept.base_model).name,
     }
+
+
+def _in_fixed_order(content: bytes) -> bytes:
+    """A safetensors file whose header is sorted: safetensors itself writes its notes in any order.
+
+    Eight bytes give the header's length (little-endian), then come the header, JSON, and the numbers.
+    """
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[end:]

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 
 from ..common.errors import UserError
+from ..concept.embedding import checked_rows, read_tensors
 
 _XL_KEYS = {"clip_l", "clip_g"}
 
@@ -40,8 +40,12 @@ def read_back(path: Path, program: str, widths: Sequence[int]) -> ReadBack:
     Raises:
         UserError: that program would not take the file for one embedding of such a model.
     """
-    tensors = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
-    word, rows = RULES[program](tensors, path, len(widths))
+    tensors = read_tensors(path)
+    try:
+        word, rows = RULES[program](tensors, path, len(widths))
+    except (AttributeError, KeyError, StopIteration, TypeError) as error:
+        raise UserError(f"{path.name} holds no rows of a word: choose an embedding's file.") from error
+    rows = checked_rows(path, rows)
     found = [row.shape[-1] for row in rows]
     if found != list(widths):
         raise UserError(f"{path.name} has rows {found} wide where the model's are {list(widths)}.")
@@ -53,7 +57,7 @@ def _automatic1111(tensors: dict, path: Path, encoders: int) -> tuple:
         return path.stem, [_only_one(tensors["string_to_param"], path)]
     if set(tensors) >= _XL_KEYS:
         return path.stem, [tensors["clip_l"], tensors["clip_g"]]
-    return path.stem, [torch.atleast_2d(_only_one(tensors, path))]
+    return path.stem, [_only_one(tensors, path)]
 
 
 def _comfyui(tensors: dict, path: Path, encoders: int) -> tuple:
@@ -62,7 +66,7 @@ def _comfyui(tensors: dict, path: Path, encoders: int) -> tuple:
     if "string_to_param" in tensors:
         return word, [_first(tensors["string_to_param"])] * encoders
     names = ("clip_l", "clip_g")[:encoders]
-    return word, [torch.atleast_2d(tensors.get(name, _first(tensors))) for name in names]
+    return word, [tensors.get(name, _first(tensors)) for name in names]
 
 
 def _invokeai(tensors: dict, path: Path, encoders: int) -> tuple:
@@ -75,7 +79,7 @@ def _invokeai(tensors: dict, path: Path, encoders: int) -> tuple:
         return word, [tensors["clip_l"], tensors["clip_g"]]
     if _first(tensors).ndim != 1:
         raise UserError(f"InvokeAI does not take {path.name} for an embedding: its key must be emb_params.")
-    return word, [torch.atleast_2d(_first(tensors))]
+    return word, [_first(tensors)]
 
 
 def _diffusers(tensors: dict, path: Path, encoders: int) -> tuple:
@@ -84,7 +88,7 @@ def _diffusers(tensors: dict, path: Path, encoders: int) -> tuple:
         return None, [tensors["clip_l"], tensors["clip_g"]]
     if "string_to_param" in tensors:
         return tensors["name"], [tensors["string_to_param"]["*"]]
-    return next(iter(tensors)), [torch.atleast_2d(_only_one(tensors, path))]
+    return next(iter(tensors)), [_only_one(tensors, path)]
 
 
 def _only_one(tensors: dict, path: Path) -> torch.Tensor:

@@ -9,6 +9,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
 from ..common import places
 from ..common.errors import UserError
 
@@ -95,7 +99,7 @@ def put_embedding(file: Path, web_ui: WebUI, replace: bool = False) -> Path:
                 f"{other.relative_to(web_ui.folder)} gives the same word in {NAMES[web_ui.program]}: "
                 "move it away first, or name your concept otherwise."
             )
-        if not replace and not filecmp.cmp(file, target, shallow=False):
+        if not replace and not _is_same_word(file, target):
             raise UserError(
                 f"There is another {file.name} in {NAMES[web_ui.program]}'s {folder.name}/: pass "
                 "replace=True to overwrite it, or name your concept otherwise."
@@ -159,6 +163,17 @@ def _of_the_same_name(target: Path, folder: Path) -> list[Path]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.suffix.lower() in _FILE_TYPES and path.stem == target.stem
     ]
+
+
+def _is_same_word(file: Path, other: Path) -> bool:
+    """The same numbers under the same keys; notes in the file don't count."""
+    if filecmp.cmp(file, other, shallow=False):
+        return True
+    try:
+        ours, theirs = load_file(file), load_file(other)
+    except SafetensorError:
+        return False
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
 def _line(words: list[str], folder: Path | None = None) -> str:

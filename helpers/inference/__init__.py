@@ -6,13 +6,8 @@ Grids over two settings, and PNG files that remember what they were made with.
 from .examples import examples_for, own_prompt
 from .grid import (
     a_few_steps,
-    before_and_after,
-    guidance_by_seeds,
-    prompt_sheet,
-    prompts_by_seeds,
     redraw,
     reopen,
-    steps_by_prompts,
     xy_grid,
 )
 from .grid_plan import Axis, GridPlan

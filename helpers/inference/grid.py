@@ -4,7 +4,7 @@ import io
 import textwrap
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,16 +22,15 @@ from .pipeline import (
     DEFAULT_SCHEDULER,
     LearnedWord,
     check_settings,
+    draw,
     drawing_bar,
-    generate,
+    hash_rows,
     own_size,
     pipeline_with_word,
     refusal,
-    rows_mark,
     switch_step,
 )
 from .png import Picture, no_settings, read_png, save_picture, write_png
-from .prompt_weights import is_weighted
 
 _CELL = 128
 _LARGEST_CELL = 160
@@ -150,16 +149,23 @@ def draw_plan(
         UserError: something of the plan can't be used; nothing was drawn then.
     """
     cells = plan.cells()
-    _check(pipeline, concept, plan, cells)
+    together = defaultdict(list)
+    for cell in cells:
+        together[cell.training_step, *cell.shared.values()].append(cell)
+    _check(pipeline, concept, plan, together.values())
     before = _step(pipeline)
+    drawn = {}
     try:
         with drawing_bar(sum(cell.steps for cell in cells), bar) as moved_on:
-            pictures = _draw(pipeline, concept, plan, cells, moved_on)
+            for group in together.values():
+                _turn_to(pipeline, concept, group[0].training_step)
+                drawn |= zip(group, _draw(pipeline, plan, group, moved_on), strict=True)
     finally:
         _turn_to(pipeline, concept, before)
+    pictures = [drawn[cell] for cell in cells]
     if sentence := refusal(pictures):
         say(sentence)
-    plan = plan.model_copy(update={"rows": _rows(pictures)})
+    plan = plan.model_copy(update={"rows_hashes": _hashes(pictures)})
     return Sheet(name or plan.title, _laid_out(plan, pictures), pictures, plan)
 
 
@@ -223,20 +229,23 @@ def check_same_word(pipeline: Any, concept: Concept, plan: GridPlan) -> None:
         UserError: it is another word, or it has been learned again since.
     """
     word = check_same_concept(pipeline, plan)
-    for step, rows in plan.rows.items():
+    for step, then in plan.rows_hashes.items():
         step = None if step == RESULT else int(step)
-        now = word.rows if step == word.step else rows_mark(read_rows(concept, step))
-        if now != rows:
+        now = word.rows_hash if step == word.step else hash_rows(read_rows(concept, step))
+        if now != then:
             raise UserError(
                 f"{word.placeholder_token} is not what it was when this grid was drawn: it has been learned "
                 "again since, so the pictures will be others."
             )
 
 
-def _check(pipeline: Any, concept: Concept | None, plan: GridPlan, cells: list[Cell]) -> None:
-    for cell in cells:
-        check_settings(pipeline, [cell.prompt], [cell.seed], size=plan.size, **cell.shared)
-    for step in {cell.training_step for cell in cells} - {_step(pipeline)}:
+def _check(
+    pipeline: Any, concept: Concept | None, plan: GridPlan, groups: Collection[Sequence[Cell]]
+) -> None:
+    for group in groups:
+        prompts, seeds = [cell.prompt for cell in group], [cell.seed for cell in group]
+        check_settings(pipeline, prompts, seeds, size=plan.size, **group[0].shared)
+    for step in {group[0].training_step for group in groups} - {_step(pipeline)}:
         if concept is None or concept.name != plan.concept:
             raise UserError(
                 "Training steps need the concept that the pipeline was loaded with: give that one."
@@ -244,24 +253,10 @@ def _check(pipeline: Any, concept: Concept | None, plan: GridPlan, cells: list[C
         read_rows(concept, step)
 
 
-def _draw(
-    pipeline: Any, concept: Concept | None, plan: GridPlan, cells: list[Cell], bar: Any
-) -> list[Picture]:
+def _draw(pipeline: Any, plan: GridPlan, group: Sequence[Cell], bar: Any) -> list[Picture]:
     """Pictures that have all but prompt and seed in common are drawn together."""
-    together = defaultdict(list)
-    for cell in cells:
-        together[cell.training_step, is_weighted(cell.prompt), *cell.shared.values()].append(cell)
-    drawn = {}
-    for (step, *_), group in together.items():
-        _turn_to(pipeline, concept, step)
-        prompts, seeds = [cell.prompt for cell in group], [cell.seed for cell in group]
-        how = {"size": plan.size, "batch_size": plan.batch_size, "bar": bar, "say": _nothing}
-        drawn |= zip(group, generate(pipeline, prompts, seeds, **group[0].shared, **how), strict=True)
-    return [drawn[cell] for cell in cells]
-
-
-def _nothing(_sentence: str) -> None:
-    """What the parts of a sheet would say is said once, of the whole."""
+    prompts, seeds = [cell.prompt for cell in group], [cell.seed for cell in group]
+    return draw(pipeline, prompts, seeds, plan.size, group[0].shared, plan.batch_size, bar)
 
 
 def _step(pipeline: Any) -> int | None:
@@ -274,10 +269,12 @@ def _turn_to(pipeline: Any, concept: Concept | None, step: int | None) -> None:
         switch_step(pipeline, concept, step)
 
 
-def _rows(pictures: Sequence[Picture]) -> dict[str, str]:
+def _hashes(pictures: Sequence[Picture]) -> dict[str, str]:
     """The hash of the word's rows for each training step that was drawn with."""
-    made_with = [picture.settings for picture in pictures if picture.settings.rows]
-    return {RESULT if one.training_step is None else str(one.training_step): one.rows for one in made_with}
+    settings = [picture.settings for picture in pictures if picture.settings.rows_hash]
+    return {
+        RESULT if own.training_step is None else str(own.training_step): own.rows_hash for own in settings
+    }
 
 
 def _laid_out(plan: GridPlan, pictures: Sequence[Picture]) -> Image.Image:
@@ -334,64 +331,6 @@ def _drawn(figure: Figure) -> Image.Image:
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # an emoji in a prompt is a box then
         figure.savefig(drawn, format="png", bbox_inches="tight", pad_inches=0.05)
     return Image.open(drawn).convert("RGB")
-
-
-# X/Y grids that answer a question each: which prompt, which guidance, which training step.
-
-
-def prompt_sheet(
-    pipeline: Any, prompt: str, seeds: Sequence[int], columns: int = 5, name: str = "prompt", **settings
-) -> Sheet:
-    """One prompt, a picture for each seed, row by row: 20 seeds make the source tutorial's grid of 5 x 4."""
-    return xy_grid(pipeline, None, ("seed", seeds), None, name, prompt=prompt, columns=columns, **settings)
-
-
-def before_and_after(
-    pipeline: Any, concept: Concept, prompts: Sequence[str], seed: int = 0, **settings
-) -> Sheet:
-    """The initializer above, the word below, with the same seed and prompts (`{}` stands for the word)."""
-    words = (concept.initializer_token, concept.placeholder_token)
-    axes = ("prompt", prompts), ("word", words)
-    return xy_grid(pipeline, concept, *axes, "before_and_after", seed=seed, **settings)
-
-
-def prompts_by_seeds(
-    pipeline: Any, prompts: Sequence[str], seeds: Sequence[int], name: str = "prompts_by_seeds", **settings
-) -> Sheet:
-    """A row for each prompt, a column for each seed."""
-    return xy_grid(pipeline, None, ("seed", seeds), ("prompt", prompts), name, **settings)
-
-
-def guidance_by_seeds(
-    pipeline: Any, prompt: str, guidances: Sequence[float], seeds: Sequence[int], **settings
-) -> Sheet:
-    """A row for each guidance, a column for each seed."""
-    axes = ("seed", seeds), ("guidance", guidances)
-    return xy_grid(pipeline, None, *axes, "guidance_by_seeds", prompt=prompt, **settings)
-
-
-def schedulers_by_seeds(
-    pipeline: Any, prompt: str, schedulers: Sequence[str], seeds: Sequence[int], **settings
-) -> Sheet:
-    """A row for each scheduler, a column for each seed."""
-    axes = ("seed", seeds), ("scheduler", schedulers)
-    return xy_grid(pipeline, None, *axes, "schedulers_by_seeds", prompt=prompt, **settings)
-
-
-def steps_by_prompts(
-    pipeline: Any,
-    concept: Concept,
-    prompts: Sequence[str],
-    steps_of_training: Sequence[int],
-    seed: int = 0,
-    **settings,
-) -> Sheet:
-    """A row for each training step and one for the result, a column for each prompt, all at one seed.
-
-    From it a person picks a step for `embeddings.use_step`.
-    """
-    axes = ("prompt", prompts), ("training_step", (*steps_of_training, None))
-    return xy_grid(pipeline, concept, *axes, "steps_by_prompts", seed=seed, **settings)
 
 
 def a_few_steps(concept: Concept, most: int = 5) -> list[int]:

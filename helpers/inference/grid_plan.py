@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from ..common.errors import UserError
 from .prompt_weights import MOST as MOST_WEIGHT
@@ -92,7 +92,7 @@ class GridPlan(BaseModel):
     """Everything that it takes to draw a grid again, given the model and the word.
 
     `{}` in a prompt stands for `word`, which is the learned word unless an axis puts another in its
-    place. `columns` wraps a grid of one axis. `rows` are the hashes of the word's rows by training step.
+    place. `columns` wraps a grid of one axis. `rows_hashes`: of the word's rows, by training step.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -113,7 +113,10 @@ class GridPlan(BaseModel):
     x: Axis
     y: Axis | None = None
     columns: int | None = None
-    rows: dict[str, str] = {}
+    rows_hashes: dict[str, str] = Field(
+        {},
+        validation_alias=AliasChoices("rows_hashes", "rows"),  # `rows` in older files
+    )
 
     @classmethod
     def make(cls, **settings) -> Self:

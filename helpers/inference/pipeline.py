@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import itertools
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -17,10 +16,12 @@ from ..common.errors import UserError
 from ..common.progress import counting_bar
 from ..concept.concept import Concept
 from ..concept.embedding import read_rows
-from ..model.base_model import load_pipeline, pick_dtype
-from ..model.libraries import diffusers, quiet_loading
+from ..model.base_model import load_pipeline
+from ..model.libraries import diffusers
+from ..model.precision import pick_dtype
+from ..model.tokens import check_length, encoders, learned_tokens, put_word, row_names, set_rows
 from .png import Picture, PictureSettings, read_settings
-from .prompt_weights import is_weighted, weighted_embeddings, without_weights
+from .prompt_weights import Prompt, parse_prompt, weighted_embeddings
 
 DEFAULT_SCHEDULER = "DPM++ 2M"
 # The names are AUTOMATIC1111's, so that settings can be carried over; the values make each class
@@ -43,7 +44,7 @@ class LearnedWord:
     placeholder_token: str
     base_model: str
     step: int | None
-    rows: str  # a hash
+    rows_hash: str
 
 
 def pipeline_with_word(concept: Concept | str, step: int | None = None, safety_checker: bool = True) -> Any:
@@ -71,25 +72,26 @@ def pipeline_with_word(concept: Concept | str, step: int | None = None, safety_c
     pipeline.unet.to(memory_format=torch.channels_last)
     pipeline.vae.enable_slicing()
     pipeline.set_progress_bar_config(disable=True)
-    _check_fit(concept, pipeline, rows)
     add_word(pipeline, concept.placeholder_token, rows)
     pipeline.learned_word = _learned_word(concept, step, rows)
     return pipeline
 
 
 def add_word(pipeline: Any, word: str, rows: Sequence[torch.Tensor]) -> None:
-    """Put a word into a pipeline that has not got it, with `load_textual_inversion` of diffusers.
+    """Put a word into a pipeline, beside those that it has.
 
     Args:
-        rows: for each text encoder a tensor of shape (vectors, width), as `embeddings.read_rows` gives.
+        rows: for each text encoder a tensor of shape (vectors, width), as `embedding.read_rows` gives.
+
+    Raises:
+        UserError: the pipeline has the word already, or the rows are not as wide as its encoders.
     """
-    with quiet_loading():
-        for (tokenizer, encoder), own in zip(_encoders(pipeline), rows, strict=True):
-            pipeline.load_textual_inversion({word: own}, tokenizer=tokenizer, text_encoder=encoder)
+    _check_fit(pipeline, word, rows)
+    put_word(pipeline, word, rows)
 
 
-def rows_mark(rows: Sequence[torch.Tensor]) -> str:
-    """A hash of a word's rows: other rows, other pictures."""
+def hash_rows(rows: Sequence[torch.Tensor]) -> str:
+    """Other rows, another hash."""
     return hashlib.sha256(b"".join(own.numpy().tobytes() for own in rows)).hexdigest()[:16]
 
 
@@ -100,10 +102,9 @@ def switch_step(pipeline: Any, concept: Concept, step: int | None) -> None:
         UserError: that step was not kept.
     """
     rows = read_rows(concept, step)
-    for (tokenizer, encoder), own in zip(_encoders(pipeline), rows, strict=True):
-        ids = tokenizer.convert_tokens_to_ids(_tokens(concept.placeholder_token, own))
-        table = encoder.get_input_embeddings().weight.data
-        table[ids] = own.to(table)
+    for (tokenizer, encoder), own in zip(encoders(pipeline), rows, strict=True):
+        ids = tokenizer.convert_tokens_to_ids(row_names(concept.placeholder_token, len(own)))
+        set_rows(encoder, ids, own)
     pipeline.learned_word = _learned_word(concept, step, rows)
 
 
@@ -142,23 +143,42 @@ def generate(
             many prompts as seeds.
     """
     prompts, seeds = _pairs(prompts, seeds)
-    check_settings(pipeline, prompts, seeds, steps, guidance, scheduler, negative_prompt, size)
-    pipeline.scheduler = _make_scheduler(pipeline, scheduler)
-    size = size or own_size(pipeline)
-    batch_size = batch_size or max(1, min(_MOST_AT_ONCE, _PIXELS_AT_ONCE // size**2))
     shared = {
         "negative_prompt": negative_prompt,
         "steps": steps,
         "guidance": guidance,
         "scheduler": scheduler,
     }
-    pictures = []
-    with drawing_bar(len(prompts) * steps, bar) as moved_on:
-        for batch in _batches(prompts, batch_size):
-            pictures += _draw(pipeline, prompts[batch], seeds[batch], size, shared, moved_on)
+    check_settings(pipeline, prompts, seeds, size=size, **shared)
+    pictures = draw(pipeline, prompts, seeds, size or own_size(pipeline), shared, batch_size, bar)
     if sentence := refusal(pictures):
         say(sentence)
     return pictures
+
+
+def draw(
+    pipeline: Any,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    size: int,
+    shared: dict[str, Any],
+    batch_size: int | None = None,
+    bar: Any = None,
+) -> list[Picture]:
+    """What `generate` does when all is checked.
+
+    Args:
+        shared: `steps`, `guidance`, `scheduler` and `negative_prompt` of all pictures.
+    """
+    pipeline.scheduler = _make_scheduler(pipeline, shared["scheduler"])
+    batch_size = batch_size or max(1, min(_MOST_AT_ONCE, _PIXELS_AT_ONCE // size**2))
+    parsed = [_parsed(pipeline, prompt) for prompt in prompts]
+    drawn = {}
+    with drawing_bar(len(prompts) * shared["steps"], bar) as moved_on:
+        for places in _batches(parsed, batch_size):
+            batch, own_seeds = [parsed[place] for place in places], [seeds[place] for place in places]
+            drawn |= zip(places, _draw_batch(pipeline, batch, own_seeds, size, shared, moved_on), strict=True)
+    return [drawn[place] for place in range(len(prompts))]
 
 
 def refusal(pictures: Sequence[Picture]) -> str:
@@ -197,9 +217,9 @@ def check_settings(
     _check_numbers(pipeline, steps, guidance, size)
     for seed in seeds:
         _check_seed(seed)
-    for prompt in (*prompts, negative_prompt):
-        _check_words(pipeline, without_weights(prompt))
-    _scheduler_class(scheduler)
+    for prompt in {*prompts, negative_prompt}:
+        _check_prompt(pipeline, _parsed(pipeline, prompt).text)
+    _check_steps(_make_scheduler(pipeline, scheduler), scheduler, steps)
 
 
 def remake(path: Path | str, pipeline: Any = None) -> Picture:
@@ -215,7 +235,7 @@ def remake(path: Path | str, pipeline: Any = None) -> Picture:
     if settings.concept is None:
         raise UserError(f"{Path(path).name} was made without a concept: there is no word to load.")
     pipeline = pipeline or pipeline_with_word(settings.concept, settings.training_step)
-    if pipeline.learned_word.rows != settings.rows:
+    if pipeline.learned_word.rows_hash != settings.rows_hash:
         raise UserError(
             f"{pipeline.learned_word.placeholder_token} is not what it was when {Path(path).name} was "
             "made: it has been learned again since, or another step is in use."
@@ -234,12 +254,13 @@ def remake(path: Path | str, pipeline: Any = None) -> Picture:
     return copies[settings.position]
 
 
-def _draw(
-    pipeline: Any, prompts: list[str], seeds: list[int], size: int, shared: dict, bar: Any
+def _draw_batch(
+    pipeline: Any, prompts: list[Prompt], seeds: list[int], size: int, shared: dict, bar: Any
 ) -> list[Picture]:
+    negative = _parsed(pipeline, shared["negative_prompt"])
     with _fast_numbers(pipeline):
         drawn = pipeline(
-            **_asked(pipeline, prompts, shared["negative_prompt"]),
+            **_asked(pipeline, prompts, negative),
             num_inference_steps=shared["steps"],
             guidance_scale=shared["guidance"],
             width=size,
@@ -247,45 +268,46 @@ def _draw(
             generator=[torch.Generator().manual_seed(seed) for seed in seeds],
             callback_on_step_end=_counts_on(bar, len(prompts), shared["steps"]),
         )
-    refused = _refused(drawn)
     word = getattr(pipeline, "learned_word", None)
+    common = {
+        "size": size,
+        "base_model": Path(word.base_model).name if word else "unknown",
+        "concept": word and word.concept,
+        "training_step": word and word.step,
+        "rows_hash": word and word.rows_hash,
+        "batch_size": len(prompts),
+        **shared,
+    }
     return [
         Picture(
-            image,
-            PictureSettings(
-                prompt=prompt,
-                seed=seed,
-                size=size,
-                base_model=Path(word.base_model).name if word else "unknown",
-                concept=word and word.concept,
-                training_step=word and word.step,
-                rows=word and word.rows,
-                batch_size=len(prompts),
-                position=position,
-                **shared,
-            ),
-            refused[position],
+            image, PictureSettings(prompt=prompt.written, seed=seed, position=position, **common), refused
         )
-        for position, (image, prompt, seed) in enumerate(zip(drawn.images, prompts, seeds, strict=True))
+        for position, (image, prompt, seed, refused) in enumerate(
+            zip(drawn.images, prompts, seeds, _refused(drawn), strict=True)
+        )
     ]
 
 
-def _batches(prompts: list[str], batch_size: int) -> Iterator[slice]:
-    """Prompts with weights and plain ones go apart, so that a plain one takes the pipeline's usual way."""
-    start = 0
-    for _, group in itertools.groupby(prompts, is_weighted):
-        end = start + len(list(group))
-        for first in range(start, end, batch_size):
-            yield slice(first, min(first + batch_size, end))
-        start = end
+def _batches(prompts: list[Prompt], batch_size: int) -> Iterator[list[int]]:
+    """Which prompts are drawn together: plain ones apart, so that they take the pipeline's usual way."""
+    for weighted in (False, True):
+        places = [place for place, prompt in enumerate(prompts) if prompt.is_weighted == weighted]
+        for first in range(0, len(places), batch_size):
+            yield places[first : first + batch_size]
 
 
-def _asked(pipeline: Any, prompts: list[str], negative_prompt: str) -> dict[str, Any]:
+def _asked(pipeline: Any, prompts: list[Prompt], negative: Prompt) -> dict[str, Any]:
     """The prompts, or where there are weights what compel makes of them."""
-    if any(map(is_weighted, (*prompts, negative_prompt))):
-        return weighted_embeddings(pipeline, prompts, negative_prompt)
-    words = [without_weights(prompt) for prompt in prompts]
-    return {"prompt": words, "negative_prompt": [without_weights(negative_prompt)] * len(prompts)}
+    if any(prompt.is_weighted for prompt in (*prompts, negative)):
+        return weighted_embeddings(pipeline, prompts, negative)
+    return {
+        "prompt": [prompt.text for prompt in prompts],
+        "negative_prompt": [negative.text] * len(prompts),
+    }
+
+
+def _parsed(pipeline: Any, prompt: str) -> Prompt:
+    return parse_prompt(prompt, tuple(learned_tokens(pipeline.tokenizer)))
 
 
 def _counts_on(bar: Any, pictures: int, steps: int) -> Callable:
@@ -314,14 +336,10 @@ def _fast_numbers(pipeline: Any) -> Iterator[None]:
 
 
 def _make_scheduler(pipeline: Any, name: str) -> Any:
-    kind, settings = _scheduler_class(name)
-    return getattr(diffusers(), kind).from_config(pipeline.scheduler.config, **settings)
-
-
-def _scheduler_class(name: str) -> tuple[str, dict[str, Any]]:
     if name not in SCHEDULERS:
         raise UserError(f"There is no scheduler “{name}” here: choose one of these: {', '.join(SCHEDULERS)}.")
-    return SCHEDULERS[name]
+    kind, settings = SCHEDULERS[name]
+    return getattr(diffusers(), kind).from_config(pipeline.scheduler.config, **settings)
 
 
 def _check_numbers(pipeline: Any, steps: int, guidance: float, size: int | None) -> None:
@@ -336,7 +354,17 @@ def _check_numbers(pipeline: Any, steps: int, guidance: float, size: int | None)
         raise UserError(f"Pictures of {size} pixels can't be drawn: give a multiple of 8, for example 512.")
 
 
+def _check_steps(scheduler: Any, name: str, steps: int) -> None:
+    """Some schedulers leave the model's levels of noise, or take one twice, near the largest number."""
+    scheduler.set_timesteps(steps)
+    chosen = set(scheduler.timesteps.tolist())
+    if len(chosen) < steps or max(chosen) >= scheduler.config.num_train_timesteps:
+        raise UserError(f"{name} can't take {steps} steps with this model: 25 usually do.")
+
+
 def _check_seed(seed: int) -> None:
+    if seed == -1:
+        raise UserError("A seed of -1 is not “random” here, as in AUTOMATIC1111: give a number from 0 on.")
     if not -(2**63) <= seed < 2**63:
         raise UserError(f"The seed {seed} is too large: give a whole number of at most 18 digits.")
 
@@ -352,23 +380,24 @@ def _pairs(prompts: str | Sequence[str], seeds: int | Sequence[int]) -> tuple[li
     return prompts * (count // len(prompts)), seeds * (count // len(seeds))
 
 
-def _check_words(pipeline: Any, prompt: str) -> None:
-    learned = pipeline.tokenizer.added_tokens_encoder
-    for word in re.findall(r"<[^<>\s]+>", prompt):
+def _check_prompt(pipeline: Any, text: str) -> None:
+    learned = learned_tokens(pipeline.tokenizer)
+    for word in re.findall(r"<[^<>\s]+>", text):
         if word not in learned:
             word_here = getattr(pipeline, "learned_word", None)
             known = f"the word here is {word_here.placeholder_token}" if word_here else "no word is loaded"
             raise UserError(f"The prompt speaks of {word}, which was not learned: {known}.")
+    for tokenizer, _ in encoders(pipeline):
+        check_length(tokenizer, text)
 
 
-def _check_fit(concept: Concept, pipeline: Any, rows: list[torch.Tensor]) -> None:
-    widths = [encoder.get_input_embeddings().weight.shape[1] for _, encoder in _encoders(pipeline)]
+def _check_fit(pipeline: Any, word: str, rows: Sequence[torch.Tensor]) -> None:
+    widths = [encoder.get_input_embeddings().weight.shape[1] for _, encoder in encoders(pipeline)]
     learned = [own.shape[1] for own in rows]
     if widths != learned:
         raise UserError(
-            f"{concept.placeholder_token} was learned on another base model (its rows are {_sum(learned)} "
-            f"wide, those of {concept.base_model} {_sum(widths)}): choose that model in notebook 2, or "
-            "run notebook 4 again."
+            f"{word} was learned on another base model (its rows are {_sum(learned)} wide, those of this "
+            f"model {_sum(widths)}): choose that model in notebook 2, or run notebook 4 again."
         )
 
 
@@ -376,17 +405,5 @@ def _sum(widths: list[int]) -> str:
     return " and ".join(map(str, widths))
 
 
-def _encoders(pipeline: Any) -> list[tuple[Any, Any]]:
-    """Tokenizer and text encoder, for XL two of each."""
-    pairs = [(pipeline.tokenizer, pipeline.text_encoder)]
-    if hasattr(pipeline, "text_encoder_2"):
-        pairs.append((pipeline.tokenizer_2, pipeline.text_encoder_2))
-    return pairs
-
-
-def _tokens(word: str, rows: torch.Tensor) -> list[str]:
-    return [word, *(f"{word}_{number}" for number in range(1, len(rows)))]
-
-
 def _learned_word(concept: Concept, step: int | None, rows: list[torch.Tensor]) -> LearnedWord:
-    return LearnedWord(concept.name, concept.placeholder_token, concept.base_model, step, rows_mark(rows))
+    return LearnedWord(concept.name, concept.placeholder_token, concept.base_model, step, hash_rows(rows))

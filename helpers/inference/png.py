@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from ..common.errors import UserError
 
@@ -22,8 +22,8 @@ _CHUNK = "settings"
 class PictureSettings(BaseModel):
     """What a picture was made with.
 
-    `concept`, `training_step` and `rows` (a hash) say which rows the word had; they are None for
-    a picture without a learned word. `batch_size` and `position` matter for the last bit only:
+    `concept`, `training_step` and `rows_hash` say which rows the word had; they are None for a picture
+    without a learned word. `batch_size` and `position` matter for the last bit only:
     on some processors sums are rounded differently for batches of another size.
     """
 
@@ -39,7 +39,7 @@ class PictureSettings(BaseModel):
     base_model: str
     concept: str | None
     training_step: int | None
-    rows: str | None
+    rows_hash: str | None = Field(validation_alias=AliasChoices("rows_hash", "rows"))  # `rows` in older files
     batch_size: int
     position: int
 
@@ -122,5 +122,5 @@ def read_settings(path: Path | str) -> PictureSettings:
 
 def _file_name(settings: PictureSettings) -> str:
     words = re.sub(r"[^a-z0-9]+", "-", settings.prompt.lower()).strip("-")[:60].strip("-")
-    mark = hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:8]
-    return f"{words or 'picture'}-{settings.seed}-{mark}.png"
+    digest = hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:8]
+    return f"{words or 'picture'}-{settings.seed}-{digest}.png"

@@ -1,12 +1,16 @@
-"""Weights in prompts: `(word:1.3)`, written as in AUTOMATIC1111, carried out by compel.
+"""Weights in prompts, written as in AUTOMATIC1111 and carried out by compel.
 
-compel's own notation is `(word)1.3`; in it dots, quotes, + and - mean something as well. So a prompt is
-taken apart here, and compel gets the parts: every other sign of a prompt stays what it is.
+`(word:1.3)` counts 1.3 times as much, `(word)` 1.1 times, `[word]` 1 / 1.1 times. Inside one another
+weights multiply. A bracket or a backslash with a backslash before it is text. A bracket that is not closed
+reaches to the end. This is the grammar of `parse_prompt_attention` in AUTOMATIC1111's
+`modules/prompt_parser.py` (without its `BREAK`).
 """
 
 import itertools
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -15,44 +19,76 @@ from ..common.errors import UserError
 from ..model.libraries import diffusers
 
 MOST = 2.0
-_PIECES = re.compile(r"\(|:[^():]*\)|\)|[^():]+|:")
+_BRACKET = 1.1
+_SIGNS = re.compile(r"\\[()\[\]\\]?|[()\[\]]|:\s*(?P<weight>[+-]?[.\d]+)\s*\)|[^\\()\[\]:]+|:")
+_COMMA = re.compile(r"\([^()]*:\s*\d+,\d+\s*\)")
 _UNCLOSED = re.compile(r"[^()]*?:\s*\d")
 Part = tuple[str, float]
 
 
-def split_weights(prompt: str) -> list[Part]:
-    """The parts of a prompt with the weight of each; 1 where none is written.
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt taken apart: each text with its weight, neighbours of the same weight joined."""
 
-    `(a red toy:1.2)` gives three words a weight; inside one another, weights multiply. Brackets without
-    a colon are left in the text as they are.
+    written: str
+    parts: tuple[Part, ...]
+
+    @property
+    def text(self) -> str:
+        """The words alone, as a tokenizer is to see them."""
+        return _text(self.parts)
+
+    @property
+    def is_weighted(self) -> bool:
+        """Whether a part of it counts for more or less than the rest."""
+        return any(weight != 1 for _, weight in self.parts)
+
+
+@lru_cache(maxsize=1024)
+def parse_prompt(prompt: str, words: tuple[str, ...] = ()) -> Prompt:
+    """Read the weights in a prompt.
+
+    Args:
+        words: learned words, whose own brackets are never a weight's.
 
     Raises:
         UserError: a weight is no number from 0 to 2, has no words, or its bracket is not closed.
     """
-    parts: list[Part] = []
-    opened: list[int] = []
-    for piece in _PIECES.findall(prompt):
-        start = opened.pop() if opened and piece.endswith(")") else None
-        if piece == "(":
-            opened.append(len(parts))
-        if start is None or piece == ")":
-            parts.append((piece, 1.0))
+    parts: list[list] = []
+    opened: dict[str, list[int]] = {"(": [], "[": []}  # the place in `parts` of each open bracket
+
+    def close(bracket: str, weight: float) -> None:
+        for part in parts[opened[bracket].pop() :]:
+            part[1] *= weight
+
+    if _COMMA.search(prompt):
+        raise UserError(f"A weight in “{prompt}” has a comma: write it with a point, as in (toy:1.3).")
+    for sign in _SIGNS.finditer(_with_words_as_text(prompt, words)):
+        text, number = sign.group(), sign["weight"]
+        if text in opened:
+            opened[text].append(len(parts))
+        elif number is not None and opened["("]:
+            close("(", _weight(_text(parts[opened["("][-1] :]), number))
+        elif text == ")" and opened["("]:
+            close("(", _BRACKET)
+        elif text == "]" and opened["["]:
+            close("[", 1 / _BRACKET)
         else:
-            weight = _weight(_text(parts[start + 1 :]), piece[1:-1])
-            parts[start:] = [(text, own * weight) for text, own in parts[start + 1 :]]
-    for start in opened:
-        _check_closed(_text(parts[start + 1 :]))
-    return [(_text(group), weight) for weight, group in itertools.groupby(parts, lambda part: part[1])]
+            parts.append([text.removeprefix("\\"), 1.0])
+    for start in opened["("]:
+        _check_closed(_text(parts[start:]))
+    for bracket, weight in (("(", _BRACKET), ("[", 1 / _BRACKET)):
+        while opened[bracket]:
+            close(bracket, weight)
+    groups = itertools.groupby(filter(lambda part: part[0], parts), lambda part: part[1])
+    return Prompt(prompt, tuple((_text(group), weight) for weight, group in groups))
 
 
-def without_weights(prompt: str) -> str:
-    """The words alone, as a tokenizer is to see them."""
-    return _text(split_weights(prompt))
-
-
-def is_weighted(prompt: str) -> bool:
-    """Whether a part of it counts for more or less than the rest."""
-    return any(weight != 1 for _, weight in split_weights(prompt))
+def _with_words_as_text(prompt: str, words: Sequence[str]) -> str:
+    """A backslash before each bracket of a learned word such as `[V]`."""
+    for word in sorted(words, key=len, reverse=True):
+        prompt = prompt.replace(word, re.sub(r"([\\()\[\]])", r"\\\1", word))
+    return prompt
 
 
 def weighted(words: str, weight: float) -> str:
@@ -61,7 +97,7 @@ def weighted(words: str, weight: float) -> str:
 
 
 @torch.no_grad()
-def weighted_embeddings(pipeline: Any, prompts: Sequence[str], negative_prompt: str) -> dict[str, Any]:
+def weighted_embeddings(pipeline: Any, prompts: Sequence[Prompt], negative_prompt: Prompt) -> dict[str, Any]:
     """What a pipeline takes in place of prompts: its text encoders' output, weighted by compel.
 
     A weight above 1 moves a word's vectors away from those of an empty prompt, one below 1 towards those
@@ -80,9 +116,9 @@ def weighted_embeddings(pipeline: Any, prompts: Sequence[str], negative_prompt: 
     return given | (_pooled(pipeline, prompts, negative_prompt) if len(providers) > 1 else {})
 
 
-def _encode(pipeline: Any, providers: list[Any], prompt: str) -> torch.Tensor:
+def _encode(pipeline: Any, providers: list[Any], prompt: Prompt) -> torch.Tensor:
     """Shape (1, tokens, width). Each word of several vectors becomes its tokens, as diffusers does it."""
-    parts = [(text, weight) for text, weight in split_weights(prompt) if text.strip()] or [("", 1.0)]
+    parts = [(text, weight) for text, weight in prompt.parts if text.strip()] or [("", 1.0)]
     weights = [weight for _, weight in parts]
     encoded = []
     for provider in providers:
@@ -107,9 +143,8 @@ def _providers(pipeline: Any) -> list[Any]:
     return [EmbeddingsProvider(*pair, **settings) for pair in pairs]
 
 
-def _pooled(pipeline: Any, prompts: Sequence[str], negative_prompt: str) -> dict[str, torch.Tensor]:
-    words = [without_weights(prompt) for prompt in prompts]
-    negatives = [without_weights(negative_prompt)] * len(prompts)
+def _pooled(pipeline: Any, prompts: Sequence[Prompt], negative: Prompt) -> dict[str, torch.Tensor]:
+    words, negatives = [prompt.text for prompt in prompts], [negative.text] * len(prompts)
     _, _, pooled, negative_pooled = pipeline.encode_prompt(words, negative_prompt=negatives)
     return {"pooled_prompt_embeds": pooled, "negative_pooled_prompt_embeds": negative_pooled}
 
@@ -118,15 +153,12 @@ def _weight(words: str, number: str) -> float:
     written = f"({words}:{number})"
     if not words.strip():
         raise UserError(f"“{written}” has no words: put them before the colon, as in (toy:1.3).")
-    try:
-        weight = float(number)
-    except ValueError:
-        raise UserError(
-            f"“{written}” has no weight: after the colon comes a number from 0 to {MOST:g} with a point, as "
-            "in (toy:1.3). Where no weight is meant, leave out the colon or the brackets."
-        ) from None
+    weight = float(number) if number.count(".") < 2 and number != "." else -1
     if not 0 <= weight <= MOST:
-        raise UserError(f"The weight in “{written}” can't be used: give a number from 0 to {MOST:g}.")
+        raise UserError(
+            f"The weight in “{written}” can't be used: give a number from 0 to {MOST:g}; where no weight is "
+            "meant, write \\( and \\)."
+        )
     return weight
 
 

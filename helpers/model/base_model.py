@@ -27,12 +27,75 @@ from ..concept.concept import Concept
 from ..concept.embedding import load_rows
 from . import hub
 from .libraries import diffusers, quiet_loading
-from .precision import pick_dtype
+from .tokens import put_word
 
+MINIATURE = "miniature"
+STABLE_DIFFUSION = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+_FILE_TYPES = (".safetensors", ".ckpt")
 INDEX = "model_index.json"
 _PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 MODELS = ("text_encoder", "text_encoder_2", "vae", "unet")
 _TOKENIZERS = ("tokenizer", "tokenizer_2")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a base model lies: a folder, a hub's repository or one file."""
+
+    kind: Literal["folder", "hub", "file"]
+    location: str
+
+
+def default_base_model() -> str:
+    """Stable Diffusion 1.5 where there is a GPU, the miniature where there is none.
+
+    Looks through NVML, so that CUDA stays untouched in the notebook's process.
+    """
+    return STABLE_DIFFUSION if is_cuda_available() else MINIATURE
+
+
+def resolve(base_model: str) -> Source:
+    """Find out what a name stands for. Reads no weights and asks no hub.
+
+    A relative path counts from the working folder, then from `notebooks/`.
+
+    Raises:
+        UserError: it is a file of another kind, or nothing that is there or looks like a hub's id.
+    """
+    if base_model == MINIATURE:
+        return Source("folder", str(places.miniature_folder()))
+    path = _on_disk(base_model)
+    if path and path.is_dir():
+        return Source("folder", str(path))
+    if path:
+        return Source("file", _checkpoint(path))
+    if _HUB_ID.fullmatch(base_model) and not base_model.endswith(_FILE_TYPES):
+        return Source("hub", base_model)
+    raise UserError(
+        f"There is no base model at “{base_model}”: give “{MINIATURE}”, a hub's id such as "
+        f"{STABLE_DIFFUSION}, a folder, or a .safetensors or .ckpt file that is there."
+    )
+
+
+def _on_disk(base_model: str) -> Path | None:
+    if not base_model.strip():
+        return None
+    for start in (Path.cwd(), places.repository_folder() / "notebooks"):
+        with contextlib.suppress(OSError, RuntimeError, ValueError):  # too long a name, no such user's home
+            path = (start / Path(base_model).expanduser()).resolve()
+            if path.exists():
+                return path
+    return None
+
+
+def _checkpoint(path: Path) -> str:
+    if path.suffix not in _FILE_TYPES:
+        raise UserError(
+            f"{path.name} is no base model: give a .safetensors or .ckpt file, or a folder in diffusers' "
+            "layout."
+        )
+    return str(path)
 
 
 class ModelFolder:
@@ -46,6 +109,8 @@ class ModelFolder:
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self._index = self._json(INDEX)
+        if "Inpaint" in self.pipeline_name or self._unet_channels() == _INPAINTING_CHANNELS:
+            raise _inpainting(self.path.name)
         if self.pipeline_name not in _PIPELINES:
             raise UserError(
                 f"{self.path.name} is made for {self.pipeline_name}: choose a model of Stable Diffusion "
@@ -73,6 +138,11 @@ class ModelFolder:
         """Side, in pixels, of the pictures that the UNet was made for: its latents times the VAE's factor."""
         halvings = len(self._config("vae")["block_out_channels"]) - 1
         return self._config("unet")["sample_size"] * 2**halvings
+
+    def _unet_channels(self) -> int:
+        """Of its input; 4 also where the UNet's settings are missing, which is said when it is loaded."""
+        file = self.path / "unet" / "config.json"
+        return self._config("unet").get("in_channels", 4) if file.is_file() else 4
 
     @property
     def model_names(self) -> list[str]:
@@ -134,22 +204,21 @@ class ModelFolder:
     def _present(self, names: tuple[str, ...]) -> list[str]:
         return [name for name in names if self._index.get(name, [None])[0]]
 
-    def _shape(self, name: str, dtype: torch.dtype) -> Any:
+    def _class(self, name: str) -> type:
         library, class_name = self._index[name]
+        return getattr(transformers if library == "transformers" else diffusers(), class_name)
+
+    def _shape(self, name: str, dtype: torch.dtype) -> Any:
+        kind = self._class(name)
         with self._readable(name), quiet_loading(), torch.device("meta"):
-            if library == "transformers":
-                kind = getattr(transformers, class_name)
+            if hasattr(kind, "config_class"):  # transformers' models
                 return kind(kind.config_class.from_pretrained(self.path, subfolder=name)).to(dtype)
-            kind = getattr(diffusers(), class_name)
             return kind.from_config(kind.load_config(self.path, subfolder=name)).to(dtype)
 
     def _model(self, name: str, dtype: torch.dtype) -> Any:
-        library, class_name = self._index[name]
-        if library == "transformers":
-            kind, format_argument = getattr(transformers, class_name), {"dtype": dtype}
-        else:
-            kind, format_argument = getattr(diffusers(), class_name), {"torch_dtype": dtype}
-        return self._load(kind, name, variant=self._variant(name, dtype), **format_argument)
+        kind = self._class(name)
+        format_argument = "dtype" if hasattr(kind, "config_class") else "torch_dtype"
+        return self._load(kind, name, variant=self._variant(name, dtype), **{format_argument: dtype})
 
     def _variant(self, name: str, dtype: torch.dtype) -> str | None:
         """`fp16` where a short format is asked for and there, or where there is nothing else."""
@@ -179,7 +248,15 @@ class ModelFolder:
             ) from error
 
 
-# A base model as one `.safetensors` or `.ckpt` file, as Web UIs keep it.
+def _inpainting(name: str) -> UserError:
+    return UserError(
+        f"{name} is made for inpainting (its UNet also takes a masked picture): choose a model of Stable "
+        "Diffusion 1.x, 2.x or XL that draws from text alone."
+    )
+
+
+_INPAINTING_CHANNELS = 9  # noisy latents 4, mask 1, latents of the masked picture 4
+_FIRST_LAYER = "model.diffusion_model.input_blocks.0.0.weight"
 # The first key that tells a family, and the repository that has that family's settings.
 _FAMILIES = {
     "conditioner.embedders.1.model.": "stabilityai/stable-diffusion-xl-base-1.0",
@@ -202,7 +279,8 @@ class SingleFile(ModelFolder):
 
     def __init__(self, file: str | Path):
         self.file = Path(file)
-        super().__init__(_settings_beside(self.file) or _settings_from_hub(self.file))
+        family = _family_settings(self.file)
+        super().__init__(_settings_beside(self.file) or _settings_from_hub(self.file, family))
 
     def models(self, dtype: torch.dtype) -> dict[str, Any]:
         components = self.pipeline(dtype).components
@@ -244,71 +322,56 @@ def _settings_beside(file: Path) -> Path | None:
     return None
 
 
-def _settings_from_hub(file: Path) -> Path:
-    names = _weight_names(file)
+def _settings_from_hub(file: Path, repository: str) -> Path:
+    try:
+        return hub.fetch(repository)
+    except UserError as error:
+        raise UserError(
+            f"The settings for {file.name} are missing: put a folder {file.stem}/ with those of "
+            f"{repository} ({INDEX} and the folders' .json and .txt files) beside it."
+        ) from error
+
+
+def _family_settings(file: Path) -> str:
+    """The repository that has the settings of a checkpoint's family. Reads no weights.
+
+    Raises:
+        UserError: the file can't be read without running code, is of no known family, or for inpainting.
+    """
+    shapes = _weight_shapes(file)
+    if shapes.get(_FIRST_LAYER, (0, 4))[1] == _INPAINTING_CHANNELS:
+        raise _inpainting(file.name)
     for prefix, repository in _FAMILIES.items():
-        if any(name.startswith(prefix) for name in names):
-            try:
-                return hub.fetch(repository)
-            except UserError as error:
-                raise UserError(
-                    f"The settings for {file.name} are missing: put a folder {file.stem}/ with those of "
-                    f"{repository} ({INDEX} and the folders' .json and .txt files) beside it."
-                ) from error
+        if any(name.startswith(prefix) for name in shapes):
+            return repository
     raise UserError(f"{file.name} is no Stable Diffusion 1.x, 2.x or XL checkpoint: choose another file.")
 
 
-def _weight_names(file: Path) -> list[str]:
+def _weight_shapes(file: Path) -> dict[str, tuple[int, ...]]:
     with _readable(file):
         if file.suffix == ".safetensors":
             with safe_open(file, framework="pt") as weights:
-                return list(weights.keys())
+                return {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
         checkpoint = torch.load(file, map_location="meta", weights_only=True)
-        return list(checkpoint.get("state_dict", checkpoint))
+        weights = checkpoint.get("state_dict", checkpoint)
+        return {name: tuple(getattr(weight, "shape", ())) for name, weight in weights.items()}
+
+
+_UNREADABLE = (
+    *(OSError, EOFError, ValueError, KeyError, AttributeError, RuntimeError),
+    *(SafetensorError, pickle.UnpicklingError),
+)
 
 
 @contextlib.contextmanager
 def _readable(file: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
+    except _UNREADABLE as error:
         raise UserError(
             f"{file.name} can't be read: it is damaged, or holds more than weights, which this series never "
             "runs; choose its .safetensors version."
         ) from error
-
-
-__all__ = [
-    "MINIATURE",
-    "STABLE_DIFFUSION",
-    "Components",
-    "Source",
-    "check_base_model",
-    "default_base_model",
-    "hub_login",
-    "load_components",
-    "load_pipeline",
-    "load_resolution",
-    "load_scheduler",
-    "load_shapes",
-    "load_tokenizers",
-    "load_vae",
-    "load_word_table",
-    "pick_dtype",
-    "resolve",
-]
-MINIATURE = "miniature"
-STABLE_DIFFUSION = "stable-diffusion-v1-5/stable-diffusion-v1-5"
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
-_FILE_TYPES = (".safetensors", ".ckpt")
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a base model lies: a folder, a hub's repository or one file."""
-
-    kind: Literal["folder", "hub", "file"]
-    location: str
 
 
 @dataclass(frozen=True)
@@ -326,38 +389,6 @@ class Components:
     scheduler: Any
     family: Literal["sd1", "sd2", "sdxl"]
     resolution: int
-
-
-def default_base_model() -> str:
-    """Stable Diffusion 1.5 where there is a GPU, the miniature where there is none.
-
-    Looks through NVML, so that CUDA stays untouched in the notebook's process.
-    """
-    return STABLE_DIFFUSION if is_cuda_available() else MINIATURE
-
-
-def resolve(base_model: str) -> Source:
-    """Find out what a name stands for. Reads no weights and asks no hub.
-
-    A relative path counts from the working folder, then from `notebooks/`.
-
-    Raises:
-        UserError: it is a file of another kind, or nothing that is there or looks like a hub's id.
-    """
-    if base_model == MINIATURE:
-        return Source("folder", str(places.miniature_folder()))
-    for start in (Path.cwd(), places.repository_folder() / "notebooks"):
-        path = (start / Path(base_model).expanduser()).resolve()
-        if path.is_dir():
-            return Source("folder", str(path))
-        if path.is_file():
-            return Source("file", _checkpoint(path))
-    if _HUB_ID.fullmatch(base_model) and not base_model.endswith(_FILE_TYPES):
-        return Source("hub", base_model)
-    raise UserError(
-        f"There is no base model at “{base_model}”: give “{MINIATURE}”, a hub's id such as "
-        f"{STABLE_DIFFUSION}, a folder, or a .safetensors or .ckpt file that is there."
-    )
 
 
 def load_tokenizers(base_model: str) -> list[Any]:
@@ -478,22 +509,16 @@ def check_base_model(base_model: str) -> None:
     """Find out early, before anything is fetched, that a base model can't be had.
 
     Raises:
-        UserError: there is no such base model, it is of another family, or the hub does not let it be read.
+        UserError: there is no such base model, it is of another family or for inpainting, it can't be read,
+            or the hub does not let it be.
     """
     source = resolve(base_model)
     if source.kind == "hub":
         hub.check_access(source.location)
     if source.kind == "folder":
         ModelFolder(source.location)
-
-
-def _checkpoint(path: Path) -> str:
-    if path.suffix not in _FILE_TYPES:
-        raise UserError(
-            f"{path.name} is no base model: give a .safetensors or .ckpt file, or a folder in diffusers' "
-            "layout."
-        )
-    return str(path)
+    if source.kind == "file":
+        _family_settings(Path(source.location))
 
 
 def _open(base_model: str, parts: Collection[str] = (), dtype: torch.dtype = torch.float32) -> ModelFolder:
@@ -512,13 +537,7 @@ def save_pipeline(concept: Concept) -> Path:
     It is as large as the base model; for drawing pictures the small file is enough.
     """
     pipeline = load_pipeline(concept.base_model)
-    for suffix, rows in zip(("", "_2"), load_rows(concept.embeds_path), strict=False):
-        pipeline.load_textual_inversion(
-            rows,
-            token=concept.placeholder_token,
-            text_encoder=getattr(pipeline, f"text_encoder{suffix}"),
-            tokenizer=getattr(pipeline, f"tokenizer{suffix}"),
-        )
+    put_word(pipeline, concept.placeholder_token, load_rows(concept.embeds_path))
     folder = concept.folder / "pipeline"
     partial = folder.with_name("pipeline.partial")
     shutil.rmtree(partial, ignore_errors=True)

@@ -4,12 +4,15 @@ import contextlib
 import difflib
 import html
 import re
+import unicodedata
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
 from IPython.display import HTML
 from torch import nn
+from transformers import AddedToken
 
 from ..common.errors import UserError
 from ..concept.concept import Concept, saved_concepts
@@ -65,7 +68,7 @@ class LearnedRows(nn.Module):
 def install_rows(
     tokenizer: Any, text_encoder: nn.Module, tokens: Sequence[str], initializer_ids: Sequence[int]
 ) -> LearnedRows:
-    """Give a tokenizer new tokens and its text encoder a row for each.
+    """Give a tokenizer new tokens and its text encoder a trainable row for each.
 
     For several words in one run pass all their tokens at once (one look-up), or call it again for
     each word (each has its own `rows`).
@@ -80,36 +83,177 @@ def install_rows(
     Raises:
         UserError: the tokenizer has one of the tokens already; then nothing was changed.
     """
-    for token in tokens:
-        check_placeholder(tokenizer, token)
-    tokenizer.add_tokens(list(tokens))
-    ids = tokenizer.convert_tokens_to_ids(list(tokens))
+    ids = add_tokens(tokenizer, tokens)
     learned = LearnedRows(text_encoder.get_input_embeddings(), ids, initializer_ids)
     text_encoder.set_input_embeddings(learned)
     return learned
 
 
-def expand_prompt(prompt: str, tokens: Sequence[str]) -> str:
-    """Write out a word of several vectors: `<g>` becomes `<g> <g>_1 <g>_2`.
+@torch.no_grad()
+def add_rows(tokenizer: Any, text_encoder: nn.Module, word: str, rows: torch.Tensor) -> None:
+    """Give a tokenizer a learned word and put its rows, (vectors, width), into the text encoder's table.
 
-    The same as `maybe_convert_prompt` of diffusers' `TextualInversionLoaderMixin`, so that a prompt
-    means in training what it means in a pipeline.
-    """
-    return prompt.replace(tokens[0], " ".join(tokens))
-
-
-def check_placeholder(tokenizer: Any, word: str) -> None:
-    """Make sure that a word is new to the tokenizer.
+    What `load_textual_inversion` of diffusers does, but for how the tokens are added (`add_tokens`).
 
     Raises:
-        UserError: the tokenizer has it, so that teaching it would need another name.
+        UserError: the tokenizer has the word already; then nothing was changed.
     """
-    vocabulary = tokenizer.get_vocab()
-    if not {word, word.lower(), word.lower() + _WORD_END}.isdisjoint(vocabulary):
+    ids = add_tokens(tokenizer, row_names(word, len(rows)))
+    entries = max(ids[-1] + 1, len(text_encoder.get_input_embeddings().weight))
+    text_encoder.resize_token_embeddings(entries, mean_resizing=False)
+    set_rows(text_encoder, ids, rows)
+
+
+def set_rows(text_encoder: nn.Module, ids: Sequence[int], rows: torch.Tensor) -> None:
+    """Write rows, (vectors, width), into the text encoder's table."""
+    table = text_encoder.get_input_embeddings().weight.data
+    table[list(ids)] = rows.to(table)
+
+
+def add_tokens(tokenizer: Any, tokens: Sequence[str]) -> list[int]:
+    """Add the tokens of a word to a tokenizer and return their ids.
+
+    They are found in a text before it is put into lower case, so that `<Grooty>` stays one token, and
+    diffusers' own `maybe_convert_prompt` finds it by its name.
+
+    Raises:
+        UserError: the tokenizer has one of the tokens already; then nothing was changed.
+    """
+    _check_new(tokenizer, tokens)
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in tokens])
+    return tokenizer.convert_tokens_to_ids(list(tokens))
+
+
+def row_names(word: str, vectors: int) -> list[str]:
+    """One token a vector, as diffusers names them: `<g>`, `<g>_1`, `<g>_2`."""
+    return [word, *(f"{word}_{number}" for number in range(1, vectors))]
+
+
+def learned_tokens(tokenizer: Any) -> list[str]:
+    """The tokens that `add_tokens` added."""
+    added = tokenizer.added_tokens_decoder.values()
+    return [token.content for token in added if not token.special]
+
+
+def expand_prompt(prompt: str, tokens: Sequence[str]) -> str:
+    """Write out each word of several vectors: `<g>` becomes `<g> <g>_1 <g>_2`.
+
+    Of words that begin alike the longest is meant, and capitals make no difference, as for all the
+    tokenizer's words. What is written out already stays as it is.
+
+    Args:
+        tokens: all tokens of all words, as `Concept.placeholder_tokens` or `learned_tokens` give them.
+    """
+    if not tokens:
+        return prompt
+    pattern, replacements = _expansions(tuple(tokens))
+    return pattern.sub(lambda found: replacements[found.lastindex - 1], _composed(prompt))
+
+
+@lru_cache
+def _expansions(tokens: tuple[str, ...]) -> tuple[re.Pattern, list[str]]:
+    """A pattern with a group for each text that can stand for a word, and what each becomes."""
+    texts = {}
+    for token in tokens:
+        rows = [name for name in row_names(token, len(tokens)) if name in tokens]
+        texts[" ".join(rows)] = texts[token] = " ".join(rows)
+    longest_first = sorted(texts, key=len, reverse=True)
+    groups = (f"({re.escape(_composed(text))})" for text in longest_first)
+    return re.compile("|".join(groups), re.IGNORECASE), [texts[text] for text in longest_first]
+
+
+def prompt_ids(tokenizer: Any, prompt: str) -> torch.Tensor:
+    """Token ids of a sentence, in training as in drawing: its words written out, then padded or cut.
+
+    Returns:
+        int64 (length,), the tokenizer's length.
+    """
+    text = expand_prompt(prompt, learned_tokens(tokenizer))
+    return tokenizer(text, padding="max_length", truncation=True, return_tensors="pt").input_ids[0]
+
+
+def encoders(pipeline: Any) -> list[tuple[Any, Any]]:
+    """A pipeline's tokenizer and text encoder; for XL two of each."""
+    suffixes = ("", "_2") if hasattr(pipeline, "text_encoder_2") else ("",)
+    return [
+        (getattr(pipeline, f"tokenizer{suffix}"), getattr(pipeline, f"text_encoder{suffix}"))
+        for suffix in suffixes
+    ]
+
+
+def put_word(pipeline: Any, word: str, rows: Sequence[torch.Tensor]) -> None:
+    """Put a learned word's rows into a pipeline, which reads prompts as training does from then on.
+
+    Args:
+        rows: for each text encoder a tensor of shape (vectors, width).
+
+    Raises:
+        UserError: the pipeline has the word already; then nothing was changed.
+    """
+    for (tokenizer, text_encoder), own in zip(encoders(pipeline), rows, strict=True):
+        add_rows(tokenizer, text_encoder, word, own)
+    # diffusers' own replaces `<g>` inside of `<g>_s` as well.
+    pipeline.maybe_convert_prompt = _convert_prompt
+
+
+def _convert_prompt(prompt: str | list[str], tokenizer: Any) -> str | list[str]:
+    if isinstance(prompt, str):
+        return expand_prompt(prompt, learned_tokens(tokenizer))
+    return [_convert_prompt(one, tokenizer) for one in prompt]
+
+
+def check_length(tokenizer: Any, prompt: str) -> None:
+    """Make sure that the model reads the learned words of a prompt, each with all its vectors.
+
+    Raises:
+        UserError: one of them lies beyond the tokenizer's limit, where the prompt is cut.
+    """
+    learned = learned_tokens(tokenizer)
+    ids = _ids(tokenizer, expand_prompt(prompt, learned))
+    limit = tokenizer.model_max_length - 2  # the beginning and the end are tokens, too
+    read, beyond = (set(tokenizer.convert_ids_to_tokens(part)) for part in (ids[:limit], ids[limit:]))
+    if lost := [token for token in learned if token in beyond - read]:
         raise UserError(
-            f"The base model knows “{word}” already: choose another placeholder token, "
-            f"for example <my-{word.strip('<>')}>."
+            f"The prompt has {len(ids)} tokens and the model reads {limit}, so {lost[0]} would be cut off: "
+            "shorten it, or put the word nearer to its beginning."
         )
+
+
+def check_placeholder(tokenizer: Any, *tokens: str) -> None:
+    """Make sure that a word and the names of its other rows are new, and part of no word.
+
+    Raises:
+        UserError: the tokenizer has it, or words that would be cut where it stands in them.
+    """
+    _check_new(tokenizer, tokens)
+    word = tokens[0]
+    inside = sorted(known for known in known_words(tokenizer) if word.lower() in known)
+    if inside:
+        raise UserError(
+            f"“{word}” is a part of words such as {', '.join(inside[:3])}, which would be cut there: "
+            f"write it in brackets, for example <{word}>."
+        )
+
+
+def _check_new(tokenizer: Any, tokens: Sequence[str]) -> None:
+    vocabulary = tokenizer.get_vocab()
+    added = {_plain(token) for token in learned_tokens(tokenizer)}
+    for token in tokens:
+        word = _plain(token)
+        if word in added or not {token, word, word + _WORD_END}.isdisjoint(vocabulary):
+            raise UserError(
+                f"The base model knows “{token}” already: choose another placeholder token, "
+                f"for example <my-{token.strip('<>')}>."
+            )
+
+
+def _composed(text: str) -> str:
+    """A letter and its accent as one sign, as the tokenizer does with all that it reads."""
+    return unicodedata.normalize("NFC", text)
+
+
+def _plain(token: str) -> str:
+    return _composed(token).lower()
 
 
 def initializer_ids(tokenizer: Any, words: str, vectors: int) -> list[int]:
@@ -147,14 +291,13 @@ def check_words(concept: Concept, tokenizers: Sequence[Any]) -> None:
         UserError: see `check_placeholder` and `initializer_ids`.
     """
     for tokenizer in tokenizers:
-        for token in concept.placeholder_tokens:
-            check_placeholder(tokenizer, token)
+        check_placeholder(tokenizer, *concept.placeholder_tokens)
         initializer_ids(tokenizer, concept.initializer_token, concept.vectors)
 
 
 def pieces(tokenizer: Any, text: str) -> list[tuple[str, int]]:
     """What the tokenizer makes of a text: its tokens, as a reader would write them, with their ids."""
-    ids = tokenizer(text, add_special_tokens=False, verbose=False).input_ids  # a long text is no mistake here
+    ids = _ids(tokenizer, expand_prompt(text, learned_tokens(tokenizer)))
     tokens = tokenizer.convert_ids_to_tokens(ids)
     shown = [tokenizer.convert_tokens_to_string([token]).replace(_WORD_END, "").strip() for token in tokens]
     return list(zip(shown, ids, strict=True))
@@ -190,22 +333,17 @@ def coloured_pieces(parts: Sequence[tuple[str, int]]) -> str:
 
 
 def _ids(tokenizer: Any, words: str) -> list[int]:
-    return tokenizer(words, add_special_tokens=False).input_ids
+    return tokenizer(
+        words, add_special_tokens=False, verbose=False
+    ).input_ids  # a long one is no mistake here
 
 
 def _would_do(tokenizer: Any, words: str) -> list[str]:
     """One-token words: those of the phrase, or else those of the vocabulary with a similar spelling."""
     own = [word for word in words.split() if len(_ids(tokenizer, word)) == 1]
-    if own:
-        return own
-    known = known_words(tokenizer)
-    near = [
-        word for part in words.lower().split() for word in difflib.get_close_matches(part, known, cutoff=0.5)
-    ]
-    return list(dict.fromkeys([*near, "toy"]))
+    return own or list(dict.fromkeys([*nearest_words(tokenizer, words), "toy"]))
 
 
-# Words beside the one that was typed: near ones that would do, and those that it collides with.
 # They stand near everything, and teach nothing to start from.
 _LINKS = {*"and are for from her his its not one that the their this two under with your".split()}
 
@@ -252,20 +390,12 @@ def collisions(concept: Concept, tokenizer: Any) -> list[str]:
     A word that the model has already; words that contain it, and would be cut where it stands in them;
     another concept's word, which can't be in the same prompt.
     """
-    found = []
-    for token in concept.placeholder_tokens:
-        try:
-            check_placeholder(tokenizer, token)
-        except UserError as error:
-            found.append(str(error))
-    own = concept.placeholder_token
-    inside = sorted(word for word in known_words(tokenizer) if own.lower() in word)
-    if inside and not found:
-        found.append(
-            f"“{own}” is a part of words such as {', '.join(inside[:3])}, which would be cut there: write it "
-            f"in brackets, for example <{own}>."
-        )
-    return found + [_taken(concept, other) for other in _others(concept)]
+    found = [_taken(concept, other) for other in _others(concept)]
+    try:
+        check_placeholder(tokenizer, *concept.placeholder_tokens)
+    except UserError as error:
+        found.insert(0, str(error))
+    return found
 
 
 def _others(concept: Concept) -> list[Concept]:

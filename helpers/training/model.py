@@ -10,8 +10,9 @@ from torch import nn
 
 from ..common.errors import UserError
 from ..concept.concept import Concept
-from ..model.base_model import MINIATURE, Components, load_components, pick_dtype
+from ..model.base_model import MINIATURE, Components, load_components
 from ..model.libraries import bitsandbytes
+from ..model.precision import pick_dtype
 from .memory import advice, latent_side
 
 _COMPILERS = ("g++", "clang++", "cl")

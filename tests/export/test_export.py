@@ -1,10 +1,13 @@
+import io
+
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import save, save_file
 
 from helpers.common.errors import UserError
 from helpers.concept.concept import Concept
-from helpers.concept.embedding import save_result
+from helpers.concept.embedding import read_rows, save_result
 from helpers.export.files import PROGRAMS, export_for, word_in
 from helpers.export.formats import read_back
 
@@ -91,3 +94,84 @@ def test_an_automatic1111_pickle_is_read_too(program, tmp_path):
     torch.save({"string_to_param": {"*": ROWS}, "name": "another"}, path)
     found = read_back(path, program, [768])
     assert torch.equal(found.rows[0], ROWS) and "grooty" in found.word
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_the_same_word_is_the_same_file_to_the_byte(program, learned):
+    concept, _ = learned("sdxl", 4)
+    assert len({export_for(concept, program).read_bytes() for _ in range(6)}) == 1
+    with safe_open(export_for(concept, program), framework="pt") as file:
+        assert file.metadata()["placeholder_token"] == "<my-grooty>"
+
+
+def test_a_word_with_capitals_is_written_for_diffusers_in_lower_case(concepts):
+    """diffusers finds the other rows of a word in a prompt in lower case alone."""
+    concept = Concept.make("Grooty", vectors=2)
+    save_result(concept, [torch.randn(2, 768)])
+    path = export_for(concept, "diffusers")
+    assert read_back(path, "diffusers", [768]).word == word_in(concept, "diffusers") == "<grooty>"
+
+
+def pickled(content):
+    packed = io.BytesIO()
+    torch.save(content, packed)
+    return packed.getvalue()
+
+
+class RunsCode:
+    def __reduce__(self):
+        return print, ("run",)
+
+
+NAN = torch.full((1, 768), float("nan"))
+ODD_FILES = {
+    "pointer.safetensors": (b"version https://git-lfs.github.com/spec/v1\noid sha256:1", "Git LFS pointer"),
+    "pointer.pt": (b"version https://git-lfs.github.com/spec/v1\noid sha256:1", "Git LFS pointer"),
+    "empty.safetensors": (b"", "is empty or damaged"),
+    "empty.bin": (b"", "is empty or damaged"),
+    "page.bin": (b"<html>" * 99, "is empty or damaged"),
+    "code.pt": (pickled({"emb_params": RunsCode()}), "never runs"),
+    "nothing.safetensors": (save({}), "holds no rows|holds 0 tensors"),
+    "number.pt": (pickled({"emb_params": 3}), "holds no rows"),
+    "a list.pt": (pickled([ROWS]), "is empty or damaged"),
+    "whole numbers.safetensors": (save({"emb_params": ROWS.int()}), "holds no rows"),
+    "a picture.safetensors": (save({"emb_params": ROWS[None]}), "holds no rows"),
+    "half a dictionary.pt": (pickled({"string_to_param": {}}), "."),
+    "nan.safetensors": (save({"emb_params": NAN}), "NaN or infinity"),
+    "wide.safetensors": (save({"emb_params": ROWS[:, :700]}), r"rows \[700\] wide"),
+}
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("name", ODD_FILES)
+def test_a_file_that_is_no_embedding_is_named(name, program, tmp_path, capsys):
+    content, sentence = ODD_FILES[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=sentence) as caught:
+        read_back(tmp_path / name, program, [768])
+    assert name in str(caught.value)
+    assert capsys.readouterr().out == ""
+
+
+def test_rows_in_other_forms_are_read(tmp_path):
+    """One row alone, sixteen bits, and the dictionaries of parameters of the first programs."""
+    param = torch.nn.ParameterDict({"*": torch.nn.Parameter(ROWS)})
+    for name, content in {
+        "a.safetensors": save({"emb_params": ROWS[0]}),
+        "b.safetensors": save({"emb_params": ROWS.bfloat16()}),
+        "c.pt": pickled({"string_to_param": param, "name": "c", "string_to_token": {"*": torch.tensor(265)}}),
+    }.items():
+        (tmp_path / name).write_bytes(content)
+        (rows,) = read_back(tmp_path / name, "automatic1111", [768]).rows
+        assert torch.equal(rows.float(), ROWS) and not rows.requires_grad
+
+
+@pytest.mark.parametrize("name", [name for name in ODD_FILES if name.endswith(".safetensors")])
+def test_the_concept_s_own_file_gives_rows_or_a_sentence(name, learned):
+    concept, _ = learned()
+    concept.embeds_path.write_bytes(ODD_FILES[name][0])
+    if name.startswith("wide"):
+        assert read_rows(concept)[0].shape == (1, 700), "the model says so, where it is loaded"
+    else:
+        with pytest.raises(UserError, match=ODD_FILES[name][1]):
+            read_rows(concept)

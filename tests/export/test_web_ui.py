@@ -1,6 +1,8 @@
 import shlex
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from helpers.common.errors import UserError
 from helpers.export.web_ui import find_web_uis, put_embedding, start_command, web_ui_at
@@ -68,6 +70,18 @@ def test_another_embedding_of_that_name_is_kept_until_told(exported, tmp_path):
     assert put.read_bytes() == b"somebody else's"
     put_embedding(exported, ui, replace=True)
     assert put.read_bytes() == b"rows"
+
+
+def test_the_same_numbers_with_other_notes_are_no_conflict(tmp_path):
+    """Files of the version before have their notes in any order."""
+    rows, ui = {"emb_params": torch.ones(1, 4)}, web_ui_at(install("forge", tmp_path / "ui"))
+    ui.embeddings_folder.mkdir()
+    save_file(rows, tmp_path / "grooty.safetensors", {"name": "grooty"})
+    save_file(rows, ui.embeddings_folder / "grooty.safetensors", {"format": "pt"})
+    put_embedding(tmp_path / "grooty.safetensors", ui)
+    save_file({"emb_params": torch.zeros(1, 4)}, tmp_path / "grooty.safetensors")
+    with pytest.raises(UserError, match="replace=True"):
+        put_embedding(tmp_path / "grooty.safetensors", ui)
 
 
 def test_an_older_file_for_the_same_word_is_pointed_out(exported, tmp_path):

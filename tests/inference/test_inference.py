@@ -7,8 +7,8 @@ from transformers import BatchFeature
 from helpers.common.errors import UserError
 from helpers.concept.concept import Concept
 from helpers.concept.embedding import read_rows, save_result, save_rows, step_path, use_step
-from helpers.inference import grid as contact_sheets
 from helpers.inference.examples import examples_for, own_prompt
+from helpers.inference.grid import a_few_steps, xy_grid
 from helpers.inference.pipeline import SCHEDULERS, generate, pipeline_with_word, remake, switch_step
 from helpers.inference.png import save_picture
 from helpers.model.base_model import load_pipeline
@@ -188,13 +188,14 @@ def test_a_pipeline_without_a_word_draws_and_says_so():
 def test_sheets_are_saved_with_all_their_pictures(miniature):
     concept, pipeline = miniature
     prompts = ["a photo of a {} on a beach", "a photo of a {} at night"]
+    words = (concept.initializer_token, concept.placeholder_token)
     sheets = [
-        contact_sheets.prompt_sheet(pipeline, PROMPT, range(3), columns=2, **QUICK),
-        contact_sheets.before_and_after(pipeline, concept, prompts, **QUICK),
-        contact_sheets.prompts_by_seeds(pipeline, [PROMPT], range(2), **QUICK),
-        contact_sheets.guidance_by_seeds(pipeline, PROMPT, [1, 4], [7], steps=3),
-        contact_sheets.schedulers_by_seeds(pipeline, PROMPT, ["DDIM", "PLMS"], [7], **QUICK),
-        contact_sheets.steps_by_prompts(pipeline, concept, prompts, [10, 20], **QUICK),
+        xy_grid(pipeline, None, ("seed", range(3)), prompt=PROMPT, columns=2, **QUICK),
+        xy_grid(pipeline, concept, ("prompt", prompts), ("word", words), **QUICK),
+        xy_grid(pipeline, None, ("seed", range(2)), ("prompt", [PROMPT]), **QUICK),
+        xy_grid(pipeline, None, ("seed", [7]), ("guidance", [1, 4]), prompt=PROMPT, steps=3),
+        xy_grid(pipeline, None, ("seed", [7]), ("scheduler", ["DDIM", "PLMS"]), prompt=PROMPT, **QUICK),
+        xy_grid(pipeline, concept, ("prompt", prompts), ("training_step", [10, 20, None]), **QUICK),
     ]
     for sheet in sheets:
         path = sheet.save(concept)
@@ -206,7 +207,8 @@ def test_sheets_are_saved_with_all_their_pictures(miniature):
 
 def test_the_steps_sheet_shows_each_step_and_leaves_the_result_loaded(miniature):
     concept, pipeline = miniature
-    sheet = contact_sheets.steps_by_prompts(pipeline, concept, ["a photo of a {}"], [10, 20], **QUICK)
+    axes = ("prompt", ["a photo of a {}"]), ("training_step", [10, 20, None])
+    sheet = xy_grid(pipeline, concept, *axes, **QUICK)
     green, red, result = sheet.pictures
     assert not same(green, red) and same(red, result)
     assert [picture.settings.training_step for picture in sheet.pictures] == [10, 20, None]
@@ -216,8 +218,8 @@ def test_the_steps_sheet_shows_each_step_and_leaves_the_result_loaded(miniature)
 def test_a_few_steps_run_from_the_first_to_the_last(grooty):
     for step in range(0, 601, 50):
         save_rows(step_path(grooty, step), grooty, [torch.zeros(1, 4)])
-    assert contact_sheets.a_few_steps(grooty, 4) == [0, 200, 400, 600]
-    assert len(contact_sheets.a_few_steps(grooty, 50)) == 13
+    assert a_few_steps(grooty, 4) == [0, 200, 400, 600]
+    assert len(a_few_steps(grooty, 50)) == 13
 
 
 @pytest.mark.parametrize("base_model", ["miniature", "owner/stable-diffusion"])

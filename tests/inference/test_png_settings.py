@@ -15,7 +15,7 @@ SETTINGS = PictureSettings(
     base_model="miniature",
     concept="grooty",
     training_step=None,
-    rows="0123",
+    rows_hash="0123",
     batch_size=4,
     position=1,
 )

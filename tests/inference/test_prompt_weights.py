@@ -8,7 +8,7 @@ from known_words import known_rows
 from helpers.common.errors import UserError
 from helpers.concept.concept import Concept
 from helpers.inference.pipeline import add_word, generate
-from helpers.inference.prompt_weights import is_weighted, split_weights, weighted_embeddings, without_weights
+from helpers.inference.prompt_weights import parse_prompt, weighted_embeddings
 from helpers.model.base_model import load_pipeline
 
 QUICK = {"steps": 3, "guidance": 4.0}
@@ -28,38 +28,64 @@ def pixels(pipeline, prompt, **settings):
     return np.asarray(picture.image).astype(int)
 
 
-@pytest.mark.parametrize(
-    ("prompt", "parts"),
-    [
-        ("a (red toy:1.3) here", [("a ", 1.0), ("red toy", 1.3), (" here", 1.0)]),
-        ("(a (red:1.5) toy:0.5)", [("a ", 0.5), ("red", 0.75), (" toy", 0.5)]),
-        ("(a:1.2)(b: 1.2)", [("ab", 1.2)]),
-        ("(<grooty>:1.0), (again)", [("<grooty>, (again)", 1.0)]),
-        ("(the (word:2))", [("(the ", 1.0), ("word", 2.0), (")", 1.0)]),
-        ("", []),
+# The examples that AUTOMATIC1111 gives for its own grammar, in `modules/prompt_parser.py`.
+THEIRS = {
+    "normal text": [("normal text", 1.0)],
+    "an (important) word": [("an ", 1.0), ("important", 1.1), (" word", 1.0)],
+    "(unbalanced": [("unbalanced", 1.1)],
+    r"\(literal\]": [("(literal]", 1.0)],
+    "(unnecessary)(parens)": [("unnecessaryparens", 1.1)],
+    "a (((house:1.3)) [on] a (hill:0.5), sun, (((sky))).": [
+        ("a ", 1.0),
+        ("house", 1.5730000000000004),
+        (" ", 1.1),
+        ("on", 1.0),
+        (" a ", 1.1),
+        ("hill", 0.55),
+        (", sun, ", 1.1),
+        ("sky", 1.4641000000000006),
+        (".", 1.1),
     ],
-)
-def test_weights_are_read_as_web_uis_do(prompt, parts):
-    assert split_weights(prompt) == parts
+}
+OURS = {
+    "a (red toy:1.3) here": [("a ", 1.0), ("red toy", 1.3), (" here", 1.0)],
+    "(a (red:1.5) toy:0.5)": [("a ", 0.5), ("red", 0.75), (" toy", 0.5)],
+    "(a:1.2)(b: 1.2)": [("ab", 1.2)],
+    "(see note: 2)": [("see note", 2.0)],
+    "(a:b), (toy:much)": [("a:b", 1.1), (", ", 1.0), ("toy:much", 1.1)],
+    r"\(toy:1.3\)": [("(toy:1.3)", 1.0)],
+    r"(toy \(red\):1.3)": [("toy (red)", 1.3)],
+    "[toy] a.b": [("toy", 1 / 1.1), (" a.b", 1.0)],
+    "a [V] toy and ([V]:1.5)": [("a [V] toy and ", 1.0), ("[V]", 1.5)],
+    "": [],
+}
 
 
-@pytest.mark.parametrize(
-    "prompt",
-    ["a toy, 12:30 (at night)", "half-length+ “x” \\(y\\) :)", "sad :( face", "((toy))", "[toy] a.b"],
-)
+@pytest.mark.parametrize("prompt", THEIRS)
+def test_weights_are_read_as_automatic1111_documents_it(prompt):
+    assert list(parse_prompt(prompt).parts) == THEIRS[prompt]
+
+
+@pytest.mark.parametrize("prompt", OURS)
+def test_weights_are_read_as_web_uis_do(prompt):
+    """`[V]` is a learned word here: its brackets are its own."""
+    assert list(parse_prompt(prompt, words=("[V]", "[V]_1")).parts) == OURS[prompt]
+
+
+@pytest.mark.parametrize("prompt", ["a toy, 12:30 at night", "half-length+ “x” :)", "a.b", ":1.3) ]"])
 def test_a_prompt_without_weights_stays_what_it_is(prompt):
-    assert without_weights(prompt) == prompt and not is_weighted(prompt)
+    parsed = parse_prompt(prompt)
+    assert parsed.text == prompt and not parsed.is_weighted
 
 
 @pytest.mark.parametrize(
     ("prompt", "sentence"),
     [
-        ("a (toy:1,3)", r"“\(toy:1,3\)” has no weight"),
-        ("a (toy:)", r"“\(toy:\)” has no weight"),
-        ("a (toy:much) here", r"“\(toy:much\)” has no weight"),
+        ("a (toy:1,3)", r"“a \(toy:1,3\)” has a comma"),
+        ("a (toy:1.2.3)", "from 0 to 2"),
+        ("a toy (at 12:30)", r"“\(at 12:30\)” can't be used: .* write \\\("),
         ("a (toy:7)", r"in “\(toy:7\)” can't be used: give a number from 0 to 2"),
         ("a (toy:-1)", "from 0 to 2"),
-        ("a (toy:nan)", "from 0 to 2"),
         ("a (:1.3)", "has no words"),
         ("a (toy:1.3 on a beach", "not closed"),
     ],
@@ -91,7 +117,7 @@ def test_without_a_weight_of_its_own_a_prompt_is_drawn_as_ever(miniature):
     for prompt, picture in zip(prompts, together, strict=True):
         difference = np.abs(np.asarray(picture.image).astype(int) - pixels(miniature, prompt))
         assert difference.mean() < 1 and picture.settings.prompt == prompt
-    assert [picture.settings.batch_size for picture in together] == [1, 1, 1]
+    assert [picture.settings.batch_size for picture in together] == [2, 1, 2]
 
 
 def test_a_negative_prompt_has_weights_too(miniature):
@@ -102,7 +128,8 @@ def test_a_negative_prompt_has_weights_too(miniature):
 
 @pytest.mark.parametrize("prompt", ["(toy:0.5) " * 60, "a toy " * 40 + "(beach:0.5) and (snow:1.5)"])
 def test_a_prompt_that_is_too_long_is_cut_as_without_weights(prompt, miniature):
-    given = weighted_embeddings(miniature, [prompt, "a (toy:1.2)"], "a (cat:0.5)")
+    prompts = parse_prompt(prompt), parse_prompt("a (toy:1.2)")
+    given = weighted_embeddings(miniature, prompts, parse_prompt("a (cat:0.5)"))
     assert {tuple(tensor.shape) for tensor in given.values()} == {(2, 48, 128)}
 
 
@@ -120,7 +147,7 @@ def test_every_family_takes_them(family, families):
         do_classifier_free_guidance=True,
         negative_prompt="a cat",
     )
-    given = weighted_embeddings(pipeline, ["a photo of a <grooty>"], "a cat")
+    given = weighted_embeddings(pipeline, [parse_prompt("a photo of a <grooty>")], parse_prompt("a cat"))
     for theirs, ours in zip(own, given.values(), strict=True):
         assert torch.equal(theirs, ours)
     shown = [
@@ -128,3 +155,13 @@ def test_every_family_takes_them(family, families):
         for weight in (1, 1.9)
     ]
     assert shown[0] != shown[1]
+
+
+@pytest.mark.parametrize("start", ["a red toy " * 20, "a (red:1.2) toy " * 20])
+def test_a_word_beyond_the_tokenizer_s_limit_is_said(start, miniature):
+    """Also when it is there in part: a word's vectors are tokens, too."""
+    with pytest.raises(UserError, match="the model reads 46, so <grooty> would be cut off"):
+        generate(miniature, start + "with a <grooty>", **QUICK)
+    with pytest.raises(UserError, match=r"47 tokens .* so <grooty>_1 would be cut off"):
+        generate(miniature, "a " * 45 + "<grooty>", **QUICK)
+    assert generate(miniature, "a " * 44 + "<grooty>", steps=1)

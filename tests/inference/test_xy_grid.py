@@ -121,7 +121,7 @@ def test_what_can_not_be_used_is_named_before_anything_is_drawn(
     axes, settings, sentence, miniature, monkeypatch
 ):
     concept, pipeline = miniature
-    monkeypatch.setattr("helpers.inference.grid.generate", lambda *given, **named: pytest.fail("it draws"))
+    monkeypatch.setattr("helpers.inference.grid.draw", lambda *given, **named: pytest.fail("it draws"))
     with pytest.raises(UserError, match=sentence):
         xy_grid(pipeline, concept, *axes, **settings)
 

@@ -94,7 +94,13 @@ def test_a_relative_folder_counts_from_the_working_folder(families, monkeypatch)
     assert resolve("../sd1").location == str(families["sd1"])
 
 
-@pytest.mark.parametrize("name", ["minature", "../no/such/folder", "/tmp/no-such.safetensors", "a/b.ckpt"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("minature", "../no/such/folder", "/tmp/no-such.safetensors", "a/b.ckpt"),
+        *("", " ", "x" * 300, "~no-such-user/model", "a\0b"),
+    ],
+)
 def test_what_is_not_there_is_said_in_one_sentence(name):
     with pytest.raises(UserError, match=r"There is no base model at “.*”: give .*\.$"):
         resolve(name)
@@ -154,3 +160,28 @@ def _halved(family, folder, pattern):
     for path in folder.glob(pattern):
         path.rename(path.with_suffix(".fp16.safetensors"))
     return folder
+
+
+@pytest.mark.parametrize("name", [".", ".."])
+def test_a_folder_named_by_dots_is_named_in_full(name, tmp_path, monkeypatch):
+    folder = tmp_path / "models" / "mine"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    with pytest.raises(UserError, match=r"models.*model_index\.json is missing or damaged: .* give"):
+        base_model.check_base_model(name)
+
+
+@pytest.mark.parametrize("in_index", [True, False])
+def test_an_inpainting_folder_is_refused_before_it_is_loaded(families, tmp_path, in_index):
+    folder = tmp_path / "painter"
+    shutil.copytree(families["sd1"], folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    file, old, new = (
+        ("model_index.json", '"StableDiffusionPipeline"', '"StableDiffusionInpaintPipeline"')
+        if in_index
+        else ("unet/config.json", '"in_channels": 4', '"in_channels": 9')
+    )
+    text = (folder / file).read_text()
+    assert old in text
+    (folder / file).write_text(text.replace(old, new))
+    with pytest.raises(UserError, match="painter is made for inpainting"):
+        base_model.check_base_model(str(folder))

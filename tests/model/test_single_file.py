@@ -11,7 +11,7 @@ from single_files import write_single_file
 
 from helpers.common.errors import UserError
 from helpers.model import base_model as single_file
-from helpers.model.base_model import load_components, load_pipeline, load_vae
+from helpers.model.base_model import check_base_model, load_components, load_pipeline, load_vae
 
 
 def settings_only(folder, target):
@@ -71,8 +71,9 @@ class RunsCode:
 def test_a_pickle_that_would_run_code_is_refused(tmp_path, content, capsys):
     file = tmp_path / "model.ckpt"
     torch.save({"state_dict": RunsCode()}, file) if content == "code" else file.write_bytes(b"noise" * 99)
-    with pytest.raises(UserError, match=r"choose its \.safetensors version"):
-        load_components(str(file))
+    for use in (load_components, check_base_model):
+        with pytest.raises(UserError, match=r"choose its \.safetensors version"):
+            use(str(file))
     assert "run" not in capsys.readouterr().out
 
 
@@ -80,5 +81,22 @@ def test_a_file_of_another_kind_is_refused(tmp_path):
     from safetensors.torch import save_file
 
     save_file({"lora.weight": torch.zeros(1)}, tmp_path / "lora.safetensors")
-    with pytest.raises(UserError, match="no Stable Diffusion"):
-        load_components(str(tmp_path / "lora.safetensors"))
+    for use in (load_components, check_base_model):
+        with pytest.raises(UserError, match="no Stable Diffusion"):
+            use(str(tmp_path / "lora.safetensors"))
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
+def test_an_inpainting_checkpoint_is_refused(suffix, tmp_path):
+    """Its first layer takes nine channels: latents, a mask, and the latents of the masked picture."""
+    from safetensors.torch import save_file
+
+    file = tmp_path / f"sd-v1-5-inpainting{suffix}"
+    weights = {
+        "model.diffusion_model.input_blocks.0.0.weight": torch.zeros(8, 9, 3, 3),
+        "cond_stage_model.transformer.text_model.final_layer_norm.weight": torch.zeros(8),
+    }
+    save_file(weights, file) if suffix == ".safetensors" else torch.save({"state_dict": weights}, file)
+    for use in (load_components, check_base_model):
+        with pytest.raises(UserError, match=r"inpainting\..* is made for inpainting"):
+            use(str(file))

@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from helpers.common.errors import UserError
-from helpers.model import tokens
+from helpers.concept.concept import Concept
+from helpers.concept.embedding import save_result
+from helpers.model import base_model, tokens
 from helpers.model.base_model import load_components
 
 WORD = ["<grooty>", "<grooty>_1", "<grooty>_2"]
@@ -141,3 +143,94 @@ def test_the_pieces_of_a_word_are_shown_as_text(tokenizer):
     shown = tokens.show_tokens(tokenizer, ["<b>"]).data
     assert "&lt;b&gt;" in shown
     assert "<b>" not in shown
+
+
+# Words with capitals, signs and accents (one letter, or letter and accent apart), in sentences.
+ODD = {
+    "Grooty": "two Grooty, at night",
+    "MyCat": "a mycat on a beach",
+    "<Émile>": "a photo of <E\u0301mile> x",
+    "<Nae\u0308h>": "a photo of <Naëh>!",
+    "[V]": "a photo of [V]",
+    "zz*": "a photo of zz*!",
+}
+
+
+def ids_that_a_pipeline_reads(pipeline, prompt):
+    """The token ids that reach each text encoder."""
+    seen = []
+    hooks = [
+        encoder.register_forward_pre_hook(lambda _, given: seen.append(given[0][0]))
+        for _, encoder in tokens.encoders(pipeline)
+    ]
+    how = {"device": "cpu", "num_images_per_prompt": 1, "do_classifier_free_guidance": False}
+    pipeline.encode_prompt(prompt, **how)
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+@pytest.mark.parametrize("family", ["miniature", "sd1", "sd2", "sdxl"])
+def test_all_rows_of_an_odd_word_arrive_in_training_and_in_drawing(family, families):
+    name = str(families.get(family, family))
+    trained, pipeline = load_components(name), base_model.load_pipeline(name)
+    for word, sentence in ODD.items():
+        rows = [encoder.get_input_embeddings().weight[:3].detach() for encoder in trained.text_encoders]
+        tokens.put_word(pipeline, word, rows)
+        drawn = ids_that_a_pipeline_reads(pipeline, [sentence])
+        pairs = zip(trained.tokenizers, trained.text_encoders, drawn, strict=True)
+        for tokenizer, encoder, drawn_ids in pairs:
+            own = tokens.install_rows(tokenizer, encoder, tokens.row_names(word, 3), [1, 2, 3]).ids
+            ids = tokens.prompt_ids(tokenizer, sentence)
+            assert torch.equal(ids, drawn_ids)
+            assert [number for number in ids.tolist() if number in own] == own
+
+
+@pytest.mark.parametrize(
+    ("short", "long"), [("grooty", "grooty2"), ("<g>", "<g>_s"), ("Gro", "GROOTY"), ("<g>_", "<g>_x")]
+)
+def test_of_two_words_that_begin_alike_both_arrive_whole(short, long):
+    pipeline = base_model.load_pipeline("miniature")
+    table = pipeline.text_encoder.get_input_embeddings().weight.detach()
+    for word in (short, long):
+        tokens.put_word(pipeline, word, [table[:2].clone()])
+    tokenizer = pipeline.tokenizer
+    (ids,) = ids_that_a_pipeline_reads(pipeline, f"{long} and {short}, {long}")
+    first, second = (tokenizer.convert_tokens_to_ids([word, f"{word}_1"]) for word in (short, long))
+    assert [number for number in ids.tolist() if number in (*first, *second)] == [*second, *first, *second]
+
+
+def test_what_is_written_out_already_stays_as_it_is():
+    once = tokens.expand_prompt("a <grooty>, <GROOTY>!", WORD)
+    assert once == f"a {' '.join(WORD)}, {' '.join(WORD)}!"
+    assert tokens.expand_prompt(once, WORD) == once
+
+
+def test_a_saved_pipeline_knows_the_whole_word_without_this_package(concepts):
+    """Also one with capitals, and for diffusers as it is."""
+    from diffusers import StableDiffusionPipeline
+
+    concept = Concept.make("Grooty", vectors=2)
+    table = load_components("miniature").text_encoders[0].get_input_embeddings().weight.detach()
+    save_result(concept, [table[:2].clone()])
+    pipeline = StableDiffusionPipeline.from_pretrained(base_model.save_pipeline(concept))
+    (ids,) = ids_that_a_pipeline_reads(pipeline, "a <Grooty>")
+    assert set(pipeline.tokenizer.convert_tokens_to_ids(concept.placeholder_tokens)) <= set(ids.tolist())
+
+
+@pytest.mark.parametrize("word", ["oto", "Rang", "OO", "each"])
+def test_a_word_that_is_a_part_of_another_is_refused_when_it_is_chosen(word, tokenizer, concepts):
+    concept = Concept.make("grooty", placeholder_token=word)
+    with pytest.raises(UserError, match=f"“{word}” is a part of words such as .* for example <{word}>"):
+        tokens.check_words(concept, [tokenizer])
+    tokens.check_words(concept.changed(placeholder_token=f"<{word}>"), [tokenizer])
+
+
+@pytest.mark.parametrize("again", ["<grooty>", "<Grooty>", "<grooty>_1"])
+def test_a_word_is_added_to_a_pipeline_once(again):
+    pipeline = base_model.load_pipeline("miniature")
+    rows = pipeline.text_encoder.get_input_embeddings().weight[:2].detach().clone()
+    tokens.put_word(pipeline, "<grooty>", [rows])
+    with pytest.raises(UserError, match=f"knows “{again}” already"):
+        tokens.put_word(pipeline, again, [rows])
+    assert len(pipeline.text_encoder.get_input_embeddings().weight) == len(pipeline.tokenizer)
