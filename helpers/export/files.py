@@ -35,7 +35,6 @@ def export_for(concept: Concept, program: str, half: bool = False) -> Path:
     rows = [row.to(torch.float16 if half else torch.float32) for row in read_rows(concept)]
     tensors = dict(zip(_keys(concept, program, len(rows)), rows, strict=True))
     path = concept.export_folder / program / f"{concept.name}.safetensors"
-    path.parent.mkdir(parents=True, exist_ok=True)
     return write_whole(path, _in_fixed_order(save(tensors, _about(concept))))
 
 

@@ -3,7 +3,6 @@
 import filecmp
 import os
 import shlex
-import shutil
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from safetensors.torch import load_file
 
 from ..common import places
 from ..common.errors import UserError
+from ..common.files import write_whole
 
 NAMES = {"automatic1111": "AUTOMATIC1111", "forge": "Forge", "comfyui": "ComfyUI", "invokeai": "InvokeAI"}
 # What tells a program's folder from another's. Forge is a fork of AUTOMATIC1111, so it is asked first.
@@ -105,10 +105,7 @@ def put_embedding(file: Path, web_ui: WebUI, replace: bool = False) -> Path:
                 "replace=True to overwrite it, or name your concept otherwise."
             )
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = target.with_suffix(".partial")
-        shutil.copyfile(file, partial)
-        return partial.replace(target)
+        return write_whole(target, file.read_bytes())
     except OSError as error:
         raise UserError(
             f"{folder} can't be written to ({error.strerror}): copy {file} there yourself."

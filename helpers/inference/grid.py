@@ -4,7 +4,7 @@ import io
 import textwrap
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from ..common.errors import UserError
-from ..common.sheets import GAP, image_grid, picture_bundle
+from ..common.sheets import GAP, image_grid, packed, picture_bundle
 from ..concept.concept import Concept
 from ..concept.embedding import read_rows, saved_steps
 from .grid_plan import RESULT, Axis, Cell, GridPlan
@@ -63,22 +63,15 @@ class Sheet:
     @property
     def alt(self) -> str:
         """What the sheet shows, in words."""
-        axes = [
-            f"{axis.name.replace('_', ' ')} in {place}"
-            for axis, place in self._axes()
-            if len(axis.values) > 1
-        ]
+        places = ((self.plan.x, "columns"), (self.plan.y, "rows"))
+        varied = [(axis.name, place) for axis, place in places if axis and len(axis.values) > 1]
+        axes = [f"{name.replace('_', ' ')} in {place}" for name, place in varied]
         differ = f" that differ by {' and '.join(axes)}" if axes else ""
         return f"{len(self.pictures)} pictures{differ}, for the prompt “{self.pictures[0].settings.prompt}”"
 
-    def _axes(self) -> list[tuple[Axis, str]]:
-        return [(axis, place) for axis, place in ((self.plan.x, "columns"), (self.plan.y, "rows")) if axis]
-
     def as_jpeg(self) -> bytes:
         """The file that a page shows."""
-        packed = io.BytesIO()
-        self.image.save(packed, format="JPEG", quality=85)
-        return packed.getvalue()
+        return packed(self.image, "JPEG", quality=85)
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
         """IPython's hook: the sheet with its text."""
@@ -102,8 +95,8 @@ def xy_grid(
             `weight` (of the word), `training_step` (None: the result) or `word` (what stands in its place).
         y: the same for the rows; None: one row.
         name: of the file that `Sheet.save` writes.
-        settings: the same settings where no axis has them, also `size` and `batch_size`; so in each function
-            here. `{}` in a prompt stands for the word.
+        settings: the same settings where no axis has them, also `size` and `batch_size`.
+            `{}` in a prompt stands for the word.
 
     Raises:
         UserError: something of this can't be used; nothing was drawn then.
@@ -131,6 +124,24 @@ def make_plan(pipeline: Any, x: Given, y: Given | None = None, **settings) -> Gr
     return GridPlan.make(**(own | given), x=Axis.make(*x), y=Axis.make(*y) if y else None)
 
 
+def check_plan(pipeline: Any, plan: GridPlan) -> list[list[Cell]]:
+    """Look at everything that a person can mistype in a plan.
+
+    Returns:
+        Its cells; those that have all but prompt and seed in common, and are drawn together, in one list.
+
+    Raises:
+        UserError: something of it can't be used.
+    """
+    together = defaultdict(list)
+    for cell in plan.cells():
+        together[cell.training_step, *cell.shared.values()].append(cell)
+    for group in together.values():
+        prompts, seeds = [cell.prompt for cell in group], [cell.seed for cell in group]
+        check_settings(pipeline, prompts, seeds, size=plan.size, **group[0].shared)
+    return list(together.values())
+
+
 def draw_plan(
     pipeline: Any,
     plan: GridPlan,
@@ -148,21 +159,18 @@ def draw_plan(
     Raises:
         UserError: something of the plan can't be used; nothing was drawn then.
     """
-    cells = plan.cells()
-    together = defaultdict(list)
-    for cell in cells:
-        together[cell.training_step, *cell.shared.values()].append(cell)
-    _check(pipeline, concept, plan, together.values())
+    groups = check_plan(pipeline, plan)
+    _check_training_steps(pipeline, concept, plan, {group[0].training_step for group in groups})
     before = _step(pipeline)
     drawn = {}
     try:
-        with drawing_bar(sum(cell.steps for cell in cells), bar) as moved_on:
-            for group in together.values():
+        with drawing_bar(sum(cell.steps for group in groups for cell in group), bar) as moved_on:
+            for group in groups:
                 _turn_to(pipeline, concept, group[0].training_step)
                 drawn |= zip(group, _draw(pipeline, plan, group, moved_on), strict=True)
     finally:
         _turn_to(pipeline, concept, before)
-    pictures = [drawn[cell] for cell in cells]
+    pictures = [drawn[cell] for cell in plan.cells()]
     if sentence := refusal(pictures):
         say(sentence)
     plan = plan.model_copy(update={"rows_hashes": _hashes(pictures)})
@@ -239,13 +247,10 @@ def check_same_word(pipeline: Any, concept: Concept, plan: GridPlan) -> None:
             )
 
 
-def _check(
-    pipeline: Any, concept: Concept | None, plan: GridPlan, groups: Collection[Sequence[Cell]]
+def _check_training_steps(
+    pipeline: Any, concept: Concept | None, plan: GridPlan, steps: set[int | None]
 ) -> None:
-    for group in groups:
-        prompts, seeds = [cell.prompt for cell in group], [cell.seed for cell in group]
-        check_settings(pipeline, prompts, seeds, size=plan.size, **group[0].shared)
-    for step in {group[0].training_step for group in groups} - {_step(pipeline)}:
+    for step in steps - {_step(pipeline)}:
         if concept is None or concept.name != plan.concept:
             raise UserError(
                 "Training steps need the concept that the pipeline was loaded with: give that one."
@@ -254,7 +259,6 @@ def _check(
 
 
 def _draw(pipeline: Any, plan: GridPlan, group: Sequence[Cell], bar: Any) -> list[Picture]:
-    """Pictures that have all but prompt and seed in common are drawn together."""
     prompts, seeds = [cell.prompt for cell in group], [cell.seed for cell in group]
     return draw(pipeline, prompts, seeds, plan.size, group[0].shared, plan.batch_size, bar)
 

@@ -179,7 +179,8 @@ class GridPlan(BaseModel):
         return Cell(**own)
 
     def _filled(self, prompt: str, word: str | None, weight: float) -> str:
-        place = prompt.replace(self.word, "{}") if self.word else prompt
+        # Of a longer word beside it, such as `<g>_s` beside `<g>`, it is no part.
+        place = re.sub(rf"{re.escape(self.word)}(?![_\d])", "{}", prompt) if self.word else prompt
         if "{}" not in place and (word, weight) != (self.word, 1):
             raise UserError(
                 f"The prompt “{prompt}” has no {self.word or 'learned word'}: put it in, so that there is "

@@ -15,6 +15,7 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from ..common.errors import UserError
+from ..common.files import whole
 
 _CHUNK = "settings"
 
@@ -73,13 +74,12 @@ def save_picture(picture: Picture, folder: Path) -> Path:
 
 def write_png(image: Image.Image, path: Path, chunks: dict[str, str]) -> Path:
     """Save a picture with texts in its file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     texts = PngImagePlugin.PngInfo()
     for name, text in chunks.items():
         texts.add_text(name, text)
-    partial = path.with_suffix(".partial")
-    image.save(partial, format="PNG", pnginfo=texts)
-    return partial.replace(path)
+    with whole(path) as partial:
+        image.save(partial, format="PNG", pnginfo=texts)
+    return path
 
 
 def read_png(path: Path | str, content: bytes | None = None) -> dict[str, str]:

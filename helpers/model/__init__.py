@@ -15,7 +15,17 @@ from .base_model import (
     load_word_table,
 )
 from .precision import pick_dtype
-from .tokens import check_placeholder, check_words, expand_prompt, initializer_ids, nearest_words, show_tokens
+from .tokens import (
+    add_tokens,
+    check_length,
+    check_placeholder,
+    check_words,
+    expand_prompt,
+    initializer_ids,
+    nearest_words,
+    prompt_ids,
+    show_tokens,
+)
 from .vae import (
     decode,
     difference,

@@ -15,6 +15,7 @@ from torch import nn
 from transformers import AddedToken
 
 from ..common.errors import UserError
+from ..common.sheets import html_table
 from ..concept.concept import Concept, saved_concepts
 
 _WORD_END = "</w>"
@@ -305,12 +306,8 @@ def pieces(tokenizer: Any, text: str) -> list[tuple[str, int]]:
 
 def show_tokens(tokenizer: Any, words: Sequence[str]) -> HTML:
     """A table of words, each with its tokens as coloured pieces over their ids."""
-    rows = (
-        f"<tr><td>{html.escape(word)}</td>"
-        f"<td style='text-align:left'>{coloured_pieces(pieces(tokenizer, word))}</td></tr>"
-        for word in words
-    )
-    return HTML(f"<table><tr><th>text</th><th>tokens and their ids</th></tr>{''.join(rows)}</table>")
+    rows = [(word, HTML(coloured_pieces(pieces(tokenizer, word)))) for word in words]
+    return HTML(html_table(rows, head=("text", "tokens and their ids")))
 
 
 def known_words(tokenizer: Any) -> dict[str, int]:

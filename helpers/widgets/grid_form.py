@@ -18,6 +18,7 @@ from ..inference.examples import examples_for
 from ..inference.grid import (
     Sheet,
     a_few_steps,
+    check_plan,
     check_same_concept,
     check_same_word,
     draw_plan,
@@ -169,8 +170,7 @@ class GridForm(ipywidgets.VBox):
         return Axis.make(name, values[name])
 
     def _check(self) -> str:
-        for cell in self.plan.cells():
-            check_settings(self._pipeline, [cell.prompt], [cell.seed], **cell.shared)
+        check_plan(self._pipeline, self.plan)
         return ""
 
     def _draw(self) -> str:

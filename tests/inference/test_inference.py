@@ -1,3 +1,4 @@
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -9,7 +10,15 @@ from helpers.concept.concept import Concept
 from helpers.concept.embedding import read_rows, save_result, save_rows, step_path, use_step
 from helpers.inference.examples import examples_for, own_prompt
 from helpers.inference.grid import a_few_steps, xy_grid
-from helpers.inference.pipeline import SCHEDULERS, generate, pipeline_with_word, remake, switch_step
+from helpers.inference.pipeline import (
+    SCHEDULERS,
+    add_word,
+    check_settings,
+    generate,
+    pipeline_with_word,
+    remake,
+    switch_step,
+)
 from helpers.inference.png import save_picture
 from helpers.model.base_model import load_pipeline
 
@@ -100,6 +109,44 @@ def test_prompts_and_seeds_that_do_not_pair_and_unknown_schedulers_are_named(min
         generate(miniature[1], ["a toy", "a cat"], [1, 2, 3], **QUICK)
     with pytest.raises(UserError, match=r"Euler b.*DPM\+\+ 2M, DDIM"):
         generate(miniature[1], "a toy", scheduler="Euler b", **QUICK)
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_the_largest_number_of_steps_goes_through_or_is_refused(name, miniature):
+    """Some schedulers would look up a level of noise that the model does not have."""
+    _, pipeline = miniature
+    for steps in (1, 500, 999, 1000):
+        try:
+            check_settings(pipeline, ["a toy"], steps=steps, scheduler=name)
+        except UserError as error:
+            assert steps > 900 and f"{name} can't take {steps} steps" in str(error)
+        else:
+            latents = walk_through(pipeline, name, steps)
+            assert latents.isfinite().all()
+
+
+def walk_through(pipeline, name, steps):
+    kind, settings = SCHEDULERS[name]
+    scheduler = getattr(diffusers, kind).from_config(pipeline.scheduler.config, **settings)
+    scheduler.set_timesteps(steps)
+    latents = torch.zeros(1, 4, 2, 2)
+    for timestep in scheduler.timesteps:
+        noise = torch.zeros_like(latents)
+        latents = scheduler.step(noise, timestep, scheduler.scale_model_input(latents, timestep)).prev_sample
+    return latents
+
+
+def test_a_random_seed_of_other_programs_is_named(miniature):
+    with pytest.raises(UserError, match="-1 is not “random” here"):
+        generate(miniature[1], "a toy", [3, -1], **QUICK)
+
+
+def test_rows_of_another_width_are_refused_and_leave_the_pipeline_as_it_is(miniature):
+    _, pipeline = miniature
+    size = len(pipeline.tokenizer)
+    with pytest.raises(UserError, match=r"<other> was learned on another base model .* are 768 wide"):
+        add_word(pipeline, "<other>", [torch.zeros(1, 768)])
+    assert len(pipeline.tokenizer) == size
 
 
 def test_schedulers_and_guidance_make_a_difference(miniature):

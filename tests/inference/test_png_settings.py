@@ -1,5 +1,5 @@
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from helpers.common.errors import UserError
 from helpers.inference.png import Picture, PictureSettings, read_settings, save_picture
@@ -60,3 +60,11 @@ def test_a_file_without_settings_is_named(picture, tmp_path):
             read_settings(path)
     with pytest.raises(UserError, match="no picture at"):
         read_settings(tmp_path / "absent.png")
+
+
+def test_a_file_of_the_version_before_is_read(picture, tmp_path):
+    """It called the hash `rows`."""
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("settings", SETTINGS.model_dump_json().replace("rows_hash", "rows"))
+    picture.image.save(tmp_path / "old.png", pnginfo=texts)
+    assert read_settings(tmp_path / "old.png") == SETTINGS

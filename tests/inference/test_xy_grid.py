@@ -9,7 +9,7 @@ from helpers.common import places
 from helpers.common.errors import UserError
 from helpers.concept.embedding import save_result, save_rows, step_path
 from helpers.inference.grid import make_plan, redraw, reopen, saved_sheets, with_labels, xy_grid
-from helpers.inference.grid_plan import Axis
+from helpers.inference.grid_plan import Axis, GridPlan
 from helpers.inference.pipeline import SCHEDULERS, generate, pipeline_with_word
 from helpers.model.base_model import load_pipeline
 
@@ -180,3 +180,18 @@ def test_a_plan_without_a_word_draws_what_is_typed():
     pipeline = load_pipeline("miniature")
     plan = make_plan(pipeline, ("seed", [0]), prompt="a photo of a toy")
     assert plan.concept is None and plan.cells()[0].prompt == "a photo of a toy"
+
+
+def test_a_grid_of_the_version_before_is_reopened():
+    """It called the hashes `rows`."""
+    plan = make_plan(load_pipeline("miniature"), ("seed", [0])).model_copy(
+        update={"rows_hashes": {"10": "ab"}}
+    )
+    old = plan.model_dump_json().replace("rows_hashes", "rows")
+    assert GridPlan.model_validate_json(old) == plan
+
+
+def test_a_longer_word_beside_it_is_left_alone(miniature):
+    prompt = "a <grooty>_s, a <grooty> and a <grooty>2"
+    plan = make_plan(miniature[1], ("weight", [1.3]), prompt=prompt)
+    assert plan.cells()[0].prompt == "a <grooty>_s, a (<grooty>:1.3) and a <grooty>2"

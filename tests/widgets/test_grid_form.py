@@ -104,7 +104,7 @@ def test_the_word_is_put_into_the_prompts_by_buttons(form):
     [
         ("prompt", "a (<grooty>:1,3)", "(&lt;grooty&gt;:1,3)” has a comma"),
         ("prompt", "a <groty>", "&lt;groty&gt;, which was not learned"),
-        ("negative_prompt", "(blurry:3)", "“(blurry:3)” can't be used"),
+        ("negative_prompt", "(blurry:3)", "“(blurry:3)” can"),
     ],
 )
 def test_what_can_not_be_used_is_said_as_one_types_and_marked(field, typed, sentence, miniature, form):
