@@ -1,13 +1,15 @@
-"""The pictures and sentences that the network is shown. Each step is a function of its own."""
+"""The data set that training draws from and notebook 3 shows. Each step is a function of its own."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image, ImageOps
 
+from ..common.errors import UserError
 from ..concept.concept import Concept, TrainingSettings
 from ..concept.templates import templates_for
 from ..model.base_model import load_resolution, load_tokenizers
@@ -23,64 +25,110 @@ INTERPOLATIONS = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 SMALLEST_RANDOM_CROP = 0.8
+_KEPT_BACK = slice(4, None, 9)  # three of the 27 sentences for an object, two of the 19 for a style
+
+
+class View(NamedTuple):
+    """One way to show a picture.
+
+    Attributes:
+        picture: its place among the concept's pictures.
+        flipped: whether it is mirrored.
+        crop: which of its random crops; None for the one that `center_crop` says.
+    """
+
+    picture: int
+    flipped: bool = False
+    crop: int | None = None
 
 
 class TextualInversionDataset(torch.utils.data.Dataset):
-    """The pictures of a concept, each time with another sentence, or with one of its own captions.
+    """The samples of a run, by number: a picture of the concept with a sentence that has the word in it.
 
-    Its length is the number of pictures. The source tutorial's `repeats=100` only made an epoch
-    longer, so that its loop seldom had to start one; our loop draws pictures without an end.
+    A number always gives the same sample, since chance is drawn from the seed in the settings and the
+    number alone. So one can look at what a run will get, and a run goes on from the number it had come to.
+
+    The numbers have no end. Its length is that of one pass, in which each picture comes once; the next
+    pass has another order. (The source tutorial's `repeats=100` only made a pass longer.)
+
+    Attributes:
+        templates: all sentences with `{}` for the word: first those for any picture, then the captions.
+        captions: for a picture that has its own, by its place: which of `templates`.
+        prompts: the same sentences with the word, all of its tokens written out.
+        input_ids: the same as token ids, for each tokenizer int64 (sentences, length).
+        transform: makes a view into the entries of a sample; its pixel values unless set.
 
     Args:
         concept: its pictures, templates and training settings.
         tokenizers: one, for XL two, that know the concept's placeholder tokens.
         resolution: side of the pictures in pixels; the concept's own setting goes before it.
-        draw: where sentence, flip and random crop are drawn from; seeded from the settings if None.
 
     Raises:
-        UserError: the concept has no pictures, or a caption can't be used.
+        UserError: the concept has no pictures, a caption can't be used, or a sentence is too long.
     """
 
-    def __init__(
-        self, concept: Concept, tokenizers: list[Any], resolution: int, draw: random.Random | None = None
-    ):
-        self.concept = concept
-        self.tokenizers = tokenizers
-        self.resolution = concept.training.resolution or resolution
-        self.images = load_images(concept)
-        own = captions_of(concept)
-        self.captions = [own.get(path.name) for path in image_paths(concept)]
-        self.draw = draw or random.Random(concept.training.seed)
+    def __init__(self, concept: Concept, tokenizers: Sequence[Any], resolution: int):
+        self.settings, self.resolution = concept.training, concept.training.resolution or resolution
+        self.pictures = self._prepared(load_images(concept))
+        self.templates, self.captions = _all_sentences(concept)
+        self.prompts = with_word(concept, self.templates)
+        self.input_ids = checked_ids(concept, tokenizers, self.templates)
+        self.transform: Callable[[View], dict[str, Any]] = self._pixel_values
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.pictures)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """One example.
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        """The sample of that number.
 
         Returns:
-            `pixel_values`, float32 (3, side, side) in -1..1; `input_ids`, for each tokenizer int64
-            (length,); `prompt`, the sentence, with all tokens of the word written out.
+            `pixel_values`, float32 (3, side, side) in -1..1, or what `transform` makes in their place;
+            `input_ids`, for each tokenizer int64 (length,); `prompt`, the sentence that they stand for.
         """
-        settings = self.concept.training
-        flipped = self.draw.random() < settings.flip_probability
-        prompt = draw_prompt(self.concept, self.draw, self.captions[index])
-        return {
-            "pixel_values": preprocess(self.images[index], settings, self.resolution, flipped, self.draw),
-            "input_ids": [prompt_ids(tokenizer, prompt) for tokenizer in self.tokenizers],
-            "prompt": prompt,
-        }
+        view, sentence = self.draw(number)
+        ids = [of_one[sentence] for of_one in self.input_ids]
+        return {**self.transform(view), "input_ids": ids, "prompt": self.prompts[sentence]}
+
+    def draw(self, number: int) -> tuple[View, int]:
+        """What chance decides of a sample: the view of a picture, and which sentence."""
+        seed, for_any_picture = (
+            self.settings.seed,
+            len(self.templates) - sum(map(len, self.captions.values())),
+        )
+        turn, place = divmod(number, len(self))
+        picture = _shuffled(len(self), f"{seed} pictures {turn}")[place]
+        sentence_turn, sentence_place = divmod(number, for_any_picture)
+        sentence = _shuffled(for_any_picture, f"{seed} sentences {sentence_turn}")[sentence_place]
+        flipped = random.Random(f"{seed} flip {number}").random() < self.settings.flip_probability
+        view = View(picture, flipped, turn if self.settings.random_crop else None)
+        return view, sentence_of(picture, sentence, self.captions)
+
+    def views(self) -> list[View]:
+        """Every view that is drawn without `random_crop`: the pictures as they are, then mirrored."""
+        return [View(picture, flip) for flip in flips(self.settings) for picture in range(len(self))]
+
+    def pixel_values(self, view: View) -> torch.Tensor:
+        """A view as the VAE reads it: float32 (3, side, side) in -1..1."""
+        draw = crop_draw(self.settings, view.picture, view.crop)
+        return preprocess(self.pictures[view.picture], self.settings, self.resolution, view.flipped, draw)
+
+    def _pixel_values(self, view: View) -> dict[str, Any]:
+        return {"pixel_values": self.pixel_values(view)}
+
+    def _prepared(self, images: list[Image.Image]) -> list[Image.Image]:
+        """Whole pictures only where crops are still to be taken of them: photos are large."""
+        if self.settings.random_crop:
+            return images
+        side, interpolation = self.resolution, self.settings.interpolation
+        return [resize(crop(image, self.settings), side, interpolation) for image in images]
 
 
-def draw_prompt(concept: Concept, draw: random.Random, captions: Sequence[str] | None = None) -> str:
-    """One of the concept's sentences, or of a picture's own `captions`, with the word in it (`fill`)."""
-    return fill(concept, draw.choice(captions or concept.templates))
+@lru_cache(maxsize=64)
+def _shuffled(count: int, seed: str) -> tuple[int, ...]:
+    return tuple(random.Random(seed).sample(range(count), count))
 
 
-def fill(concept: Concept, template: str) -> str:
-    """A sentence with the concept's word for `{}`, all tokens of the word written out."""
-    sentence = template.replace("{}", concept.placeholder_token)
-    return expand_prompt(sentence, concept.placeholder_tokens)
+# From a picture to numbers.
 
 
 def preprocess(
@@ -90,27 +138,20 @@ def preprocess(
     flipped: bool = False,
     draw: random.Random | None = None,
 ) -> torch.Tensor:
-    """All steps in order: crop, resize, flip, to numbers.
-
-    Args:
-        flipped: whether this picture is mirrored; the caller draws it, so that both can be cached.
-        draw: needed only with `random_crop`.
-
-    Returns:
-        float32 (3, resolution, resolution) in -1..1.
-    """
+    """All steps in order: crop, resize, flip, to numbers; float32 (3, resolution, resolution) in -1..1."""
     image = resize(crop(image, settings, draw), resolution, settings.interpolation)
     return to_pixel_values(ImageOps.mirror(image) if flipped else image)
 
 
 def crop(image: Image.Image, settings: TrainingSettings, draw: random.Random | None = None) -> Image.Image:
-    """The square of the picture that is used.
+    """The part of the picture that is used.
 
-    `random_crop`: a square of 80 to 100% of the shorter side, anywhere. `center_crop`: the largest
-    square in the middle. Neither: the whole picture, which `resize` then squeezes into a square.
+    With `draw` a random crop: a square of 80 to 100% of the shorter side, anywhere. Without, by
+    `center_crop`: the largest square in the middle, or the whole picture, which `resize` then squeezes.
     """
-    if settings.random_crop:
-        return _random_square(image, draw or random.Random(settings.seed))
+    if draw:
+        side = round(min(image.size) * draw.uniform(SMALLEST_RANDOM_CROP, 1))
+        return _square(image, side, draw.random(), draw.random())
     return _square(image, min(image.size), 0.5, 0.5) if settings.center_crop else image
 
 
@@ -119,9 +160,15 @@ def resize(image: Image.Image, resolution: int, interpolation: str) -> Image.Ima
     return image.resize((resolution, resolution), INTERPOLATIONS[interpolation])
 
 
-def _random_square(image: Image.Image, draw: random.Random) -> Image.Image:
-    side = round(min(image.size) * draw.uniform(SMALLEST_RANDOM_CROP, 1))
-    return _square(image, side, draw.random(), draw.random())
+def crop_draw(settings: TrainingSettings, picture: int, number: int | None) -> random.Random | None:
+    """Where `crop` draws the random crop `number` of a picture from; None for no random crop."""
+    return None if number is None else random.Random(f"{settings.seed} crop {picture} {number}")
+
+
+def flips(settings: TrainingSettings) -> tuple[bool, ...]:
+    """Whether a picture may come as it is (False) and mirrored (True)."""
+    chance = settings.flip_probability
+    return (False,) * (chance < 1) + (True,) * (chance > 0)
 
 
 def _square(image: Image.Image, side: int, from_left: float, from_top: float) -> Image.Image:
@@ -130,12 +177,11 @@ def _square(image: Image.Image, side: int, from_left: float, from_top: float) ->
     return image.crop((left, top, left + side, top + side))
 
 
-# The sentences of a run as token ids: those trained on, and those kept back to judge by.
-_KEPT_BACK = slice(4, None, 9)  # three of the 27 for an object, two of the 19 for a style
+# From a sentence to numbers.
 
 
 def held_out_templates(concept: Concept) -> tuple[str, ...]:
-    """Sentences that training never shows; all of a person's own are trained on."""
+    """Sentences to judge by, which training never shows; all of a person's own are trained on."""
     return templates_for(concept.what_to_teach)[_KEPT_BACK]
 
 
@@ -144,37 +190,25 @@ def training_templates(concept: Concept) -> tuple[str, ...]:
     return tuple(sentence for sentence in concept.templates if sentence not in kept_back)
 
 
-@dataclass(frozen=True)
-class Sentences:
-    """All sentences of a run: first those for any picture, then the captions.
-
-    Attributes:
-        templates: with `{}` for the word.
-        captions: for a picture that has its own, by its place among the pictures: which of `templates`.
-    """
-
-    templates: tuple[str, ...]
-    captions: dict[int, range]
-
-
-def training_sentences(concept: Concept) -> Sentences:
-    """What a run is shown: a picture with captions of its own gets those, any other one the templates.
-
-    Raises:
-        UserError: the concept has no pictures, or a caption can't be used.
-    """
+def _all_sentences(concept: Concept) -> tuple[tuple[str, ...], dict[int, range]]:
     templates, own, captions = [*training_templates(concept)], captions_of(concept), {}
     for place, path in enumerate(image_paths(concept)):
         if path.name in own:
             captions[place] = range(len(templates), len(templates) + len(own[path.name]))
             templates += own[path.name]
-    return Sentences(tuple(templates), captions)
+    return tuple(templates), captions
 
 
-def sentence_of(picture: int, card: int, captions: Mapping[int, range]) -> int:
-    """Which sentence goes with a picture: the one that was dealt, or in its place one of its captions."""
+def sentence_of(picture: int, drawn: int, captions: Mapping[int, range]) -> int:
+    """Which sentence goes with a picture: the one that was drawn, or in its place one of its captions."""
     own = captions.get(picture)
-    return own[card % len(own)] if own else card
+    return own[drawn % len(own)] if own else drawn
+
+
+def fill(concept: Concept, template: str) -> str:
+    """A sentence with the concept's word for `{}`, all tokens of the word written out."""
+    sentence = template.replace("{}", concept.placeholder_token)
+    return expand_prompt(sentence, concept.placeholder_tokens)
 
 
 def with_word(concept: Concept, templates: Sequence[str]) -> list[str]:
@@ -183,11 +217,36 @@ def with_word(concept: Concept, templates: Sequence[str]) -> list[str]:
 
 
 def token_ids(tokenizers: Sequence[Any], prompts: Sequence[str], device: Any = "cpu") -> list[torch.Tensor]:
-    """For each tokenizer, int64 (sentences, length), on the device."""
+    """For each tokenizer, int64 (sentences, length), padded or cut to its length, on the device."""
     return [
         torch.stack([prompt_ids(tokenizer, prompt) for prompt in prompts]).to(device)
         for tokenizer in tokenizers
     ]
+
+
+def checked_ids(concept: Concept, tokenizers: Sequence[Any], templates: Sequence[str]) -> list[torch.Tensor]:
+    """`token_ids` of sentences with the word, each of which the model reads to the end of the word.
+
+    Raises:
+        UserError: the word, or the last of its tokens, lies beyond what a tokenizer takes.
+    """
+    all_ids = token_ids(tokenizers, with_word(concept, templates))
+    for tokenizer, ids in zip(tokenizers, all_ids, strict=True):
+        last = tokenizer.convert_tokens_to_ids(concept.placeholder_tokens[-1])
+        for template, is_read in zip(templates, (ids == last).any(dim=1).tolist(), strict=True):
+            if not is_read:
+                raise UserError(_too_long(concept, tokenizer, template))
+    return all_ids
+
+
+def _too_long(concept: Concept, tokenizer: Any, template: str) -> str:
+    count = len(pieces(tokenizer, fill(concept, template)))
+    shown = template if len(template) <= 60 else f"{template[:30]}…{template[-28:]}"
+    return (
+        f"“{shown}” has {count} tokens, {concept.vectors} of them your word's, and the model reads only the "
+        f"first {tokenizer.model_max_length - 2}, which end before your word does: shorten the sentence, or "
+        "put {} nearer to its beginning."
+    )
 
 
 # What the network will see of a concept, one example after the other, without chance.
@@ -228,7 +287,7 @@ class Preview:
         self.concept = concept
         self.names = [path.name for path in image_paths(concept)]
         self.resolution = concept.training.resolution or load_resolution(concept.base_model)
-        self._tokenizer = _with_word(load_tokenizers(concept.base_model)[0], concept)
+        self._tokenizers = tokenizers_with_word(concept)
 
     def sentences(self, name: str) -> tuple[str, ...]:
         """All that training may say of the picture: its own captions, or else the templates.
@@ -240,8 +299,15 @@ class Preview:
 
     def flips(self) -> tuple[bool, ...]:
         """Whether a picture may come as it is (False) and mirrored (True)."""
-        share = self.concept.training.flip_probability
-        return (False,) * (share < 1) + (True,) * (share > 0)
+        return flips(self.concept.training)
+
+    def check(self, *templates: str) -> None:
+        """Make sure that training can take sentences.
+
+        Raises:
+            UserError: as in `checked_ids`.
+        """
+        checked_ids(self.concept, self._tokenizers, templates)
 
     def example(self, name: str, template: str, flipped: bool = False, crop: int = 0) -> Example:
         """One example.
@@ -250,25 +316,29 @@ class Preview:
             name: of the picture.
             template: a sentence with `{}` for the word.
             flipped: whether the picture is mirrored.
-            crop: with `random_crop` a number for each crop; it changes nothing without.
+            crop: with `random_crop`, of which pass over the pictures; it changes nothing without.
 
         Raises:
             UserError: there is no such picture, or it is damaged.
         """
         original, settings = load_image(self.concept, name), self.concept.training
-        pixels = preprocess(original, settings, self.resolution, flipped, random.Random(crop))
-        tokens = pieces(self._tokenizer, fill(self.concept, template))
-        read = self._tokenizer.model_max_length - 2  # the beginning and the end are tokens, too
+        draw = crop_draw(settings, self.names.index(name), crop if settings.random_crop else None)
+        tokenizer = self._tokenizers[0]
+        tokens = pieces(tokenizer, fill(self.concept, template))
+        read = tokenizer.model_max_length - 2  # the beginning and the end are tokens, too
         return Example(
             picture=name,
             original=original,
-            image=to_image(pixels),
+            image=to_image(preprocess(original, settings, self.resolution, flipped, draw)),
             sentence=template.replace("{}", self.concept.placeholder_token),
             tokens=tokens[:read],
-            cut_off=self._tokenizer.decode([number for _, number in tokens[read:]]),
+            cut_off=tokenizer.decode([number for _, number in tokens[read:]]),
         )
 
 
-def _with_word(tokenizer: Any, concept: Concept) -> Any:
-    add_tokens(tokenizer, concept.placeholder_tokens)
-    return tokenizer
+def tokenizers_with_word(concept: Concept) -> list[Any]:
+    """The tokenizers of the concept's base model, one, for XL two, with the word's tokens added."""
+    tokenizers = load_tokenizers(concept.base_model)
+    for tokenizer in tokenizers:
+        add_tokens(tokenizer, concept.placeholder_tokens)
+    return tokenizers

@@ -1,141 +1,112 @@
-"""Everything random in a training step, drawn from one generator whose state can be saved."""
+"""What a training step is given: batches of the data set, as latents, with noise and timesteps."""
 
-import random
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ..concept.concept import Concept, TrainingSettings
-from ..dataset.dataset import preprocess, sentence_of
-from ..dataset.images import load_images
+from ..concept.concept import TrainingSettings
+from ..dataset.dataset import TextualInversionDataset, View
 from ..model.vae import Posterior, encode
 from .model import Model
 from .processes import Processes
 
 
-class LatentSource(Protocol):
-    """Where a step's latents come from."""
-
-    pictures: int
-    shape: tuple[int, ...]  # of one latent: (channels, height, width)
-    note: str  # what a person should know about it
-
-    def posterior(
-        self, indices: list[int], flipped: list[bool], share: slice, generator: torch.Generator
-    ) -> Posterior:
-        """The posteriors of this process' share of the pictures drawn."""
-
-    def means(self) -> torch.Tensor:
-        """A latent for each picture, without chance: (pictures or more, channels, height, width)."""
-
-
-def latent_source(concept: Concept, model: Model) -> LatentSource:
-    """The cache, or with `random_crop`, which a cache can't hold, an encoder for each step.
-
-    Raises:
-        UserError: the concept has no pictures.
-    """
-    return FreshCrops(concept, model) if concept.training.random_crop else LatentCache(concept, model)
-
-
 class LatentCache:
-    """Posterior mean and deviation of each picture, and of its mirror image where it is drawn, encoded once.
+    """A transform of the data set: views to latents, each encoded once.
 
+    It keeps the posterior's mean and deviation of each picture, and of its mirror image where it is drawn.
     Drawing from them at each step gives the same distribution as encoding at each step.
     """
 
-    def __init__(self, concept: Concept, model: Model):
-        images, settings = load_images(concept), concept.training
-        chances = {False: 1 - settings.flip_probability, True: settings.flip_probability}
-        self.flips = [flip for flip, chance in chances.items() if chance]
-        pixels = [
-            preprocess(image, settings, model.resolution, flip) for flip in self.flips for image in images
-        ]
-        self.pictures = len(images)
-        self.all = encode(model.vae, torch.stack(pixels), model.device)
-        self.shape = tuple(self.all.mean.shape[1:])
-        mirrored = " and their mirror images" if len(self.flips) > 1 else ""
-        self.note = f"{self.pictures} pictures{mirrored} were encoded once, for all steps."
+    def __init__(self, dataset: TextualInversionDataset, model: Model):
+        views = dataset.views()
+        pixels = torch.stack([dataset.pixel_values(view) for view in views])
+        self.posterior = encode(model.vae, pixels, model.device)
+        self._places = {view: place for place, view in enumerate(views)}
+        mirrored = " and their mirror images" if len(views) > len(dataset) else ""
+        self.note = f"{len(dataset)} pictures{mirrored} were encoded once, for all steps."
 
-    def posterior(
-        self, indices: list[int], flipped: list[bool], share: slice, generator: torch.Generator
-    ) -> Posterior:
-        drawn = zip(indices, flipped, strict=True)
-        picked = [index + self.pictures * self.flips.index(flip) for index, flip in drawn][share]
-        return Posterior(self.all.mean[picked], self.all.deviation[picked])
+    def __call__(self, view: View) -> dict[str, torch.Tensor]:
+        place = self._places[view]
+        return {"mean": self.posterior.mean[place], "deviation": self.posterior.deviation[place]}
 
     def means(self) -> torch.Tensor:
-        return self.all.mean
+        """Of each view, in the order of `views`: (views, channels, height, width)."""
+        return self.posterior.mean
 
 
-class FreshCrops:
-    """Another crop of the picture at each step: the VAE stays on the device and is asked each time."""
+class FreshLatents:
+    """The same for random crops, which no cache can hold: the VAE stays on the device and encodes each."""
 
-    def __init__(self, concept: Concept, model: Model):
-        self.images, self.settings, self.model = load_images(concept), concept.training, model
-        self.pictures = len(self.images)
-        middle = self.settings.model_copy(update={"random_crop": False})
-        pixels = [preprocess(image, middle, model.resolution) for image in self.images]
-        self._means = encode(model.vae, torch.stack(pixels), model.device).mean
-        self.shape = tuple(self._means.shape[1:])
-        self.note = "Random crops are encoded at each step, since no cache can hold them: this is slower."
+    note = "Random crops are encoded at each step, since no cache can hold them: this is slower."
 
-    def posterior(
-        self, indices: list[int], flipped: list[bool], share: slice, generator: torch.Generator
-    ) -> Posterior:
-        seeds = torch.randint(2**31, (len(indices),), generator=generator).tolist()
-        drawn = list(zip(indices, flipped, seeds, strict=True))[share]
-        pixels = torch.stack([self._crop(*one) for one in drawn])
-        return encode(self.model.vae, pixels, self.model.device, keep=True)
+    def __init__(self, dataset: TextualInversionDataset, model: Model):
+        self.dataset, self.model = dataset, model
+        middles = [dataset.pixel_values(View(picture)) for picture in range(len(dataset))]
+        self._means = encode(model.vae, torch.stack(middles), model.device).mean
+
+    def __call__(self, view: View) -> dict[str, torch.Tensor]:
+        pixels = self.dataset.pixel_values(view).unsqueeze(0)
+        posterior = encode(self.model.vae, pixels, self.model.device, keep=True)
+        return {"mean": posterior.mean[0], "deviation": posterior.deviation[0]}
 
     def means(self) -> torch.Tensor:
+        """Of each picture's middle: (pictures, channels, height, width)."""
         return self._means
 
-    def _crop(self, index: int, flip: bool, seed: int) -> torch.Tensor:
-        return preprocess(self.images[index], self.settings, self.model.resolution, flip, random.Random(seed))
+
+def to_latents(dataset: TextualInversionDataset, model: Model) -> LatentCache | FreshLatents:
+    """Let a data set give latents from now on, `mean` and `deviation` in place of `pixel_values`."""
+    kind = FreshLatents if dataset.settings.random_crop else LatentCache
+    dataset.transform = kind(dataset, model)
+    return dataset.transform
 
 
-class Deck:
-    """Cards dealt without putting back; shuffled anew when all are gone. The place in the data."""
+class EndlessBatches(Sampler):
+    """The numbers of the samples in each of this process' batches, without an end.
 
-    def __init__(self, cards: int):
-        self.cards, self.left = cards, []
+    With N processes a whole batch is N times `size`, and each process takes its own part of it.
 
-    def deal(self, count: int, generator: torch.Generator) -> list[int]:
-        while len(self.left) < count:
-            self.left += torch.randperm(self.cards, generator=generator).tolist()
-        dealt, self.left = self.left[:count], self.left[count:]
-        return dealt
+    Attributes:
+        taken: batches so far; set it to go on from there.
+    """
+
+    def __init__(self, size: int, processes: Processes):
+        self.size, self.processes, self.taken = size, processes, 0
+
+    def __iter__(self) -> Iterator[list[int]]:
+        while True:
+            first = (self.taken * self.processes.count + self.processes.index) * self.size
+            self.taken += 1
+            yield list(range(first, first + self.size))
 
 
 class Draws:
-    """One concept's draws. Each method draws for the whole batch and returns this process' share.
+    """One concept's batches. Noise and timesteps come from one generator whose state can be saved.
 
-    With N processes the batch is N times `train_batch_size`. All processes draw the same numbers, so
-    that two processes see what one would see with a batch twice as large.
+    All processes draw the same numbers for the whole batch, and each returns its share, so that two
+    processes see what one would see with a batch twice as large.
 
     Args:
-        latents: where the pictures come from.
-        sentences: token ids to choose from, one (sentences, length) a tokenizer, on the device.
+        dataset: gives the `mean` and `deviation` of latents, and `input_ids`.
         weights: from timesteps (batch,) to the loss's weights (batch,).
-        captions: as in `Sentences`.
+        device: where the step is computed.
     """
 
     def __init__(
         self,
-        latents: LatentSource,
-        sentences: list[torch.Tensor],
+        dataset: Dataset,
         settings: TrainingSettings,
         processes: Processes,
         weights: Callable[[torch.Tensor], torch.Tensor],
-        captions: Mapping[int, range] | None = None,
+        device: torch.device | str = "cpu",
     ):
-        self.source, self.all_sentences, self.settings, self.weights = latents, sentences, settings, weights
-        self.device, self.captions = sentences[0].device, captions or {}
-        for_any_picture = len(sentences[0]) - sum(map(len, self.captions.values()))
-        self.pictures, self.deck = Deck(latents.pictures), Deck(for_any_picture)
-        self.shown: list[int] = []  # the pictures of this step
+        self.settings, self.weights, self.device = settings, weights, device
+        self.sampler = EndlessBatches(settings.train_batch_size, processes)
+        self.batches = iter(DataLoader(dataset, batch_sampler=self.sampler))
+        self.batch: dict[str, Any] = {}
         self.generator = torch.Generator().manual_seed(settings.seed)
         self.whole = settings.train_batch_size * processes.count
         first = settings.train_batch_size * processes.index
@@ -143,9 +114,8 @@ class Draws:
 
     def latents(self) -> torch.Tensor:
         """Latents of the next pictures, some mirrored: (batch, channels, height, width), float32."""
-        self.shown = indices = self.pictures.deal(self.whole, self.generator)
-        mirrored = torch.rand(self.whole, generator=self.generator) < self.settings.flip_probability
-        posterior = self.source.posterior(indices, mirrored.tolist(), self.share, self.generator)
+        self.batch = next(self.batches)
+        posterior = Posterior(self.batch["mean"], self.batch["deviation"])
         return self._repeated(posterior.draw(self._normal(self.whole, self.share)))
 
     def noise(self) -> torch.Tensor:
@@ -167,21 +137,14 @@ class Draws:
 
     def sentences(self) -> list[torch.Tensor]:
         """Token ids of a sentence for each sample of `latents`, one (batch, length) a tokenizer."""
-        cards = self.deck.deal(self.whole, self.generator)
-        dealt = zip(self.shown, cards, strict=True)
-        picked = [sentence_of(picture, card, self.captions) for picture, card in dealt][self.share]
-        return [self._repeated(ids[picked]) for ids in self.all_sentences]
+        return [self._repeated(ids.to(self.device)) for ids in self.batch["input_ids"]]
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "generator": self.generator.get_state(),
-            "pictures": list(self.pictures.left),
-            "sentences": list(self.deck.left),
-        }
+        return {"generator": self.generator.get_state(), "batches": self.sampler.taken}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.generator.set_state(state["generator"])
-        self.pictures.left, self.deck.left = list(state["pictures"]), list(state["sentences"])
+        self.sampler.taken = state["batches"]
 
     @property
     def _times(self) -> int:
@@ -196,7 +159,8 @@ class Draws:
         return values.repeat_interleave(self._times, dim=0) if self._times > 1 else values
 
     def _normal(self, count: int, share: slice) -> torch.Tensor:
-        return torch.randn(count, *self.source.shape, generator=self.generator)[share].to(self.device)
+        shape = self.batch["mean"].shape[1:]
+        return torch.randn(count, *shape, generator=self.generator)[share].to(self.device)
 
 
 class DrawsTogether:
@@ -218,5 +182,5 @@ class DrawsTogether:
         return [torch.cat(ids) for ids in zip(*(draws.sentences() for draws in self.each), strict=True)]
 
     def weights(self, timesteps: torch.Tensor) -> torch.Tensor:
-        shares = timesteps.chunk(len(self.each))
-        return torch.cat([draws.weights(share) for draws, share in zip(self.each, shares, strict=True)])
+        parts = timesteps.chunk(len(self.each))
+        return torch.cat([draws.weights(part) for draws, part in zip(self.each, parts, strict=True)])

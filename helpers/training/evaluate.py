@@ -14,7 +14,6 @@ from ..dataset.dataset import (
     preprocess,
     sentence_of,
     token_ids,
-    training_sentences,
     with_word,
 )
 from ..dataset.images import load_images
@@ -143,8 +142,8 @@ class Obedience:
 
 def _closer_views(concept: Concept, resolution: int) -> torch.Tensor:
     """Crops that training does not see, (pictures, 3, resolution, resolution) in -1..1."""
-    whole = concept.training.model_copy(update={"random_crop": False})
-    return torch.stack([preprocess(_closer(image), whole, resolution) for image in load_images(concept)])
+    closer = [_closer(image) for image in load_images(concept)]
+    return torch.stack([preprocess(image, concept.training, resolution) for image in closer])
 
 
 def _closer(image: Image.Image) -> Image.Image:
@@ -228,14 +227,11 @@ def rank_initializers(learner: Learner, model: Model, candidates: Sequence[str])
 
 def fixed_loss(learner: Learner, model: Model, samples: int = SAMPLES) -> FixedLoss:
     """The fixed loss of a learner, on the pictures and sentences that it trains with."""
-    concept, latents = learner.concept, learner.latents.means()
-    sentences = training_sentences(concept)
-    ids = token_ids(model.components.tokenizers, with_word(concept, sentences.templates), model.device)
-    pictures = learner.latents.pictures  # after them come their mirror images
+    settings, dataset, latents = learner.settings, learner.dataset, learner.latents.means()
+    ids = [of_one.to(model.device) for of_one in dataset.input_ids]
     captions = {
-        place: sentences.captions[place % pictures]
+        place: dataset.captions[place % len(dataset)]  # after the pictures come their mirror images
         for place in range(len(latents))
-        if place % pictures in sentences.captions
+        if place % len(dataset) in dataset.captions
     }
-    seed = concept.training.seed + 1
-    return FixedLoss(latents, ids, concept.training, seed, samples, captions)
+    return FixedLoss(latents, ids, settings, settings.seed + 1, samples, captions)

@@ -8,9 +8,9 @@ import torch
 
 from ..concept.concept import Concept
 from ..concept.embedding import Rows
-from ..dataset.dataset import token_ids, training_sentences, with_word
+from ..dataset.dataset import TextualInversionDataset
 from ..model.tokens import LearnedRows, initializer_ids, install_rows
-from .batches import Draws, DrawsTogether, latent_source
+from .batches import Draws, DrawsTogether, to_latents
 from .memory import WORDS_AT_ONCE
 from .model import Model
 from .optimizer import make_optimizer, make_schedule
@@ -42,7 +42,8 @@ class Learner:
 
     Attributes:
         rows: a look-up for each text encoder (one, for XL two), put there by `install_rows`.
-        draws: where everything random of its steps comes from.
+        dataset: what it is shown, as latents.
+        draws: the batches of its steps.
         progress: see `Progress`.
         ended: None while it runs, then `learned`, `ceiling`, `stopped` or `failed`.
         reason: the same as a sentence.
@@ -54,11 +55,10 @@ class Learner:
         self.starting_norms = [rows.detach().norm(dim=1) for rows in self.parameters()]
         self.optimizer = make_optimizer(self.parameters(), self.settings, processes.count)
         self.schedule = make_schedule(self.optimizer, self.settings)
-        self.latents = latent_source(concept, model)
-        sentences = training_sentences(concept)
-        ids = token_ids(model.components.tokenizers, with_word(concept, sentences.templates), model.device)
+        self.dataset = TextualInversionDataset(concept, model.components.tokenizers, model.resolution)
+        self.latents = to_latents(self.dataset, model)
         weights = _weights(concept, model)
-        self.draws = Draws(self.latents, ids, self.settings, processes, weights, sentences.captions)
+        self.draws = Draws(self.dataset, self.settings, processes, weights, model.device)
         self.progress = Progress()
         self.ended: str | None = None
         self.reason = ""
@@ -110,7 +110,8 @@ class Learner:
         self.set_rows(state["rows"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
-        self.draws.load_state_dict(state["draws"])
+        taken = state["step"] * self.settings.gradient_accumulation_steps
+        self.draws.load_state_dict({"batches": taken, **state["draws"]})  # the version before did not count
         best = state["best"] and Best(**state["best"])
         self.progress = Progress(state["step"], state["seconds"], dict(state["fixed_losses"]), best)
 

@@ -5,13 +5,11 @@ import io
 import json
 import os
 import pickle
-import random
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 
 from ..common import places
@@ -214,27 +212,6 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
             f"The checkpoint {path} is damaged, so this run can't go on: start over with FRESH = True "
             "(on the command line: --fresh). What there is of it is renamed, not deleted."
         ) from None
-
-
-def random_states() -> dict[str, Any]:
-    """Every generator that a library may draw from; the run's own draws have one of their own."""
-    version, keys, position, has_gauss, gauss = np.random.get_state()
-    return {
-        "python": random.getstate(),
-        "numpy": [version, keys.tolist(), position, has_gauss, gauss],
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
-    }
-
-
-def restore_random_states(states: dict[str, Any]) -> None:
-    version, internal, gauss = states["python"]
-    random.setstate((version, tuple(internal), gauss))
-    name, keys, *rest = states["numpy"]
-    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
-    torch.set_rng_state(states["torch"])
-    if states["cuda"] and len(states["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(states["cuda"])
 
 
 # What a concept's training folder holds from before: to be gone on with, returned, or put aside.

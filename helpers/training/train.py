@@ -1,4 +1,4 @@
-"""Many words in one run: one frozen model, each batch mixed over the words."""
+"""A run, from its settings to the learned rows: `train` for one word, `train_many` for several at once."""
 
 import errno
 import gc
@@ -26,7 +26,6 @@ from .records import (
     load_checkpoint,
     made_with,
     put_aside,
-    restore_random_states,
     write_made_with,
 )
 from .watch import Watch
@@ -49,21 +48,43 @@ _FULL = (
 _NO_ROOM = (
     "The disk is full: make room on it, and train again. It goes on from the last checkpoint, which is whole."
 )
+_OTHER_ORDER = (
+    "It was begun by an earlier version: from here on, pictures and sentences come in another order."
+)
 ConceptScorer = Callable[[Concept, Model], float]
+
+
+def train(concept: Concept | str, fresh: bool = False, scorer: ConceptScorer | None = None) -> Outcome:
+    """Learn the word of a concept and write `learned_embeds.safetensors` into its folder.
+
+    It loads the base model itself, in whatever process it is called, so that a notebook can pass it
+    to `accelerate.notebook_launcher` without having touched a GPU. Called again, it goes on where it
+    was stopped, or returns what is done.
+
+    Args:
+        concept: a Concept, its name, or the path of its folder.
+        fresh: start over; what was there is renamed, not deleted.
+        scorer: called with the concept and the model (the rows as they are in it) at each checkpoint;
+            the checkpoint with the highest value is the result. `HeldOutScore` if None.
+
+    Raises:
+        UserError: something is missing or can't be used, or the run went astray; it says what to do.
+        KeyboardInterrupt: the kernel was interrupted; everything was saved first.
+    """
+    return train_many([concept], fresh=fresh, scorer=scorer)[0]
 
 
 def train_many(
     concepts: Sequence[Concept | str], *, fresh: bool = False, scorer: ConceptScorer | None = None
 ) -> list[Outcome]:
-    """Teach several words at once, each with its own rows, draws, log, stopping and result.
+    """Teach several words at once on one frozen model, each batch mixed over the words.
 
-    A concept draws the same pictures, noise and sentences beside others as alone, so its result is
-    the same but for rounding.
+    Each has its own rows, draws, log, stopping and result. A concept draws the same pictures, noise and
+    sentences beside others as alone, so its result is the same but for rounding.
 
     Args:
         concepts: concepts, their names, or their folders.
-        fresh: start over; what was there is renamed, not deleted.
-        scorer: judges the rows as they are in the model, more is better; `HeldOutScore` if None.
+        fresh, scorer: as for `train`.
 
     Raises:
         UserError: the concepts don't fit together, or one can't be trained; or, when the others have
@@ -77,7 +98,8 @@ def train_many(
     try:
         prepared = [_prepare(concept, fresh) for concept in concepts] if processes.is_main else None
         todo = [concept for concept, open_ in zip(concepts, processes.agree(prepared), strict=True) if open_]
-        _train(todo, processes, scorer, started)
+        if todo:
+            _train(todo, processes, scorer, started)
         if processes.is_main:
             _save_pipelines(concepts, todo)
         processes.wait()
@@ -103,6 +125,23 @@ def as_concept(concept: Concept | str | Path) -> Concept:
     return Concept.load(path.name)
 
 
+def _check_fit(concepts: list[Concept]) -> None:
+    first, words = concepts[0], set()
+    for concept in concepts:
+        if concept.placeholder_token in words:
+            raise UserError(
+                f"“{concept.placeholder_token}” is given twice: name each concept once, and give each a "
+                "placeholder_token of its own."
+            )
+        words.add(concept.placeholder_token)
+    for concept in concepts[1:]:
+        if concept.base_model != first.base_model:
+            raise UserError(f"{first.name} and {concept.name} have different base models: train them apart.")
+        for name in _SHARED:
+            if getattr(concept.training, name) != getattr(first.training, name):
+                raise UserError(f"Give {first.name} and {concept.name} the same {name}, or train them apart.")
+
+
 def _prepare(concept: Concept, fresh: bool) -> bool:
     """Put aside what can't be gone on with; whether there is something to do."""
     now = made_with(concept)
@@ -126,8 +165,6 @@ def _train(
     What is raised is raised when the model is gone: a notebook keeps its last error, and with it all
     that the functions in the traceback hold.
     """
-    if not concepts:
-        return
     problem, interrupted = "", False
     try:
         interrupted = _run(concepts, processes, scorer, started)
@@ -163,49 +200,22 @@ def _watch(
     started: float,
     scaler: torch.amp.GradScaler,
 ) -> Watch:
-    """A learner and all that looks after it, where its last checkpoint left it."""
+    """A learner, where its last checkpoint left it, and what looks after it."""
     learner = Learner(concept, model, processes)
     judge: Scorer = partial(scorer, concept) if scorer else HeldOutScore(concept, model)
     fixed = fixed_loss(learner, model)
     state = load_checkpoint(concept.training_folder)
     if state:
         learner.load_state_dict(state["learner"])
-        restore_random_states(state["random"])
         if state["scaler"]:  # empty where the machine before this one needed no loss scaling
             scaler.load_state_dict(state["scaler"])
+        if processes.is_main and "batches" not in state["learner"]["draws"]:
+            print(f"{concept.name}: {_OTHER_ORDER}")
     return Watch(learner, model, processes, fixed, judge, started, scaler)
 
 
-def _save_pipelines(concepts: list[Concept], trained: list[Concept]) -> None:
-    """Where it is wanted: for a word that is new, or that has none yet."""
-    for concept in concepts:
-        is_there = (concept.folder / "pipeline").is_dir()
-        if concept.training.save_pipeline and (concept in trained or not is_there):
-            save_pipeline(concept)
-
-
-def _check_fit(concepts: list[Concept]) -> None:
-    first, words = concepts[0], set()
-    for concept in concepts:
-        if concept.placeholder_token in words:
-            raise UserError(
-                f"“{concept.placeholder_token}” is given twice: name each concept once, and give each a "
-                "placeholder_token of its own."
-            )
-        words.add(concept.placeholder_token)
-    for concept in concepts[1:]:
-        if concept.base_model != first.base_model:
-            raise UserError(f"{first.name} and {concept.name} have different base models: train them apart.")
-        for name in _SHARED:
-            if getattr(concept.training, name) != getattr(first.training, name):
-                raise UserError(f"Give {first.name} and {concept.name} the same {name}, or train them apart.")
-
-
-# The loop around the step. What happens in a step is in `update`, what is looked at after it in `watch`.
-
-
 def run_loop(model: Model, watches: list[Watch], processes: Processes, scaler: torch.amp.GradScaler) -> bool:
-    """Step until every learner has ended.
+    """Step until every learner has ended: `update` is a step, and each watch looks at what came of it.
 
     A stop file ends its own learner after the step, an interrupt ends all.
 
@@ -215,17 +225,17 @@ def run_loop(model: Model, watches: list[Watch], processes: Processes, scaler: t
     with Interrupts() as interrupts:
         for watch in watches:
             watch.begin()
-        pace = Pace()
+        stopwatch = Stopwatch()
         while active := [watch for watch in watches if not watch.learner.ended]:
             losses = update(model, [watch.learner for watch in active], scaler, processes)
-            pace.count(active, processes)
+            stopwatch.count(active, processes)
             interrupted = processes.any(interrupts.asked)
             for watch, loss in zip(active, losses, strict=True):
                 watch.after_step(loss, interrupted)
     return interrupts.asked
 
 
-class Pace:
+class Stopwatch:
     """Times the first steps, and says once how long the run may take."""
 
     TIMED = 5
@@ -243,21 +253,9 @@ class Pace:
             print(f"{seconds:.2f} s a step: {left:.1f} minutes at most, looking and samples not counted.")
 
 
-def train(concept: Concept | str, fresh: bool = False, scorer: ConceptScorer | None = None) -> Outcome:
-    """Learn the word of a concept and write `learned_embeds.safetensors` into its folder.
-
-    It loads the base model itself, in whatever process it is called, so that a notebook can pass it
-    to `accelerate.notebook_launcher` without having touched a GPU. Called again, it goes on where it
-    was stopped, or returns what is done.
-
-    Args:
-        concept: a Concept, its name, or the path of its folder.
-        fresh: start over; what was there is renamed, not deleted.
-        scorer: called with the concept and the model (the rows as they are in it) at each checkpoint;
-            the checkpoint with the highest value is the result. `HeldOutScore` if None.
-
-    Raises:
-        UserError: something is missing or can't be used, or the run went astray; it says what to do.
-        KeyboardInterrupt: the kernel was interrupted; everything was saved first.
-    """
-    return train_many([concept], fresh=fresh, scorer=scorer)[0]
+def _save_pipelines(concepts: list[Concept], trained: list[Concept]) -> None:
+    """Where it is wanted: for a word that is new, or that has none yet."""
+    for concept in concepts:
+        is_there = (concept.folder / "pipeline").is_dir()
+        if concept.training.save_pipeline and (concept in trained or not is_there):
+            save_pipeline(concept)

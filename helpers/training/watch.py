@@ -13,7 +13,7 @@ from .figures import sample_noise, save_sample
 from .learner import Best, Learner
 from .model import Model
 from .processes import Processes
-from .records import Log, Outcome, random_states, save_checkpoint
+from .records import Log, Outcome, save_checkpoint
 
 TOO_LARGE = (
     "The loss or the learned row was no finite number at step {step}: set learning_rate to a third of what "
@@ -47,7 +47,7 @@ class Watch:
     ):
         self.learner, self.model, self.processes = learner, model, processes
         self.fixed, self.scorer, self.scaler = fixed, scorer, scaler
-        self.noise = sample_noise(learner.concept, learner.latents.shape)
+        self.noise = sample_noise(learner.concept, learner.latents.means().shape[1:])
         self.sitting = started - learner.progress.seconds
         self.log = Log(self.concept.training_folder, learner.progress.step) if processes.is_main else None
 
@@ -131,7 +131,7 @@ class Watch:
     def _checkpoint(self) -> None:
         if not self.processes.is_main:
             return
-        state = {"learner": self.learner.state_dict(), "random": random_states()}
+        state = {"learner": self.learner.state_dict()}
         if self.scaler:
             state["scaler"] = self.scaler.state_dict()
         save_checkpoint(self.concept.training_folder, state)

@@ -9,7 +9,7 @@ import ipywidgets
 from ..common.errors import UserError
 from ..common.sheets import image_grid, packed
 from ..concept.concept import Concept
-from ..dataset.captions import caption_path, write_captions
+from ..dataset.captions import caption_path, parsed, write_captions
 from ..dataset.dataset import Example, Preview
 from ..dataset.images import image_path
 from ..dataset.variety import warnings_of
@@ -71,19 +71,22 @@ class DatasetPreview(View):
             return
         why = ""
         try:
+            for caption in parsed(self._concept, change["new"]):
+                self._preview.check(caption)
             write_captions(self._concept, self.picture.value, change["new"])
         except UserError as error:
             why = f"{error} Until then nothing is changed."
         self._say(self._count() or why)
 
     def _count(self) -> str:
-        """Set the slider to the number of sentences; why there are none, if so."""
+        """Set the slider to the number of sentences; why training would refuse them, if so."""
         try:
             sentences = self._preview.sentences(self.picture.value)
+            self.sentence.max = len(sentences)
+            self._show()
+            self._preview.check(*sentences)
         except UserError as error:
             return str(error)
-        self.sentence.max = len(sentences)
-        self._show()
         return ""
 
     def _say(self, why: str) -> None:

@@ -6,9 +6,9 @@ process of its own, since CUDA's allocator remembers the one before.
 """
 
 import argparse
+import itertools
 import json
 import os
-import random
 import subprocess
 import sys
 import tempfile
@@ -62,12 +62,11 @@ class DiffusersLoopOnCuda:
         self.originals = [table.detach().clone() for table in self.tables]
         self.optimizer = torch.optim.AdamW(self.tables, lr=5e-4)
         self.model = Model(parts, torch.device(GPU), DTYPE, resolution)
-        examples = TextualInversionDataset(concept, parts.tokenizers, resolution, random.Random(0))
-        self.loader = DataLoader(examples, batch_size=1, shuffle=True)
-        self.batches = iter(())
+        examples = TextualInversionDataset(concept, parts.tokenizers, resolution)
+        self.batches = iter(DataLoader(examples, batch_size=1, sampler=itertools.count()))
 
     def step(self) -> None:
-        batch = self._next_batch()
+        batch = next(self.batches)
         with torch.no_grad():
             pixels = batch["pixel_values"].to(GPU, DTYPE)
             latents = self.parts.vae.encode(pixels).latent_dist.sample()
@@ -88,13 +87,6 @@ class DiffusersLoopOnCuda:
         for table, original, word in zip(self.tables, self.originals, self.words, strict=True):
             others = torch.arange(len(table), device=GPU) != word
             table[others] = original[others]
-
-    def _next_batch(self) -> dict:
-        try:
-            return next(self.batches)
-        except StopIteration:
-            self.batches = iter(self.loader)
-            return next(self.batches)
 
     @torch.no_grad()
     def _add_word(self, concept: Concept, number: int) -> int:

@@ -69,7 +69,7 @@ def take_steps(loop: str, size: str) -> Measurement:
 def _cache(contender) -> list[torch.Tensor]:
     if not hasattr(contender, "learner"):
         return []
-    posterior = contender.learner.latents.all
+    posterior = contender.learner.latents.posterior
     return [posterior.mean, posterior.deviation]
 
 

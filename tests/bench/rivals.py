@@ -4,12 +4,12 @@ Both train with AdamW on the text encoder's whole embedding table, encode each p
 step, and take one picture a step. They differ in how they keep the other rows where they were.
 """
 
-import random
+import itertools
 from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
-from torch.utils.data import ConcatDataset, DataLoader
+from torch.utils.data import DataLoader
 
 from helpers.concept.concept import Concept
 from helpers.concept.embedding import Rows
@@ -20,8 +20,6 @@ from helpers.training.model import Model
 from helpers.training.step import target_of
 
 from .plan import OWN_RATE
-
-REPEATS = 100
 
 
 class SourceLoop:
@@ -86,10 +84,9 @@ class SourceLoop:
         return word
 
     def _batches(self, concept: Concept, seed: int) -> Iterator[dict]:
-        examples = TextualInversionDataset(concept, [self.tokenizer], self.resolution, random.Random(seed))
-        loader = DataLoader(ConcatDataset([examples] * REPEATS), batch_size=1, shuffle=True)
-        while True:
-            yield from loader
+        concept = concept.changed(training={"seed": seed})
+        examples = TextualInversionDataset(concept, [self.tokenizer], self.resolution)
+        yield from DataLoader(examples, batch_size=1, sampler=itertools.count())
 
 
 class DiffusersLoop(SourceLoop):

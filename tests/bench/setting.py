@@ -7,7 +7,7 @@ import torch
 
 from helpers.common.places import data_folder, repository_folder
 from helpers.concept.concept import Concept
-from helpers.dataset.dataset import token_ids, with_word
+from helpers.dataset.dataset import TextualInversionDataset, token_ids, with_word
 from helpers.model.base_model import MINIATURE, load_components
 from helpers.training.batches import LatentCache
 from helpers.training.evaluate import FixedLoss
@@ -54,8 +54,8 @@ class SharedLoss:
     """
 
     def __init__(self, concept: Concept):
-        self.concept = concept
-        self.latents = LatentCache(concept, our_model(concept)).means()
+        self.concept, model = concept, our_model(concept)
+        self.latents = LatentCache(TextualInversionDataset(concept, [], model.resolution), model).means()
 
     def __call__(self, model: Model) -> float:
         """The loss of a model that has the word."""

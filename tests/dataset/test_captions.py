@@ -7,12 +7,9 @@ from helpers.common.errors import UserError
 from helpers.concept.concept import Concept
 from helpers.concept.manage import pack, unpack
 from helpers.dataset.captions import captions_of, write_captions
-from helpers.dataset.dataset import TextualInversionDataset, training_sentences, training_templates
+from helpers.dataset.dataset import TextualInversionDataset, fill, training_templates
 from helpers.dataset.images import add_images, image_paths, remove_image
 from helpers.model.base_model import load_tokenizers
-from helpers.model.vae import Posterior
-from helpers.training import step as loss_weights
-from helpers.training.batches import Draws
 from helpers.training.by_hand import preflight
 from helpers.training.evaluate import FixedLoss
 from helpers.training.model import Model
@@ -21,20 +18,6 @@ from helpers.training.train import train
 
 FIRST, SECOND = "grooty-1.png", "grooty-2.png"
 RED = "a {} on a red table"
-
-
-class OneProcess:
-    count, index = 1, 0
-
-
-class Latents:
-    """Stands in for the cache: three pictures, each filled with its own number."""
-
-    pictures, shape = 3, (1, 1, 1)
-
-    def posterior(self, indices, flipped, share, generator):
-        values = torch.tensor(indices[share]).float().view(-1, 1, 1, 1)
-        return Posterior(values, torch.zeros_like(values))
 
 
 def file_of(concept, name):
@@ -102,25 +85,14 @@ def test_captions_travel_with_the_concept(grooty, tmp_path, monkeypatch):
 def test_the_dataset_shows_a_picture_with_its_own_captions_only(grooty):
     write_captions(grooty, SECOND, f"{RED}\nmy {{}} at night")
     dataset = TextualInversionDataset(grooty, load_tokenizers("miniature"), 64)
-    shown = {dataset[1]["prompt"] for _ in range(50)}
+    seen = {picture: set() for picture in range(5)}
+    for view, sentence in map(dataset.draw, range(2000)):
+        seen[view.picture].add(dataset.prompts[sentence])
+    assert all(dataset[number]["prompt"] in seen[dataset.draw(number)[0].picture] for number in range(10))
     word = "<grooty> <grooty>_1"
-    assert shown == {f"a {word} on a red table", f"my {word} at night"}
-    assert not shown & {dataset[0]["prompt"] for _ in range(50)}
-
-
-def test_training_shows_each_picture_with_sentences_that_it_may_have():
-    ids = [torch.arange(6).unsqueeze(1)]  # four for all, then two of the second picture's own
-    settings = Concept.make("x").training
-    drawn = Draws(Latents(), ids, settings, OneProcess(), loss_weights.all_the_same, {1: range(4, 6)})
-    seen = {0: set(), 1: set(), 2: set()}
-    for _ in range(100):
-        pictures, sentences = (
-            drawn.latents().flatten().long().tolist(),
-            drawn.sentences()[0].flatten().tolist(),
-        )
-        for picture, sentence in zip(pictures, sentences, strict=True):
-            seen[picture].add(sentence)
-    assert seen == {0: {0, 1, 2, 3}, 1: {4, 5}, 2: {0, 1, 2, 3}}
+    assert seen.pop(1) == {f"a {word} on a red table", f"my {word} at night"}
+    every = {fill(grooty, template) for template in training_templates(grooty)}
+    assert all(prompts == every for prompts in seen.values())
 
 
 def test_the_fixed_loss_judges_a_picture_by_its_own_captions():
@@ -132,9 +104,9 @@ def test_the_fixed_loss_judges_a_picture_by_its_own_captions():
 
 def test_the_sentences_of_a_run_end_with_the_captions(grooty):
     write_captions(grooty, SECOND, RED)
-    sentences = training_sentences(grooty)
-    assert sentences.templates == (*training_templates(grooty), RED)
-    assert sentences.captions == {1: range(len(sentences.templates) - 1, len(sentences.templates))}
+    dataset = TextualInversionDataset(grooty, [], 64)
+    assert dataset.templates == (*training_templates(grooty), RED)
+    assert dataset.captions == {1: range(len(dataset.templates) - 1, len(dataset.templates))}
     assert "1 of the pictures with captions of their own" in preflight(grooty)
 
 

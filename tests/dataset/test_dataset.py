@@ -8,7 +8,14 @@ from PIL import Image
 
 from helpers.common.errors import UserError
 from helpers.concept.concept import Concept, TrainingSettings
-from helpers.dataset.dataset import TextualInversionDataset, crop, draw_prompt, preprocess, resize
+from helpers.dataset.captions import write_captions
+from helpers.dataset.dataset import (
+    TextualInversionDataset,
+    crop,
+    preprocess,
+    resize,
+    training_templates,
+)
 from helpers.model.base_model import load_tokenizers
 from helpers.model.vae import to_image, to_pixel_values
 
@@ -42,19 +49,47 @@ def test_the_sentence_is_tokenized_with_every_vector_of_the_word(grooty):
 
 
 def test_the_same_seed_draws_the_same_sentences_and_flips(grooty):
-    first, second = (TextualInversionDataset(grooty, load_tokenizers("miniature"), 64) for _ in range(2))
-    for index in range(5):
-        one, other = first[index], second[index]
-        assert one["prompt"] == other["prompt"]
-        assert torch.equal(one["pixel_values"], other["pixel_values"])
+    for training in ({}, {"random_crop": True}):
+        concept = grooty.changed(training=training)
+        first, second = (TextualInversionDataset(concept, load_tokenizers("miniature"), 64) for _ in range(2))
+        for number in (7, *range(5), 7):  # in whatever order one asks
+            one, other = first[number], second[number]
+            assert one["prompt"] == other["prompt"]
+            assert torch.equal(one["pixel_values"], other["pixel_values"])
+    other = TextualInversionDataset(grooty.changed(training={"seed": 7}), [], 64)
+    assert [first.draw(number) for number in range(9)] != [other.draw(number) for number in range(9)]
 
 
-def test_all_sentences_occur_the_person_s_own_too():
-    concept = Concept.make("grooty", vectors=1, own_templates=["my {} in the sink"])
-    draw = random.Random(0)
-    seen = {draw_prompt(concept, draw) for _ in range(1000)}
+def test_all_sentences_occur_the_person_s_own_too(grooty):
+    concept = grooty.changed(vectors=1, own_templates=["my {} in the sink"])
+    dataset = TextualInversionDataset(concept, [], 64)
+    seen = {dataset.prompts[dataset.draw(number)[1]] for number in range(25)}
     assert "my <grooty> in the sink" in seen
-    assert len(seen) == len(set(concept.templates))
+    assert len(seen) == 25 == len(training_templates(concept))
+
+
+def test_each_picture_comes_once_before_any_comes_twice_and_half_are_mirrored(grooty):
+    dataset = TextualInversionDataset(grooty, [], 64)
+    views = [dataset.draw(number)[0] for number in range(1000)]
+    passes = [tuple(view.picture for view in views[first : first + 5]) for first in range(0, 1000, 5)]
+    assert all(sorted(one) == [0, 1, 2, 3, 4] for one in passes) and len(set(passes)) > 50
+    assert 450 < sum(view.flipped for view in views) < 550
+
+
+def test_a_word_that_the_model_would_not_reach_is_refused(grooty):
+    tokenizers = load_tokenizers("miniature")
+    far = "a toy" + " on a beach" * 13 + " on {}"  # its word's tokens: the 43rd, 44th, ...
+    for vectors, fits in ((4, True), (5, False)):
+        concept = grooty.changed(vectors=vectors, own_templates=[far])
+        tokenizers[0].add_tokens(concept.placeholder_tokens)
+        if fits:
+            TextualInversionDataset(concept, tokenizers, 64)
+        else:
+            with pytest.raises(UserError, match="has 47 tokens, 5 of them your word's, and the model reads"):
+                TextualInversionDataset(concept, tokenizers, 64)
+    write_captions(grooty, "grooty-1.png", far.replace(" {}", " a beach in the snow {}"))
+    with pytest.raises(UserError, match=r"on a beach.* shorten the sentence"):
+        TextualInversionDataset(grooty, tokenizers, 64)
 
 
 def test_center_crop_takes_the_middle_and_without_it_the_picture_is_squeezed():

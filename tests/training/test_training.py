@@ -27,7 +27,7 @@ from helpers.training.figures import saved_samples
 from helpers.training.learner import Learner
 from helpers.training.model import load_model
 from helpers.training.processes import Processes
-from helpers.training.records import Outcome, load_checkpoint, read_log, series
+from helpers.training.records import Outcome, load_checkpoint, read_log, save_checkpoint, series
 from helpers.training.train import train
 
 TRAIN = sys.modules["helpers.training.train"]  # the module: the room hands on its function `train`
@@ -235,6 +235,20 @@ def test_nothing_of_an_interrupted_run_is_held_by_its_error(tiny, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         train(tiny, scorer=scorer)
     assert models[0]() is None
+
+
+def test_a_run_of_the_version_before_goes_on_and_says_what_is_other(tiny, capsys):
+    train(tiny.changed(training={"max_train_steps": 2}))
+    state = load_checkpoint(tiny.training_folder)
+    state["learner"]["draws"] = {
+        "generator": state["learner"]["draws"]["generator"],
+        "pictures": [1],
+        "sentences": [],
+    }
+    save_checkpoint(tiny.training_folder, {**state, "random": {}})
+    assert train(tiny).steps == 4
+    assert "pictures and sentences come in another order" in capsys.readouterr().out
+    assert last_state(tiny)["draws"]["batches"] == 4
 
 
 def test_a_higher_ceiling_goes_on(tiny):

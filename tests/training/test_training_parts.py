@@ -2,7 +2,7 @@
 
 import copy
 import errno
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ from helpers.model.libraries import diffusers
 from helpers.training import learner as norms
 from helpers.training import memory
 from helpers.training import step as loss_weights
-from helpers.training.batches import Deck, Draws
+from helpers.training.batches import Draws, EndlessBatches
 from helpers.training.control import clear_request, request_stop, stop_requested
 from helpers.training.evaluate import fixed_loss, is_learned, try_initializers
 from helpers.training.learner import Learner
@@ -27,9 +27,7 @@ from helpers.training.records import (
     Log,
     LogFollower,
     load_checkpoint,
-    random_states,
     read_log,
-    restore_random_states,
     save_checkpoint,
     series,
 )
@@ -40,21 +38,24 @@ class OneProcess:
     count, index = 1, 0
 
 
-class Latents:
-    """Stands in for the cache: two pictures of 1 x 2 x 2, the second mirrored or not."""
-
-    pictures, shape = 2, (1, 2, 2)
-
-    def posterior(self, indices, flipped, share, generator):
-        from helpers.model.vae import Posterior
-
-        values = torch.tensor(indices[share]).float().view(-1, 1, 1, 1).expand(-1, *self.shape)
-        return Posterior(values, torch.zeros_like(values))
+class First:
+    count, index = 2, 0
 
 
-def draws(**settings):
-    ids = [torch.arange(3).unsqueeze(1)]
-    return Draws(Latents(), ids, TrainingSettings(**settings), OneProcess(), loss_weights.all_the_same)
+class Second:
+    count, index = 2, 1
+
+
+class Numbers(torch.utils.data.Dataset):
+    """Stands in for the data set: latents of 1 x 2 x 2 and a token that are the sample's number."""
+
+    def __getitem__(self, number):
+        mean = torch.full((1, 2, 2), float(number))
+        return {"mean": mean, "deviation": torch.zeros_like(mean), "input_ids": [torch.tensor([number])]}
+
+
+def draws(processes=OneProcess, **settings):
+    return Draws(Numbers(), TrainingSettings(**settings), processes, loss_weights.all_the_same)
 
 
 def scheduler(kind="epsilon"):
@@ -63,10 +64,11 @@ def scheduler(kind="epsilon"):
     )
 
 
-def test_a_deck_deals_each_card_once_before_any_twice():
-    deck, generator = Deck(5), torch.Generator().manual_seed(0)
-    dealt = [card for _ in range(5) for card in deck.deal(4, generator)]
-    assert all(sorted(dealt[first : first + 5]) == [0, 1, 2, 3, 4] for first in (0, 5, 10, 15))
+def test_two_processes_share_the_samples_that_one_would_take_with_the_whole_batch():
+    one, first, second = EndlessBatches(4, OneProcess), EndlessBatches(2, First), EndlessBatches(2, Second)
+    for whole, *parts in islice(zip(one, first, second, strict=True), 3):
+        assert whole == parts[0] + parts[1]
+    assert whole == [8, 9, 10, 11]
 
 
 def test_timesteps_cover_the_range_evenly_and_stay_in_it():
@@ -186,18 +188,6 @@ def test_without_a_rate_it_follows_the_size_of_the_initializers_numbers():
     )
     groups = make_optimizer([small, large], TrainingSettings(), processes=1).param_groups
     assert groups[0]["lr"] == pytest.approx(0.0112) and groups[1]["lr"] == pytest.approx(0.04)
-
-
-def test_a_checkpoint_brings_every_generator_back(tmp_path):
-    import random
-
-    import numpy as np
-
-    save_checkpoint(tmp_path, {"random": random_states()})
-    drawn = random.random(), np.random.rand(), torch.rand(1)
-    restore_random_states(load_checkpoint(tmp_path)["random"])
-    assert (random.random(), np.random.rand(), torch.rand(1)) == drawn
-    assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
 
 
 def test_the_log_drops_what_a_killed_run_left(tmp_path):

@@ -9,8 +9,13 @@ import pytest
 import torch
 
 from helpers.common import places
+from helpers.dataset.captions import write_captions
+from helpers.dataset.dataset import TextualInversionDataset, View, preprocess, tokenizers_with_word
+from helpers.dataset.images import load_images
+from helpers.model.base_model import load_vae
 from helpers.model.tokens import LearnedRows
-from helpers.training.batches import LatentCache
+from helpers.model.vae import Posterior, encode
+from helpers.training.batches import Draws, LatentCache
 from helpers.training.control import request_stop
 from helpers.training.model import load_model
 from helpers.training.records import load_checkpoint, read_log, series
@@ -99,6 +104,23 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(tiny):
     assert series(read_log(tiny.training_folder), "loss") == losses
 
 
+@pytest.mark.parametrize("training", [{}, {"random_crop": True}, {"gradient_accumulation_steps": 2}])
+def test_the_first_samples_of_a_run_are_those_of_notebook_3(training, tiny, monkeypatch):
+    """Pixels by way of the VAE, since the run keeps latents alone; and the token ids."""
+    tiny = tiny.changed(training=training)
+    write_captions(tiny, "grooty-2.png", "a {} on a red table\na {} at night")
+    latents, told, real = [], [], (Draws.latents, Draws.sentences)
+    monkeypatch.setattr(Draws, "latents", lambda self: latents.append(real[0](self)) or latents[-1])
+    monkeypatch.setattr(Draws, "sentences", lambda self: told.append(real[1](self)[0]) or [told[-1]])
+    monkeypatch.setattr(Posterior, "draw", lambda self, noise: self.mean)
+    train(tiny)
+    shown = TextualInversionDataset(tiny, tokenizers_with_word(tiny), 64)
+    samples = [shown[number] for number in range(10)]
+    pixels = torch.stack([sample["pixel_values"] for sample in samples])
+    assert torch.equal(torch.cat(latents)[:10], encode(load_vae(tiny.base_model), pixels).mean)
+    assert torch.equal(torch.cat(told)[:10], torch.stack([sample["input_ids"][0] for sample in samples]))
+
+
 def tensors_of(model):
     """Every weight and buffer of a model, those that no file holds included, but the new rows; by name."""
     parts = [*model.components.text_encoders, model.unet, model.vae]
@@ -139,14 +161,11 @@ def test_the_cache_holds_what_the_autoencoder_says_and_the_autoencoder_leaves(ti
     model = load_model(tiny, torch.device("cpu"))
     moves, real = [], model.vae.to
     monkeypatch.setattr(model.vae, "to", lambda device: moves.append(str(device)) or real(device))
-    cache = LatentCache(tiny, model)
+    dataset = TextualInversionDataset(tiny, model.components.tokenizers, model.resolution)
+    held = Posterior(**LatentCache(dataset, model)(View(1, flipped=True)))
     assert moves[-1] == "cpu"
-    from helpers.dataset.dataset import preprocess
-    from helpers.dataset.images import load_images
-
     pixels = preprocess(load_images(tiny)[1], tiny.training, model.resolution, flipped=True)
     with torch.no_grad():
         said = model.vae.encode(pixels.unsqueeze(0)).latent_dist
-    held = cache.posterior([1], [True], slice(0, 1), torch.Generator())
     noise, scale = torch.randn(held.mean.shape), model.vae.config.scaling_factor
-    assert torch.allclose(held.draw(noise), (said.mean + said.std * noise) * scale, atol=1e-6)
+    assert torch.allclose(held.draw(noise), (said.mean + said.std * noise)[0] * scale, atol=1e-6)

@@ -16,8 +16,8 @@ from helpers.dataset.dataset import (
     fill,
     held_out_templates,
     preprocess,
-    prompt_ids,
     resize,
+    token_ids,
     training_templates,
 )
 from helpers.dataset.images import load_image
@@ -61,7 +61,7 @@ def test_what_the_model_does_not_read_is_named(grooty, capfd):
     shown, dataset = Preview(grooty).example(FIRST, template), load_tokenizers("miniature")
     assert shown.cut_off.endswith("on a beach at night")
     dataset[0].add_tokens(grooty.placeholder_tokens)
-    read = prompt_ids(dataset[0], fill(grooty, template)).tolist()
+    read = token_ids(dataset, [fill(grooty, template)])[0][0].tolist()
     assert [number for _, number in shown.tokens] == read[1:-1]
     assert capfd.readouterr().err == "", "no remark of the library's"
 
@@ -119,6 +119,15 @@ def test_a_caption_without_the_word_is_marked_and_the_file_stays(grooty):
     assert "alert" not in text(view) and not view.captions.layout.border_top
     view.picture.value = FIRST
     assert view.captions.value == RED, "what is seen is what is kept"
+
+
+def test_a_caption_whose_word_would_not_be_read_is_marked_and_not_kept(grooty):
+    view, far = DatasetPreview(grooty), "a toy" + " on a beach" * 15 + " like {}"
+    view.captions.value = RED
+    view.captions.value = far
+    assert "the model reads only the first 46" in text(view) and captions_of(grooty) == {FIRST: [RED]}
+    (grooty.images_folder / "grooty-1.txt").write_text(far)  # by hand
+    assert "the model reads only the first 46" in text(DatasetPreview(grooty))
 
 
 def test_turning_the_pictures_writes_nothing(grooty):
