@@ -5,7 +5,7 @@ Notebook 3 shows, and training draws from, the data set that is made of them.
 
 from .captions import captions_of, write_captions
 from .check import fingerprint, open_picture
-from .dataset import TextualInversionDataset, crop, resize
+from .dataset import TextualInversionDataset, crop, held_out_templates, resize, training_templates
 from .fetch import fetch_all
 from .images import (
     add_images,

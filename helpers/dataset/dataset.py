@@ -70,7 +70,7 @@ class TextualInversionDataset(torch.utils.data.Dataset):
     def __init__(self, concept: Concept, tokenizers: Sequence[Any], resolution: int):
         self.settings, self.resolution = concept.training, concept.training.resolution or resolution
         self.pictures = self._prepared(load_images(concept))
-        self.templates, self.captions = _all_sentences(concept)
+        self.templates, self.captions = all_sentences(concept)
         self.prompts = with_word(concept, self.templates)
         self.input_ids = checked_ids(concept, tokenizers, self.templates)
         self.transform: Callable[[View], dict[str, Any]] = self._pixel_values
@@ -190,7 +190,12 @@ def training_templates(concept: Concept) -> tuple[str, ...]:
     return tuple(sentence for sentence in concept.templates if sentence not in kept_back)
 
 
-def _all_sentences(concept: Concept) -> tuple[tuple[str, ...], dict[int, range]]:
+def all_sentences(concept: Concept) -> tuple[tuple[str, ...], dict[int, range]]:
+    """What a data set has as `templates` and `captions`.
+
+    Raises:
+        UserError: the concept has no pictures, or a caption can't be used.
+    """
     templates, own, captions = [*training_templates(concept)], captions_of(concept), {}
     for place, path in enumerate(image_paths(concept)):
         if path.name in own:

@@ -13,7 +13,14 @@ from ..common.sheets import image_grid
 from ..concept.concept import Concept
 from ..concept.embedding import read_rows
 from ..dataset.captions import captions_of
-from ..dataset.dataset import held_out_templates, token_ids, training_templates
+from ..dataset.dataset import (
+    all_sentences,
+    checked_ids,
+    held_out_templates,
+    token_ids,
+    tokenizers_with_word,
+    training_templates,
+)
 from ..dataset.images import image_paths
 from ..model.tokens import expand_prompt
 from ..model.vae import decode, to_image
@@ -156,9 +163,10 @@ def preflight(concept: Concept) -> str:
     """Pictures, steps, batch and how often each picture will be seen, as lines to print.
 
     Raises:
-        UserError: the concept has no pictures.
+        UserError: the concept has no pictures, or the model would not read a sentence to its word.
     """
     settings, pictures = concept.training, len(image_paths(concept))
+    checked_ids(concept, tokenizers_with_word(concept), all_sentences(concept)[0])
     batch = settings.train_batch_size * settings.gradient_accumulation_steps * settings.num_processes
     samples = batch * settings.max_train_steps
     looks = settings.max_train_steps // settings.evaluate_every
