@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ..common.errors import UserError
+from ..common.files import write_whole
 from ..concept.concept import Concept
 from .images import image_path, image_paths
 
@@ -55,9 +56,7 @@ def write_captions(concept: Concept, name: str, text: str) -> list[str]:
     if not captions:
         path.unlink(missing_ok=True)
         return []
-    partial = path.with_suffix(".partial")
-    partial.write_text("\n".join(captions) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, "\n".join(captions) + "\n")
     return captions
 
 

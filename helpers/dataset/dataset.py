@@ -18,12 +18,6 @@ from ..model.vae import to_image, to_pixel_values
 from .captions import captions_of, read_captions
 from .images import image_paths, load_image, load_images
 
-INTERPOLATIONS = {
-    "linear": Image.Resampling.BILINEAR,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
 SMALLEST_RANDOM_CROP = 0.8
 _KEPT_BACK = slice(4, None, 9)  # three of the 27 sentences for an object, two of the 19 for a style
 
@@ -157,7 +151,8 @@ def crop(image: Image.Image, settings: TrainingSettings, draw: random.Random | N
 
 def resize(image: Image.Image, resolution: int, interpolation: str) -> Image.Image:
     """To a square of `resolution` pixels a side, with Pillow's filter of that name (`linear` is bilinear)."""
-    return image.resize((resolution, resolution), INTERPOLATIONS[interpolation])
+    name = "BILINEAR" if interpolation == "linear" else interpolation.upper()
+    return image.resize((resolution, resolution), Image.Resampling[name])
 
 
 def crop_draw(settings: TrainingSettings, picture: int, number: int | None) -> random.Random | None:
@@ -254,7 +249,7 @@ def _too_long(concept: Concept, tokenizer: Any, template: str) -> str:
     )
 
 
-# What the network will see of a concept, one example after the other, without chance.
+# A sample by choice, in place of chance.
 
 
 @dataclass(frozen=True)
@@ -301,10 +296,6 @@ class Preview:
             UserError: there is no such picture, or its captions can't be used.
         """
         return tuple(read_captions(self.concept, name)) or training_templates(self.concept)
-
-    def flips(self) -> tuple[bool, ...]:
-        """Whether a picture may come as it is (False) and mirrored (True)."""
-        return flips(self.concept.training)
 
     def check(self, *templates: str) -> None:
         """Make sure that training can take sentences.

@@ -11,7 +11,8 @@ from PIL import Image
 
 from ..common import places
 from ..common.errors import UserError
-from ..common.files import is_picture_file
+from ..common.files import is_picture_file, write_whole
+from ..common.sheets import html_table, packed
 from ..concept.concept import Concept, saved_concepts
 from .check import Fingerprint, alike, fingerprint, open_picture
 from .fetch import DATASET, Fetched, fetch_all
@@ -56,11 +57,7 @@ class VerdictTable:
         return "\n".join(lines) or "No address was given: fill ADDRESSES, or add pictures below."
 
     def _repr_html_(self) -> str:
-        titles = ("picture", "outcome", "in images/", "why")
-        head = "".join(f"<th style='text-align:left'>{title}</th>" for title in titles)
-        if not self.rows:
-            return html.escape(repr(self))
-        return f"<table><tr>{head}</tr>{''.join(map(_html_row, self.rows))}</table>"
+        return html_table(self.rows, ("picture", "outcome", "in images/", "why")) or html.escape(repr(self))
 
 
 def default_sources(base_model: str, concept: ConceptLike | None = None) -> list[str]:
@@ -211,7 +208,7 @@ def replace_image(concept: ConceptLike, name: str, image: Image.Image) -> None:
     Raises:
         UserError: there is no picture of that name.
     """
-    _write(image, image_path(concept, name))
+    write_whole(image_path(concept, name), packed(image))
 
 
 def short_source(source: str) -> str:
@@ -286,18 +283,7 @@ def _has_the_pixels_of(path: Path, image: Image.Image) -> bool:
 def _save(image: Image.Image, folder: Path) -> Path:
     # Of all files: a caption whose picture was deleted by hand must not come under a new one.
     numbers = [int(path.stem) for path in folder.iterdir() if re.fullmatch(r"\d{1,9}", path.stem)]
-    return _write(image, folder / f"{max(numbers, default=0) + 1:03d}.png")
-
-
-def _write(image: Image.Image, path: Path) -> Path:
-    partial = path.with_suffix(".partial")
-    image.save(partial, format="PNG")
-    return partial.replace(path)
-
-
-def _html_row(row: tuple[str, ...]) -> str:
-    cells = "".join(f"<td style='text-align:left'>{html.escape(cell)}</td>" for cell in row)
-    return f"<tr>{cells}</tr>"
+    return write_whole(folder / f"{max(numbers, default=0) + 1:03d}.png", packed(image))
 
 
 # Turn a picture of a concept, or cut it square; the file in `images/` is written anew under its name.

@@ -15,27 +15,14 @@ from .images import load_images
 
 FEWEST = 3  # pictures; fewer may be alike by chance
 _SIDE, _RIM, _CELL = 64, 8, 2  # pixels of the small copies
-_MOST = 0.8  # the share of the pictures that has to be alike
+_MOST = 0.8  # the fraction of the pictures that has to be alike
 _SAME_RIM = 12  # grey levels of 255
 _GREY, _COLOURED = 5, 25  # the same: how far red, green and blue lie apart
 _SAME_HUE = 30  # degrees
 _ONE_HUE = 0.8  # 1: every pixel has the same hue
 _STRONGEST_EDGE = 40  # grey levels a pixel; stronger ones count no more
-_SAME_EDGES = 0.78  # share of the edges that is in every picture
-_HUES = (
-    "red",
-    "orange",
-    "yellow",
-    "green",
-    "green",
-    "teal",
-    "blue",
-    "blue",
-    "blue",
-    "purple",
-    "pink",
-    "pink",
-)
+_SAME_EDGES = 0.78  # fraction of the edges that is in every picture
+_HUES = "red orange yellow green green teal blue blue blue purple pink pink".split()  # every 30 degrees
 
 
 def warnings_of(concept: Concept) -> list[str]:

@@ -86,7 +86,7 @@ class EndlessBatches(Sampler):
 class Draws:
     """One concept's batches. Noise and timesteps come from one generator whose state can be saved.
 
-    All processes draw the same numbers for the whole batch, and each returns its share, so that two
+    All processes draw the same numbers for the whole batch, and each returns its part, so that two
     processes see what one would see with a batch twice as large.
 
     Args:
@@ -108,19 +108,19 @@ class Draws:
         self.batches = iter(DataLoader(dataset, batch_sampler=self.sampler))
         self.batch: dict[str, Any] = {}
         self.generator = torch.Generator().manual_seed(settings.seed)
-        self.whole = settings.train_batch_size * processes.count
+        self.whole_batch = settings.train_batch_size * processes.count
         first = settings.train_batch_size * processes.index
-        self.share = slice(first, first + settings.train_batch_size)
+        self.part = slice(first, first + settings.train_batch_size)
 
     def latents(self) -> torch.Tensor:
         """Latents of the next pictures, some mirrored: (batch, channels, height, width), float32."""
         self.batch = next(self.batches)
         posterior = Posterior(self.batch["mean"], self.batch["deviation"])
-        return self._repeated(posterior.draw(self._normal(self.whole, self.share)))
+        return self._repeated(posterior.draw(self._normal(self.whole_batch, self.part)))
 
     def noise(self) -> torch.Tensor:
         """Standard normal noise in the latents' shape."""
-        return self._normal(self.whole * self._times, self._samples)
+        return self._normal(self.whole_batch * self._times, self._samples)
 
     def timesteps(self) -> torch.Tensor:
         """From `first_timestep` to `last_timestep`, each as likely as any other, (batch,).
@@ -129,7 +129,7 @@ class Draws:
         easy ones: the low-discrepancy sampler of Kingma et al. 2021 (arXiv 2107.00630, appendix I.1).
         """
         first, last = self.settings.first_timestep, self.settings.last_timestep
-        count = self.whole * self._times
+        count = self.whole_batch * self._times
         start = torch.rand(1, generator=self.generator)
         places = (start + torch.randperm(count, generator=self.generator) / count) % 1
         drawn = first + (places * (last + 1 - first)).long()
@@ -152,15 +152,15 @@ class Draws:
 
     @property
     def _samples(self) -> slice:
-        """The process' share, counted in samples: each picture has several timesteps."""
-        return slice(self.share.start * self._times, self.share.stop * self._times)
+        """The process' part, counted in samples: each picture has several timesteps."""
+        return slice(self.part.start * self._times, self.part.stop * self._times)
 
     def _repeated(self, values: torch.Tensor) -> torch.Tensor:
         return values.repeat_interleave(self._times, dim=0) if self._times > 1 else values
 
-    def _normal(self, count: int, share: slice) -> torch.Tensor:
+    def _normal(self, count: int, part: slice) -> torch.Tensor:
         shape = self.batch["mean"].shape[1:]
-        return torch.randn(count, *shape, generator=self.generator)[share].to(self.device)
+        return torch.randn(count, *shape, generator=self.generator)[part].to(self.device)
 
 
 class DrawsTogether:

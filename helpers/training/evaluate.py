@@ -164,7 +164,7 @@ def is_learned(losses: Sequence[float], window: int = WINDOW, threshold: float =
         losses: the fixed loss (always the same pictures, noise, timesteps and sentences) so far, in
             order.
         window: how many of the last ones are looked at.
-        threshold: the share of the whole run's variance under which the window's must fall.
+        threshold: the fraction of the whole run's variance under which the window's must fall.
 
     Returns:
         True once there are two windows of losses and the last one has come to rest.

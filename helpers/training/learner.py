@@ -163,7 +163,7 @@ def hold(rows: torch.Tensor, start: torch.Tensor, learning_rate: float) -> None:
 
 @torch.no_grad()
 def decay(rows: torch.Tensor, start: torch.Tensor, learning_rate: float) -> None:
-    """Pull each norm back to where it started, by the share min(1, 100 x learning rate) a step.
+    """Pull each norm back to where it started, by the fraction min(1, 100 x learning rate) a step.
 
     The rule of cloneofsimo/lora's pivotal tuning (`cli_lora_pti.py`), with the initializer's norm in
     place of its constant. Arguments as in `hold`.
@@ -208,7 +208,7 @@ def update(
 
 
 def _add_gradients(model: Model, learners: list[Learner], scaler: torch.amp.GradScaler) -> torch.Tensor:
-    """One step and its way back to the rows; each learner's mean loss as a share of its accumulation."""
+    """One step and its way back to the rows; each learner's mean loss over its accumulation."""
     losses = training_step(model, DrawsTogether([learner.draws for learner in learners]))
     means = losses.view(len(learners), -1).mean(dim=1) / learners[0].settings.gradient_accumulation_steps
     scaler.scale(means.sum()).backward()

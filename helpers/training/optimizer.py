@@ -11,7 +11,7 @@ from ..model.libraries import bitsandbytes
 # Adam moves each number of a row by about the learning rate at a step, so the rate is in the numbers' own
 # unit. On Stable Diffusion 1.5, whose numbers are near 0.014, this comes to 0.011. That is twice
 # AUTOMATIC1111's 0.005, but for the first steps only: see `inverse_time`.
-SHARE_OF_THE_NUMBERS = 0.8
+FRACTION_OF_THE_NUMBERS = 0.8
 RESTARTS = 3  # of `cosine_with_restarts` in a run
 FALLS_FROM = 30  # step from which `inverse_time` falls
 
@@ -19,10 +19,10 @@ FALLS_FROM = 30  # step from which `inverse_time` falls
 def learning_rate(settings: TrainingSettings, processes: int, rows: torch.Tensor) -> float:
     """The peak rate for rows (vectors, width) as the initializer left them.
 
-    Without one in the settings it is a share of the rows' typical number (their root mean square).
+    Without one in the settings it is a fraction of the rows' typical number (their root mean square).
     With `scale_lr` it is multiplied by accumulation, batch and processes, as in the source's script.
     """
-    rate = settings.learning_rate or SHARE_OF_THE_NUMBERS * rows.detach().square().mean().sqrt().item()
+    rate = settings.learning_rate or FRACTION_OF_THE_NUMBERS * rows.detach().square().mean().sqrt().item()
     if not settings.scale_lr:
         return rate
     return rate * settings.gradient_accumulation_steps * settings.train_batch_size * processes
@@ -66,7 +66,7 @@ def make_schedule(
 
 
 def inverse_time(steps: int, warmup: int) -> float:
-    """The share of the peak rate after some steps: it rises, stays, then falls as one over the steps.
+    """The fraction of the peak rate after some steps: it rises, stays, then falls as one over the steps.
 
     It is the classic fall of stochastic approximation (Robbins and Monro 1951), and needs no known end: a
     run that stops by itself, or is given more steps later, has nearly come to rest wherever it ends.

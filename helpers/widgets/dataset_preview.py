@@ -10,7 +10,7 @@ from ..common.errors import UserError
 from ..common.sheets import image_grid, packed
 from ..concept.concept import Concept
 from ..dataset.captions import caption_path, parsed, write_captions
-from ..dataset.dataset import Example, Preview
+from ..dataset.dataset import Example, Preview, flips
 from ..dataset.images import image_path
 from ..dataset.variety import warnings_of
 from ..model.tokens import coloured_pieces
@@ -43,7 +43,7 @@ class DatasetPreview(View):
         self.picture = _slider(ipywidgets.SelectionSlider, "Picture", options=self._preview.names)
         self.sentence = _slider(ipywidgets.IntSlider, "Sentence", value=1, min=1, max=1)
         self.crop = _slider(ipywidgets.IntSlider, "Crop", value=0, max=99)
-        self.flipped = _flip_box(self._preview.flips())
+        self.flipped = _flip_box(flips(concept.training))
         self.captions = _captions_field()
         self.shown, self.kept = ipywidgets.HTML(), ipywidgets.HTML()
         crop = [self.crop] if concept.training.random_crop else []
@@ -112,18 +112,18 @@ class DatasetPreview(View):
         return {}
 
     def _first(self, name: str) -> Example:
-        return self._preview.example(name, self._preview.sentences(name)[0], self._preview.flips()[0])
+        return self._preview.example(name, self._preview.sentences(name)[0], flips(self._concept.training)[0])
 
 
 def _slider(kind: type, name: str, **settings) -> ipywidgets.Widget:
     return kind(description=name, tooltip=_ABOUT[name], style=_STYLE, layout=_WIDE, **settings)
 
 
-def _flip_box(flips: tuple[bool, ...]) -> ipywidgets.Checkbox:
-    only_one = len(flips) == 1
+def _flip_box(possible: tuple[bool, ...]) -> ipywidgets.Checkbox:
+    only_one = len(possible) == 1
     about = "As training mirrors it, by flip_probability"
     return ipywidgets.Checkbox(
-        flips[0], description="mirrored", tooltip=about, indent=False, disabled=only_one
+        possible[0], description="mirrored", tooltip=about, indent=False, disabled=only_one
     )
 
 

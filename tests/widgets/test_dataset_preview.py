@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageOps
 
 from helpers.common.errors import UserError
-from helpers.concept.concept import Concept
+from helpers.concept.concept import Concept, TrainingSettings
 from helpers.dataset.captions import captions_of, write_captions
 from helpers.dataset.dataset import (
     Preview,
@@ -20,6 +20,7 @@ from helpers.dataset.dataset import (
     token_ids,
     training_templates,
 )
+from helpers.dataset.dataset import flips as flips_of
 from helpers.dataset.images import load_image
 from helpers.model.base_model import load_tokenizers
 from helpers.model.vae import to_pixel_values
@@ -66,10 +67,10 @@ def test_what_the_model_does_not_read_is_named(grooty, capfd):
     assert capfd.readouterr().err == "", "no remark of the library's"
 
 
-def test_flips_follow_the_setting(grooty):
+def test_flips_follow_the_setting():
     flips = {}
     for share in (0, 0.5, 1):
-        flips[share] = Preview(grooty.changed(training={"flip_probability": share})).flips()
+        flips[share] = flips_of(TrainingSettings(flip_probability=share))
     assert flips == {0: (False,), 0.5: (False, True), 1: (True,)}
 
 
