@@ -5,33 +5,49 @@ From notebook 2 on they run on every family too, so that nothing rests on the mi
 
 import shutil
 
-import nbformat
 import pytest
+from jupyter_client import AsyncKernelManager
+from jupyter_core.utils import run_sync
+from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell
 from single_files import write_single_file
 
 from helpers.common import places
 from helpers.concept.concept import Concept
 from helpers.export.files import PROGRAMS
 from helpers.series import publish
-from helpers.series.run import run_notebook
 
 SHORT = {"max_train_steps": 2, "evaluate_every": 2, "sample_every": 0, "checkpoint_every": 2}
 SMALL = {"resolution": 64, "lr_warmup_steps": 1, "train_batch_size": 1, "mixed_precision": "no"}
 
 
-def run_joined(folder, **parameters):
-    """Run the joined notebook in one kernel, on the concept of the series."""
-    (folder / "helpers").symlink_to(places.repository_folder() / "helpers")
-    nbformat.write(publish.joined(), folder / "all_in_one.ipynb")
-    run_notebook(
-        folder / "all_in_one.ipynb", folder / "ran", {"CONCEPT": "grooty", "DRAW_STEPS": 1, **parameters}
-    )
+@pytest.fixture(scope="module")
+def kernel():
+    """One for the whole file: what a notebook does in a kernel of its own is asked in `test_notebooks`."""
+    manager = AsyncKernelManager()
+    run_sync(manager.start_kernel)(cwd=str(places.repository_folder() / "notebooks"))
+    yield manager
+    run_sync(manager.shutdown_kernel)(now=True)
+
+
+def run_joined(kernel, **parameters):
+    """Run the joined notebook on the concept of the series, as if nothing had been run before."""
+    notebook = publish.joined()
+    given = {"CONCEPT": "grooty", "DRAW_STEPS": 1, **parameters}
+    values = [f"{name} = {value!r}" for name, value in given.items()]
+    place = [publish.is_parameters(cell) for cell in notebook.cells].index(True)
+    notebook.cells.insert(place + 1, new_code_cell("\n".join(values)))
+    root = f"os.environ[{places.ROOT_VARIABLE!r}] = {str(places.concepts_root())!r}"
+    notebook.cells[:0] = [new_code_cell("%reset -f"), new_code_cell(f"import os\n\n{root}")]
+    client = NotebookClient(notebook, km=kernel)
+    client.execute()
+    client.kc.stop_channels()
     return Concept.load("grooty")
 
 
 @pytest.mark.slow
-def test_it_runs_from_the_first_picture_to_the_export(concepts, tmp_path):
-    concept = run_joined(tmp_path, BASE_MODEL="miniature", TRAINING=SHORT)
+def test_it_runs_from_the_first_picture_to_the_export(concepts, kernel):
+    concept = run_joined(kernel, BASE_MODEL="miniature", TRAINING=SHORT)
     assert len(list(concept.images_folder.iterdir())) == 5
     assert concept.training.max_train_steps == 2 and concept.embeds_path.is_file()
     assert any(concept.grids_folder.iterdir()) and any(concept.export_folder.iterdir())
@@ -61,10 +77,10 @@ def model(request, families, tmp_path):
     ids=" ".join,
     indirect=True,
 )
-def test_it_runs_on_every_family(model, grooty, tmp_path, monkeypatch):
+def test_it_runs_on_every_family(model, grooty, kernel, monkeypatch):
     from_notebook_2 = publish.notebooks()[1:]
     monkeypatch.setattr(publish, "notebooks", lambda: from_notebook_2)
     training = {**SHORT, **SMALL, "evaluate_every": 1}
-    concept = run_joined(tmp_path, BASE_MODEL=str(model), TRAINING=training, PICTURE_SIZE=64)
+    concept = run_joined(kernel, BASE_MODEL=str(model), TRAINING=training, PICTURE_SIZE=64)
     assert concept.base_model == str(model)
     assert {path.parent.name for path in concept.export_folder.rglob("*.safetensors")} == set(PROGRAMS)
