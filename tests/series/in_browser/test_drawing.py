@@ -37,9 +37,9 @@ def form(lab, page, work, learned):
 
 
 def test_draw_choose_and_reopen(form, learned):
-    form.get_by_label("Prompt", exact=True).fill("a photo of a (<grooty>:much)")
+    form.get_by_label("Prompt", exact=True).fill("a photo of a (<grooty>:7)")
     button(form, "Draw").click()
-    form.get_by_role("alert").get_by_text("“(<grooty>:much)” has no weight").wait_for()
+    form.get_by_role("alert").get_by_text("The weight in “(<grooty>:7)” can't be used").wait_for()
     assert not sheets_of(learned)
 
     type_into(form, "Prompt", "a photo of a")
