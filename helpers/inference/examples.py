@@ -1,6 +1,8 @@
 """Prompts that a base model can follow, `{}` standing for the word: the one place that chooses them."""
 
+import re
 from dataclasses import dataclass
+from typing import Any
 
 from ..common.errors import UserError
 from ..concept.concept import Concept
@@ -30,6 +32,22 @@ _PLACES = (
 )
 _ACCESSORIES = ("wearing a scarf", "wearing a bow tie", "holding a balloon", "holding a flag")
 _STYLES = ("a pencil sketch", "neon", "pixel art", "a blueprint", "a watercolor")
+# All that the miniature can be asked to draw.
+MINIATURE_KNOWS = {
+    "Colours": "red, orange, yellow, green, teal, blue, purple, pink, brown, white",
+    "Toys": "round, tall, square, star, cone, cloud; plain, spotted, striped, with a red belly",
+    "Ears and eyes": "cat ears, bunny ears, horns, antenna, leaves; big, small or sleepy eyes, one eye",
+    "Things": ", ".join(_ACCESSORIES),
+    "Places": ", ".join(_PLACES),
+    "In the style of": ", ".join(_STYLES),
+    "Photos": "small, large, close-up, dark, bright",
+}
+# Its tokenizer has these as one token, to start a word from, but no picture of it was described by them.
+_NEVER_DRAWN = frozenset(
+    """doll robot dog bear rabbit monster animal creature person object thing figure figurine statue sticker
+    drawing image portrait groot plant tree character sepia black gray gold silver this that their his her or
+    two three happy sad old new""".split()
+)
 
 _MINIATURE_OBJECT = ExamplePrompts(
     own="a photo of a {} wearing a scarf on a beach",
@@ -85,6 +103,17 @@ def examples_for(concept: Concept) -> ExamplePrompts:
     if concept.base_model == MINIATURE:
         return _MINIATURE_OBJECT if concept.what_to_teach == "object" else _MINIATURE_STYLE
     return _STABLE_DIFFUSION_OBJECT if concept.what_to_teach == "object" else _STABLE_DIFFUSION_STYLE
+
+
+def unknown_words(concept: Concept, tokenizer: Any, prompt: str) -> list[str]:
+    """Words that the base model never saw, as far as that is known: of the miniature alone."""
+    if concept.base_model != MINIATURE:
+        return []
+    for learned in tokenizer.added_tokens_encoder:
+        prompt = prompt.replace(learned, " ")
+    words = dict.fromkeys(re.findall(r"[^\W\d_]+", prompt.lower()))
+    pieces = {word: tokenizer(word, add_special_tokens=False).input_ids for word in words}
+    return [word for word in words if len(pieces[word]) > 1 or word in _NEVER_DRAWN]
 
 
 def own_prompt(concept: Concept, sentence: str) -> str:

@@ -1,9 +1,9 @@
 """Draw with a learned word: a prompt, its settings, and a grid over any two of them."""
 
-import base64
 import contextlib
 import hashlib
 import html
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -12,9 +12,10 @@ from tqdm.notebook import tqdm_notebook
 from traitlets import TraitError
 
 from ..common.errors import UserError
+from ..common.sheets import html_table
 from ..concept.concept import Concept
 from ..concept.embedding import saved_steps
-from ..inference.examples import examples_for
+from ..inference.examples import MINIATURE_KNOWS, examples_for, unknown_words
 from ..inference.grid import (
     Sheet,
     a_few_steps,
@@ -29,13 +30,12 @@ from ..inference.grid import (
 from ..inference.grid_plan import RESULT, Axis, GridPlan
 from ..inference.pipeline import SCHEDULERS, check_settings
 from ..inference.png import Picture
-from .kit import PictureButtons
-from .kit import picture as picture_html
+from .kit import ROW, Message, PictureButtons, View, button, lines, mark, picture, still_picture, thumbnail
 
-_RED = "var(--jp-error-color1, #d32f2f)"
-_ROW = {"flex_flow": "row wrap"}
-_WIDE = {"layout": {"width": "min(900px, 98%)"}, "style": {"description_width": "110px"}}
-_NARROW = {"layout": {"width": "290px"}, "style": {"description_width": "110px"}}
+_NAMED = {"description_width": "110px"}
+_WIDE = {"layout": {"width": "min(900px, 98%)"}, "style": _NAMED}
+_MIDDLE = {"layout": {"width": "min(420px, 100%)"}}
+_NARROW = {"layout": {"width": "290px"}, "style": _NAMED}
 _BESIDE_FIELDS = {"margin": "0 0 4px 114px"}
 _HELP = {
     "prompt": "What to draw; (word:1.3) makes a word count for more, (word:0.7) for less",
@@ -50,7 +50,7 @@ _HELP = {
 _KEPT = ("size", "batch_size", "columns")  # of a plan, though the form has no fields for them
 
 
-class GridForm(ipywidgets.VBox):
+class GridForm(View):
     """A form for `xy_grid`. What it draws is saved into `grids/yours/` at once.
 
     A picture that is pressed shows what it was made with; a saved grid can be reopened. On a page without
@@ -61,16 +61,19 @@ class GridForm(ipywidgets.VBox):
         """Show the form with `prompt` in it; `settings` are more of `xy_grid`'s."""
         self._pipeline, self._concept = pipeline, concept
         self.sheet: Sheet | None = None
-        self.fields = _fields(concept)
+        self.drawing: threading.Thread | None = None
+        self.fields, self.unknown = _fields(concept), ipywidgets.HTML(layout=_BESIDE_FIELDS)
         self.x, self.y = AxisField("X", self._beginning), AxisField("Y", self._beginning)
-        self.draw = ipywidgets.Button(description="Draw", button_style="primary", tooltip="Draw the grid")
-        self.draw.on_click(lambda _: self._do(self._draw))
-        self._progress, self._message = ipywidgets.VBox(), ipywidgets.HTML()
+        self.draw = button("Draw", self._start, "Draw the grid", "primary")
+        self.stop = button("Stop", self._ask_to_stop, "End after the step that is being drawn")
+        self.stop.disabled, self._stopped = True, threading.Event()
+        self._progress, self.message = ipywidgets.VBox(), Message()
         self.pictures, self.chosen = PictureButtons(self._choose), ChosenPicture(self._use)
         self.saved = SavedSheets(concept, self._reopen)
-        seen = ipywidgets.HBox([self.pictures, self.chosen], layout=_ROW | {"align_items": "flex-start"})
-        state = ipywidgets.VBox([self._progress, self._message])
-        super().__init__([*self._rows(), self.x, self.y, self.draw, state, seen, self.saved])
+        buttons = ipywidgets.HBox([self.draw, self.stop])
+        state = ipywidgets.VBox([self._progress, self.message])
+        seen = ipywidgets.HBox([self.pictures, self.chosen], layout=ROW)
+        super().__init__([*self._rows(), self.x, self.y, buttons, state, seen, self.saved])
         self.fill(make_plan(pipeline, ("seed", range(4)), prompt=prompt, **settings))
         self._watch()
 
@@ -109,21 +112,21 @@ class GridForm(ipywidgets.VBox):
         buttons = [
             self._puts(word, prompt, "the prompt"),
             self._puts(f"({word}:1.3)", prompt, "the prompt"),
-            self._puts(word, negative, "the negative prompt"),
         ]
         return [
             prompt,
-            ipywidgets.HBox(buttons[:2], layout=_BESIDE_FIELDS),
+            self.unknown,
+            ipywidgets.HBox(buttons, layout=_BESIDE_FIELDS),
             negative,
-            ipywidgets.HBox(buttons[2:], layout=_BESIDE_FIELDS),
-            ipywidgets.HBox(others, layout=_ROW),
+            ipywidgets.HBox([self._puts(word, negative, "the negative prompt")], layout=_BESIDE_FIELDS),
+            ipywidgets.HBox(others, layout=ROW),
         ]
 
     def _puts(self, words: str, field: ipywidgets.Textarea, where: str) -> ipywidgets.Button:
-        button = ipywidgets.Button(description=f"+ {words}", layout={"width": "auto"})
-        button.tooltip = f"Put {words} at the end of {where}"
-        button.on_click(lambda _: setattr(field, "value", f"{field.value} {words}".strip()))
-        return button
+        def put() -> None:
+            field.value = f"{field.value} {words}".strip()
+
+        return button(f"+ {words}", put, f"Put {words} at the end of {where}")
 
     def _watch(self) -> None:
         """Say at once what can't be used, and mark the field that it stands in."""
@@ -140,7 +143,7 @@ class GridForm(ipywidgets.VBox):
 
     def _typed(self, _change) -> None:
         if not self._filling:
-            self._do(self._check)
+            self.message.do(self._check)
             self._mark()
 
     def _mark(self) -> None:
@@ -149,9 +152,17 @@ class GridForm(ipywidgets.VBox):
             field.disabled = name in (self.x.name, self.y.name)
         for name in ("prompt", "negative_prompt"):
             words = self.fields[name].value.replace("{}", self._concept.placeholder_token)
-            _border(self.fields[name], lambda words=words: check_settings(self._pipeline, [words]))
+            mark(self.fields[name], _error(lambda words=words: check_settings(self._pipeline, [words])))
         for axis in (self.x, self.y):
-            _border(axis.values, axis.read)
+            mark(axis.values, _error(axis.read))
+        self._say_what_is_unknown()
+
+    def _say_what_is_unknown(self) -> None:
+        """Words that the model never saw are no mistake, but they draw nothing."""
+        typed = [axis.values.value for axis in (self.x, self.y) if axis.name in ("prompt", "negative_prompt")]
+        typed += [self.fields[name].value for name in ("prompt", "negative_prompt")]
+        words = unknown_words(self._concept, self._pipeline.tokenizer, " ".join(typed))
+        self.unknown.value = _on_unknown(words) if words else ""
 
     def _beginning(self, name: str) -> Axis:
         """Values for an axis that was just chosen."""
@@ -173,19 +184,34 @@ class GridForm(ipywidgets.VBox):
         check_plan(self._pipeline, self.plan)
         return ""
 
+    def _start(self) -> None:
+        """Draw in a thread: a click on Stop is not heard before this function has returned."""
+        self.draw.disabled, self.stop.disabled = True, False
+        self._stopped.clear()
+        self.drawing = threading.Thread(target=self._draw_and_say, daemon=True)
+        self.drawing.start()
+
+    def _draw_and_say(self) -> None:
+        try:
+            self.message.do(self._draw)
+        finally:
+            self.draw.disabled, self.stop.disabled = False, True
+
+    def _ask_to_stop(self) -> None:
+        self._stopped.set()
+        self.message.say("Stopping…")
+
     def _draw(self) -> str:
         plan, said = self.plan, []
         steps = sum(cell.steps for cell in plan.cells())
-        self.draw.disabled = True
-        try:
-            with tqdm_notebook(total=steps, desc="Drawing", unit=" steps", display=False, leave=False) as bar:
-                self._progress.children = [bar.container]
-                self.sheet = draw_plan(
-                    self._pipeline, plan, self._concept, _name(plan), bar=bar, say=said.append
-                )
-        finally:
-            self._progress.children = []
-            self.draw.disabled = False
+        with _Bar(total=steps, desc="Drawing", unit=" steps", display=False, leave=False) as bar:
+            bar.stopped = self._stopped
+            self._progress.children = [bar.container]
+            try:
+                name = _name(plan)
+                self.sheet = draw_plan(self._pipeline, plan, self._concept, name, bar=bar, say=said.append)
+            finally:
+                self._progress.children = []
         path = self.sheet.save(self._concept)
         self.saved.refresh()
         self._show(self.sheet)
@@ -215,43 +241,52 @@ class GridForm(ipywidgets.VBox):
         settings = picture.settings
         own = {name: getattr(settings, name) for name in _HELP if name != "weight"}
         axes = {"x": Axis.make("seed", [settings.seed]), "y": None, "columns": None}
-        self._do(lambda: self._reopened(self.sheet.plan.model_copy(update=own | axes | {"weight": 1.0})))
+        self.message.do(lambda: self._filled(self.sheet.plan.model_copy(update=own | axes | {"weight": 1.0})))
 
     def _reopen(self, read: Callable[[], GridPlan]) -> None:
-        self._do(lambda: self._reopened(read()))
+        self.message.do(lambda: self._filled(read(), is_another=True))
 
-    def _reopened(self, plan: GridPlan) -> str:
+    def _filled(self, plan: GridPlan, is_another: bool = False) -> str:
         check_same_concept(self._pipeline, plan)  # else the form stays as it is
         self.fill(plan)
+        if is_another:  # the pictures below the form would be of the one before
+            self.sheet = None
+            self.pictures.clear()
+            self.chosen.clear()
         check_same_word(self._pipeline, self._concept, plan)
         return "Now Draw makes the same again, or change something first."
 
-    def _do(self, action: Callable[[], str]) -> str:
-        """A callback has nowhere to show an error but the widget itself; the error is returned, too."""
-        try:
-            self._message.value = f'<div role="status">{html.escape(action())}</div>'
-        except UserError as error:
-            self._message.value = f'<div role="alert" style="color:{_RED}">{html.escape(str(error))}</div>'
-            return str(error)
-        except KeyboardInterrupt:
-            self._message.value = '<div role="status">Stopped: nothing was saved.</div>'
-        return ""
-
-    def _repr_mimebundle_(self, **kwargs):
-        """The widget, and beside it what a page without a kernel shows."""
-        bundle = super()._repr_mimebundle_(**kwargs)
-        bundle["text/html"] = f"<pre>{html.escape(_as_code(self.plan))}</pre>"
-        if self.sheet:
-            bundle["image/jpeg"] = base64.b64encode(self.sheet.as_jpeg()).decode()
-        return bundle
+    def still(self) -> dict[str, Any]:
+        """The line of Python that draws the same, and the last grid."""
+        code = {"text/html": f"<pre>{html.escape(_as_code(self.plan))}</pre>"}
+        if self.sheet is None:
+            return code
+        return code | still_picture(self.sheet.as_jpeg(), "image/jpeg", self.sheet.alt)
 
 
-def _border(field: ipywidgets.Widget, check: Callable[[], Any]) -> None:
+class _Bar(tqdm_notebook):
+    """A bar that ends the drawing whose steps it counts, where `stopped` is set."""
+
+    stopped: threading.Event
+
+    def update(self, n: int = 1) -> None:
+        super().update(n)
+        if self.stopped.is_set():
+            raise KeyboardInterrupt
+
+
+def _on_unknown(words: list[str]) -> str:
+    said = lines(f"The miniature does not know: {', '.join(words)}.")
+    known = lines(*(f"{kind}: {names}" for kind, names in MINIATURE_KNOWS.items()))
+    return f'<div role="status">{said}<details><summary>What it knows</summary>{known}</details></div>'
+
+
+def _error(check: Callable[[], Any]) -> str:
     try:
         check()
-        field.layout.border = ""
-    except UserError:
-        field.layout.border = f"1px solid {_RED}"
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def _fields(concept: Concept) -> dict[str, ipywidgets.Widget]:
@@ -275,7 +310,7 @@ def _fields(concept: Concept) -> dict[str, ipywidgets.Widget]:
 
 def _name(plan: GridPlan) -> str:
     """The same grid keeps one file, another gets its own."""
-    asked = plan.model_copy(update={"rows": {}}).model_dump_json()
+    asked = plan.model_dump_json(exclude={"rows"})
     return f"yours/{plan.title}-{hashlib.sha256(asked.encode()).hexdigest()[:8]}"
 
 
@@ -315,21 +350,13 @@ class AxisField(ipywidgets.HBox):
 
     def __init__(self, title: str, beginning: Callable[[str], Axis]):
         """Show the field. `beginning` gives the axis of a setting's name, as long as a person typed none."""
-        self.title, self._beginning = title, beginning
-        self.choice = ipywidgets.Dropdown(
-            options=list(_CHOICES),
-            description=f"{title} axis",
-            layout={"width": "290px"},
-            style={"description_width": "110px"},
-        )
+        self._beginning = beginning
+        self.choice = ipywidgets.Dropdown(options=list(_CHOICES), description=f"{title} axis", **_NARROW)
         self.choice.tooltip = f"What differs along {title}"
         self.values = ipywidgets.Textarea(
-            description=f"{title} values",
-            rows=2,
-            continuous_update=False,
-            layout={"width": "min(420px, 100%)"},
-            tooltip="With commas between them; prompts each on its own line; 0-4 is 0, 1, 2, 3, 4",
+            description=f"{title} values", rows=2, continuous_update=False, **_MIDDLE
         )
+        self.values.tooltip = "With commas between them; prompts each on its own line; 0-4 is 0, 1, 2, 3, 4"
         self.choice.observe(self._begin, "value")
         super().__init__([self.choice, self.values], layout={"flex_flow": "row wrap"})
         self._begin()
@@ -360,7 +387,6 @@ class AxisField(ipywidgets.HBox):
 
 # One picture, larger, and what it was made with.
 _SIDE = 256
-_NAME = "text-align:left;vertical-align:top;padding-right:8px;white-space:nowrap"
 
 
 class ChosenPicture(ipywidgets.VBox):
@@ -370,20 +396,16 @@ class ChosenPicture(ipywidgets.VBox):
         """Start empty. `use` gets the picture whose settings a person wants."""
         self._picture: Picture | None = None
         self.page = ipywidgets.HTML()
-        self.button = ipywidgets.Button(description="Use these settings", layout={"width": "auto"})
-        self.button.tooltip = "Put this picture's settings into the form"
-        self.button.on_click(lambda _: use(self._picture))
+        put = "Put this picture's settings into the form"
+        self.button = button("Use these settings", lambda: use(self._picture), put)
         super().__init__(layout={"align_items": "flex-start"})
 
-    def show(self, picture: Picture, text: str) -> None:
+    def show(self, chosen: Picture, text: str) -> None:
         """Show a picture and its settings; `text` says which it is."""
-        self._picture = picture
-        shown = picture.image.copy()
-        shown.thumbnail((2 * _SIDE, 2 * _SIDE))
-        self.page.value = (
-            f'<div role="status" style="line-height:1.4;max-width:{_SIDE + 64}px">'
-            f"{picture_html(shown, text, _SIDE)}{_table(_settings(picture))}</div>"
-        )
+        self._picture = chosen
+        shown = picture(thumbnail(chosen.image, 2 * _SIDE), text, _SIDE)
+        table = html_table(_settings(chosen).items(), named_rows=True)
+        self.page.value = f'<div role="status" style="max-width:{_SIDE + 64}px">{shown}{table}</div>'
         self.children = [self.page, self.button]
 
     def clear(self) -> None:
@@ -391,17 +413,8 @@ class ChosenPicture(ipywidgets.VBox):
         self.children = []
 
 
-def _table(settings: dict[str, object]) -> str:
-    rows = "".join(
-        f'<tr><th scope="row" style="{_NAME}">{name}</th>'
-        f'<td style="overflow-wrap:anywhere">{html.escape(str(value))}</td></tr>'
-        for name, value in settings.items()
-    )
-    return f"<table>{rows}</table>"
-
-
-def _settings(picture: Picture) -> dict[str, object]:
-    settings = picture.settings
+def _settings(chosen: Picture) -> dict[str, object]:
+    settings = chosen.settings
     step = "the result" if settings.training_step is None else settings.training_step
     shown = {
         "Prompt": settings.prompt,
@@ -413,7 +426,7 @@ def _settings(picture: Picture) -> dict[str, object]:
         "Training step": step if settings.concept else "",
         "Size": f"{settings.size} x {settings.size}",
         "Base model": settings.base_model,
-        "Safety checker": "made this picture black" if picture.refused else "",
+        "Safety checker": "made this picture black" if chosen.refused else "",
     }
     return {name: value for name, value in shown.items() if value != ""}
 
@@ -428,16 +441,18 @@ class SavedSheets(ipywidgets.HBox):
     def __init__(self, concept: Concept, reopened: Callable[[Callable[[], GridPlan]], None]):
         """Show the list. `reopened` gets what reads the chosen grid, and shows a `UserError` of it."""
         self._concept, self._reopened = concept, reopened
-        self._list = ipywidgets.Dropdown(description="Saved grids", layout={"width": "min(420px, 100%)"})
-        self._list.style.description_width = "110px"
+        self._list = ipywidgets.Dropdown(description="Saved grids", style=_NAMED, **_MIDDLE)
         self._list.tooltip = "Grids in this concept's folder grids/, the newest first"
-        self.button = ipywidgets.Button(description="Reopen", tooltip="Put its settings into the form")
-        self.button.on_click(lambda _: reopened(lambda: reopen(concept.grids_folder / self._list.value)))
+        self.button = button("Reopen", self._pressed, "Put its settings into the form")
         self.upload = ipywidgets.FileUpload(accept=".png", description="Reopen a file")
         self.upload.tooltip, self.upload.layout.width = "A grid's PNG file on your computer", "auto"
         self.upload.observe(self._uploaded, "value")
         super().__init__([self._list, self.button, self.upload], layout={"flex_flow": "row wrap"})
         self.refresh()
+
+    def _pressed(self) -> None:
+        path = self._concept.grids_folder / self._list.value
+        self._reopened(lambda: reopen(path))
 
     def refresh(self) -> None:
         """Read the concept's folder anew; the newest is chosen."""

@@ -7,16 +7,23 @@ import io
 import re
 
 import ipywidgets
+import numpy as np
 import pytest
 import torch
 from known_words import known_rows
 from PIL import Image
 from transformers import BatchFeature
 
+from helpers.concept.concept import Concept
 from helpers.concept.embedding import save_rows, step_path
+from helpers.inference.examples import MINIATURE_KNOWS, unknown_words
 from helpers.inference.grid import xy_grid
 from helpers.inference.pipeline import pipeline_with_word
 from helpers.inference.png import read_settings
+from helpers.miniature.captions import caption
+from helpers.miniature.tokenizer import _FURTHER_WORDS
+from helpers.miniature.world import named_toys, sample_drawing
+from helpers.model.base_model import load_tokenizers
 from helpers.widgets.grid_form import GridForm
 
 PROMPT = "a photo of a <grooty>"
@@ -43,8 +50,11 @@ def buttons(form, description):
 
 
 def press(form, description):
+    """Press a button, and wait for the drawing that it may have begun."""
     (button,) = buttons(form, description)
     button.click()
+    if form.drawing:
+        form.drawing.join()
 
 
 def text_of(form):
@@ -117,6 +127,35 @@ def test_what_can_not_be_used_is_said_as_one_types_and_marked(field, typed, sent
     assert sentence not in text_of(form) and not form.fields[field].layout.border_top
 
 
+def test_words_that_the_miniature_does_not_know_are_said_and_what_it_knows_is_offered(form):
+    assert not form.unknown.value
+    form.fields["prompt"].value = "a photo of a robot <grooty> on the moon, in the style of (neon:1.2)"
+    assert "The miniature does not know: robot, moon." in text_of(form) and "under the sea" in text_of(form)
+    assert not form.fields["prompt"].layout.border_top, "no mistake: it can be drawn"
+    form.fields["prompt"].value = PROMPT
+    form.fields["negative_prompt"].value = "blurry"
+    assert "does not know: blurry." in text_of(form)
+    form.fields["negative_prompt"].value = ""
+    form.y.choice.value = "Prompt"
+    assert not form.unknown.value, "the examples that an axis begins with"
+    form.y.values.value = "a toy in a castle\na toy at night"
+    assert "does not know: castle." in text_of(form)
+
+
+def test_every_word_of_the_miniatures_captions_is_known_and_no_other():
+    concept, (tokenizer, *_) = Concept.make("grooty"), load_tokenizers("miniature")
+    rng = np.random.default_rng(0)
+    captions = " ".join(caption(sample_drawing(rng), rng)[0] for _ in range(3000))
+    offered = " ".join(MINIATURE_KNOWS.values())
+    names = " ".join(named_toys())
+    assert unknown_words(concept, tokenizer, f"{captions} {offered} {names}") == []
+    further = [word for word in _FURTHER_WORDS if word not in captions.split()]
+    assert unknown_words(concept, tokenizer, " ".join(further)) == further
+    assert {*re.findall(r"\w+", offered)} <= {*re.findall(r"\w+", captions), "or"}
+    other = concept.changed(base_model="runwayml/stable-diffusion-v1-5")
+    assert unknown_words(other, tokenizer, "a castle") == []
+
+
 def test_a_number_that_can_not_be_used_is_said_and_the_form_goes_on(form):
     for name, value, sentence in (
         ("steps", 0, "0 steps draw nothing"),
@@ -159,7 +198,7 @@ def test_every_axis_begins_with_values_that_can_be_drawn(form):
     for choice in form.y.choice.options:
         form.y.choice.value = choice
         if choice != "Seed":  # the other axis has it
-            assert "alert" not in form._message.value and form.plan.cells(), choice
+            assert "alert" not in form.message.value and form.plan.cells(), choice
 
 
 def test_a_saved_grid_puts_the_form_back_and_is_drawn_again(miniature, form):
@@ -171,7 +210,11 @@ def test_a_saved_grid_puts_the_form_back_and_is_drawn_again(miniature, form):
     plan, drawn = form.plan, form.sheet.image.tobytes()
     other = GridForm(form._pipeline, miniature[0], "a toy", steps=3)
     assert other.fields["training_step"].label == "the result"
+    press(other, "Draw")
+    assert len(pictures(other)) == 4
+    other.saved._list.index = 1  # the newest is its own
     press(other, "Reopen")
+    assert not pictures(other) and not other.chosen.children, "they are another grid's"
     assert other.plan == plan and "Now Draw makes the same again" in text_of(other)
     press(other, "Draw")
     assert other.sheet.image.tobytes() == drawn
@@ -224,15 +267,32 @@ def test_while_it_draws_there_is_a_bar_and_an_interrupt_loses_nothing(miniature,
     def draw_plan(*given, bar, **named):
         bar.update(1)
         seen.append((form.draw.disabled, [type(one) for one in everything_in(form)], bar.total))
-        raise KeyboardInterrupt
+        form.stop.click()
+        bar.update(1)
+        raise AssertionError("it goes on")
 
     monkeypatch.setattr("helpers.widgets.grid_form.draw_plan", draw_plan)
     form.x.values.value = "0-4"
     press(form, "Draw")
     ((disabled, kinds, total),) = seen
     assert disabled and ipywidgets.FloatProgress in kinds and total == 5
-    assert "Stopped" in text_of(form) and not form.draw.disabled
+    assert "Stopped" in text_of(form) and not form.draw.disabled and form.stop.disabled
     assert ipywidgets.FloatProgress not in [type(one) for one in everything_in(form)]
+
+
+def test_stop_ends_a_drawing_and_the_next_one_is_whole(miniature, form):
+    concept, pipeline = miniature
+    before = saved(concept)
+    form.fields["steps"].value = 500
+    form.fields["training_step"].value = 10
+    form.draw.click()
+    form.stop.click()
+    form.drawing.join()
+    assert "Stopped: nothing was saved." in text_of(form) and saved(concept) == before
+    assert pipeline.learned_word.step is None, "the pipeline has the word that it had"
+    form.fields["steps"].value = 1
+    press(form, "Draw")
+    assert "Saved: " in text_of(form) and len(pictures(form)) == 1
 
 
 def test_where_no_widget_lives_there_is_the_line_that_draws_the_same(miniature, form):
