@@ -30,7 +30,7 @@ from ..inference.grid import (
 from ..inference.grid_plan import RESULT, Axis, GridPlan
 from ..inference.pipeline import SCHEDULERS, check_settings
 from ..inference.png import Picture
-from .kit import ROW, Message, PictureButtons, View, button, lines, mark, picture, still_picture, thumbnail
+from .kit import ROW, Message, PictureButtons, View, button, error_of, lines, mark, picture, still_picture, thumbnail
 
 _NAMED = {"description_width": "110px"}
 _WIDE = {"layout": {"width": "min(900px, 98%)"}, "style": _NAMED}
@@ -152,9 +152,9 @@ class GridForm(View):
             field.disabled = name in (self.x.name, self.y.name)
         for name in ("prompt", "negative_prompt"):
             words = self.fields[name].value.replace("{}", self._concept.placeholder_token)
-            mark(self.fields[name], _error(lambda words=words: check_settings(self._pipeline, [words])))
+            mark(self.fields[name], error_of(lambda words=words: check_settings(self._pipeline, [words])))
         for axis in (self.x, self.y):
-            mark(axis.values, _error(axis.read))
+            mark(axis.values, error_of(axis.read))
         self._say_what_is_unknown()
 
     def _say_what_is_unknown(self) -> None:
@@ -279,14 +279,6 @@ def _on_unknown(words: list[str]) -> str:
     said = lines(f"The miniature does not know: {', '.join(words)}.")
     known = lines(*(f"{kind}: {names}" for kind, names in MINIATURE_KNOWS.items()))
     return f'<div role="status">{said}<details><summary>What it knows</summary>{known}</details></div>'
-
-
-def _error(check: Callable[[], Any]) -> str:
-    try:
-        check()
-    except UserError as error:
-        return str(error)
-    return ""
 
 
 def _fields(concept: Concept) -> dict[str, ipywidgets.Widget]:

@@ -48,13 +48,22 @@ class Message(ipywidgets.HTML):
             Why it could not be done, which stands there in red: a callback has nowhere to raise an error.
         """
         try:
-            self.say(action() or "")
-        except UserError as error:
-            self.value = problem(str(error))
-            return str(error)
+            why = error_of(lambda: self.say(action() or ""))
         except KeyboardInterrupt:
+            why = ""
             self.say("Stopped: nothing was saved.")
-        return ""
+        if why:
+            self.value = problem(why)
+        return why
+
+
+def error_of(action: Callable[[], Any]) -> str:
+    """The sentence of the `UserError` that an action raises; empty where it raises none."""
+    try:
+        action()
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def button(text: str, act: Callable[[], Any], tooltip: str = "", style: str = "") -> ipywidgets.Button:

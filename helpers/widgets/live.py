@@ -2,26 +2,27 @@
 
 import contextlib
 import html
+import io
+import math
+import re
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import ipywidgets
-from PIL import Image
+from matplotlib.figure import Figure
 
 from ..common.errors import UserError
-from ..common.sheets import GAP
 from ..concept.concept import Concept
 from ..dataset.images import image_paths, load_images
 from ..training.control import OUTPUT, State, last_output, request_stop, resume, state_of
-from ..training.figures import sample_prompts, saved_samples
-from ..training.records import OUTCOME_FILE, LogFollower, row_norms, series
-from .curves import curve, curves
-from .kit import picture_row
+from ..training.figures import read_strip, sample_prompts, saved_samples
+from ..training.records import SUMMARY_FILE, LogFollower, logged, row_norms, steps_per_second
+from .kit import ROW, button, lines, picture_row
 
 _EVERY = 2.0  # seconds
-_ROW = {"flex_flow": "row wrap", "align_items": "flex-start"}
 _HINT = (
     "Where the button waits for the cell to end, press the kernel's ■ instead: it saves first, too. "
     "So does an empty file named <code>stop</code> in the concept's <code>training/</code>."
@@ -42,16 +43,13 @@ class LiveTraining(ipywidgets.VBox):
         self._lock = threading.Lock()
         self.progress, self.curves = Progress(), ipywidgets.HTML()
         self.pictures, self.samples = ipywidgets.HTML(_own_pictures(concept)), SampleSlider(concept)
-        self.stop = ipywidgets.Button(description="Stop", button_style="warning", tooltip="Saves first")
+        self.stop = button("Stop", lambda: request_stop(self._folder), "Saves first", "warning")
         self.stop.style.text_color = "#1a1a1a"  # white on orange, as on a light page, is hard to read
-        self.resume = ipywidgets.Button(
-            description="Resume", disabled=True, tooltip="Goes on where it was stopped"
-        )
-        self.message = ipywidgets.HTML(_HINT)
-        self.stop.on_click(lambda _: request_stop(self._folder))
         _heard_while_a_cell_runs(self.stop)
-        self.resume.on_click(self._resume)
-        seen = ipywidgets.HBox([self.pictures, self.samples], layout=_ROW)
+        self.resume = button("Resume", self._resume, "Goes on where it was stopped")
+        self.resume.disabled = True
+        self.message = ipywidgets.HTML(_HINT)
+        seen = ipywidgets.HBox([self.pictures, self.samples], layout=ROW)
         buttons = ipywidgets.HBox([self.stop, self.resume])
         super().__init__([self.progress, self.curves, seen, buttons, self.message])
         self._look()
@@ -72,10 +70,10 @@ class LiveTraining(ipywidgets.VBox):
 
     def has_ended(self) -> bool:
         """Whether a run has ended since this view was made."""
-        path = self._folder / OUTCOME_FILE
+        path = self._folder / SUMMARY_FILE
         return path.is_file() and path.stat().st_mtime >= self._since
 
-    def _resume(self, _button) -> None:
+    def _resume(self) -> None:
         """The state is read anew: another view may have been quicker, or the cell been run again."""
         if state_of(self._concept, self._log.lines) in ("stopped", "broken"):
             resume(self._concept)
@@ -108,9 +106,9 @@ def _heard_while_a_cell_runs(widget: ipywidgets.Widget) -> None:
         widget.comm._reply_subshell_for = None
 
 
-def _curves(concept: Concept, lines: list[dict]) -> str:
-    norms = row_norms(concept, lines) or {"": series(lines, "norm")}  # a log of an earlier version
-    drawn = [curve("Fixed loss", *series(lines, "fixed_loss")), curves("Length of each row", norms)]
+def _curves(concept: Concept, log: list[dict]) -> str:
+    norms = row_norms(concept, log) or {"": logged(log, "norm")}  # a log of an earlier version
+    drawn = [curves("Fixed loss", {"": logged(log, "fixed_loss")}), curves("Length of each row", norms)]
     return f'<div style="display:flex;flex-wrap:wrap;gap:12px">{"".join(drawn)}</div>' if any(drawn) else ""
 
 
@@ -124,7 +122,6 @@ def _own_pictures(concept: Concept) -> str:
 
 
 # How far a run has come, how fast it goes, and how long it may yet take.
-_LATELY = 50  # steps
 _STYLES = {"learned": "success", "ceiling": "success", "stopped": "warning", "failed": "danger"}
 _WAITING = "Nothing has been logged yet."
 _STARTING = "A run starts: it loads the model first."
@@ -138,51 +135,39 @@ class Progress(ipywidgets.VBox):
         self.words = ipywidgets.HTML()
         super().__init__([self.bar, self.words])
 
-    def show(self, lines: list[dict[str, Any]], state: State, most: int) -> None:
+    def show(self, log: list[dict[str, Any]], state: State, most: int) -> None:
         """Show a run by its log.
 
         Args:
             most: steps that it takes at most.
         """
-        step = lines[-1]["step"] if lines else 0
+        step = log[-1]["step"] if log else 0
         self.bar.max = max(most, step)
         self.bar.value = step
         self.bar.bar_style = _STYLES.get(state, "")
-        self.words.value = "<br>".join(map(html.escape, _sentences(lines, state, step, most)))
+        self.words.value = lines(*_sentences(log, state, step, most))
 
 
-def steps_a_second(lines: list[dict[str, Any]]) -> float | None:
-    """Of this sitting's last steps, looking and samples counted; None before its second step."""
-    timed = []
-    for line in reversed(lines):
-        if "event" in line or len(timed) > _LATELY:
-            break  # an event: a sitting begins, or has ended
-        if "seconds" in line:
-            timed.append((line["step"], line["seconds"]))
-    steps, seconds = (timed[0][i] - timed[-1][i] if timed else 0 for i in (0, 1))
-    return steps / seconds if seconds > 0 else None
-
-
-def _sentences(lines: list[dict[str, Any]], state: State, step: int, most: int) -> list[str]:
-    if not lines:
+def _sentences(log: list[dict[str, Any]], state: State, step: int, most: int) -> list[str]:
+    if not log:
         return [_STARTING if state == "starting" else _WAITING]
-    said = [line["event"] for line in lines if "event" in line][-1:]
+    said = [line["event"] for line in log if "event" in line][-1:]
     return [
-        " · ".join([f"step {step} of at most {most}", *_pace(lines, state, step, most), *_values(lines)]),
+        " · ".join([f"step {step} of at most {most}", *_pace(log, state, step, most), *_values(log)]),
         *([_STARTING] if state == "starting" else said),
     ]
 
 
-def _pace(lines: list[dict[str, Any]], state: State, step: int, most: int) -> list[str]:
-    pace = steps_a_second(lines) if state == "running" else None
+def _pace(log: list[dict[str, Any]], state: State, step: int, most: int) -> list[str]:
+    pace = steps_per_second(log) if state == "running" else None
     if pace is None:
         return []
     left = f"at most {_duration((most - step) / pace)} left; it may end sooner"
     return [f"{pace:.1f} steps a second" if pace >= 1 else f"{1 / pace:.1f} seconds a step", left]
 
 
-def _values(lines: list[dict[str, Any]]) -> list[str]:
-    losses, norms = series(lines, "fixed_loss")[1], series(lines, "norm")[1]
+def _values(log: list[dict[str, Any]]) -> list[str]:
+    losses, norms = logged(log, "fixed_loss")[1], logged(log, "norm")[1]
     words = [f"fixed loss {losses[-1]:.4f} (at first {losses[0]:.4f})"] if losses else []
     return words + ([f"length of the row {norms[-1]:.2f}"] if norms else [])
 
@@ -246,10 +231,66 @@ class SampleSlider(ipywidgets.VBox):
             self.stack.selected_index = self.slider.index if self.stack.children else None
 
     def _page(self, step: int, path: Path) -> ipywidgets.HTML:
-        with Image.open(path) as strip:
-            side = strip.height
-            pictures = [
-                strip.crop((left, 0, left + side, side)) for left in range(0, strip.width, side + GAP)
-            ]
+        pictures = read_strip(path)
         texts = [f"step {step}: {prompt}" for prompt in self._prompts[: len(pictures)]]
         return ipywidgets.HTML(picture_row(f"Drawn at step {step}", pictures, texts))
+
+
+# Curves as SVG: they take the colours of the page, light or dark.
+_INK = "#787878"  # stands in the drawing where the page's own colour belongs
+_NAMED = 6  # lines that are told apart by colour and named
+_COLOURS = ("#2f7ed8", "#d9730d", "#1a9e6e", "#c264a8", "#b8860b", "#3aa0c8")  # legible on light and dark
+_STYLE = "color:var(--jp-ui-font-color1, currentColor);max-width:100%;height:auto"
+Series = tuple[Sequence[int], Sequence[float]]
+
+
+def curves(title: str, given: dict[str, Series]) -> str:
+    """Quantities over the steps, as a drawing that says in words what it shows; empty where there are none.
+
+    Args:
+        given: steps and values, by the name of the line; of one alone the name is empty.
+    """
+    finite = {
+        name: [point for point in zip(*one, strict=True) if math.isfinite(point[1])]
+        for name, one in given.items()
+    }
+    found = {name: points for name, points in finite.items() if points}
+    if not found:
+        return ""
+    said = html.escape(" ".join(_in_words(f"{title} {name}".strip(), one) for name, one in found.items()))
+    drawn = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    _drawn(title, found).savefig(drawn, format="svg", transparent=True, metadata=nothing)
+    _, _, svg = drawn.getvalue().replace(_INK, "currentColor").partition("<svg")
+    svg = re.sub("<style.*?</style>", "", svg)  # else it is one for the whole page
+    return f'<svg role="img" aria-label="{said}" style="{_STYLE}"{svg}'
+
+
+def _drawn(title: str, found: dict[str, list[tuple[int, float]]]) -> Figure:
+    named = [name for name in found if name][:_NAMED]
+    beside = 0.22 * len(named)  # inches, for the names below
+    figure = Figure(figsize=(4.2, 1.8 + beside))
+    axes = figure.add_axes((0.16, (0.45 + beside) / (1.8 + beside), 0.8, 1.1 / (1.8 + beside)))
+    for number, (name, points) in enumerate(found.items()):
+        colour, shown = _COLOURS[number % len(_COLOURS)], f"{name}  {points[-1][1]:.4f}"
+        axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.5, label=shown)
+        axes.plot(*points[-1], "o", color=colour, markersize=4)
+        if name in named:
+            place = (0, -0.42 - 0.2 * number)
+            axes.annotate(shown, place, xycoords="axes fraction", color=colour, fontsize=9, parse_math=False)
+    axes.set_title(title if named else title + shown, color=_INK, fontsize=10, loc="left")
+    axes.set_xlabel("step", color=_INK, fontsize=9)
+    axes.tick_params(colors=_INK, labelsize=8)
+    axes.locator_params(nbins=4)
+    axes.spines[:].set_color(_INK)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _in_words(title: str, points: list[tuple[int, float]]) -> str:
+    (first, at_first), (last, at_last) = points[0], points[-1]
+    values = [value for _, value in points]
+    return (
+        f"{title} over the steps: {at_first:.4f} at step {first}, {at_last:.4f} at step {last}; "
+        f"lowest {min(values):.4f}, highest {max(values):.4f}."
+    )

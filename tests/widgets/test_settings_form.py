@@ -5,8 +5,8 @@ import json
 import pytest
 
 from helpers.concept.concept import HELP, Concept, TrainingSettings
-from helpers.training import forecast as pace
-from helpers.widgets import settings_form as forecast_panels
+from helpers.training.forecast import note_circumstances
+from helpers.training.records import Log
 from helpers.widgets.settings_form import FIRST, GROUPS, NeedsPanel, SettingsForm, WordPanel
 
 
@@ -93,7 +93,49 @@ def test_a_mark_goes_when_the_value_is_good_again(concept):
     for typed, is_marked in (("5", True), ("5e", True), ("5e-3", False)):
         rate.value = typed
         assert (hint(form, "learning_rate") != unmarked) == is_marked == bool(rate.layout.border_top)
-    assert rate.continuous_update and not field(form, "base_model").continuous_update
+
+
+@pytest.mark.parametrize(
+    ("name", "typed", "old"),
+    [
+        ("initializer_token", "orange fluffy monster", "toy"),
+        ("max_train_steps", "30o", "600"),
+        ("placeholder_token", "<my toy>", "<grooty>"),
+        ("own_templates", "my {} in the sink\nmy {", ""),
+    ],
+)
+def test_no_half_of_a_value_is_taken_while_one_types(concept, name, typed, old):
+    """A page sends what was typed when the field is left, and at Enter."""
+    form = SettingsForm(concept)
+    assert not field(form, name).continuous_update and field(form, name).value == old
+    before = concept.model_dump()
+    field(form, name).value = typed
+    assert concept.model_dump() == before and field(form, name).layout.border_top
+
+
+def test_nothing_is_saved_while_a_field_is_marked(concept):
+    form = SettingsForm(concept)
+    field(form, "max_train_steps").value = "300"
+    field(form, "initializer_token").value = "orange fluffy monster"
+    assert form.save.disabled
+    form.save.click()  # what was on its way before the button was off
+    assert "Nothing was saved" in message(form) and "initializer_token" in message(form)
+    assert not (concept.folder / "concept.json").exists()
+    field(form, "initializer_token").value = "monster"
+    assert not form.save.disabled
+    form.save.click()
+    assert "Saved: grooty/concept.json." in message(form)
+    saved = Concept.load("grooty")
+    assert (saved.initializer_token, saved.training.max_train_steps) == ("monster", 300)
+
+
+def test_a_value_that_was_wrong_beside_another_is_taken_once_that_one_is_mended(concept):
+    form = SettingsForm(concept)
+    field(form, "initializer_token").value = "red round toy"
+    assert "set vectors to 3" in message(form) and form.save.disabled
+    field(form, "vectors").value = "3"
+    assert not form.save.disabled and not field(form, "initializer_token").layout.border_top
+    assert (concept.initializer_token, concept.vectors) == ("red round toy", 3)
 
 
 def words(form):
@@ -129,58 +171,35 @@ def test_another_concept_s_word_is_pointed_out(concept):
 
 def test_the_memory_follows_the_settings(concept):
     form = SettingsForm(concept)
-    before = needs(form).said.value
+    before = needs(form).value
     assert "GiB" in before and "Time: not known" in before
     field(form, "train_batch_size").value = "64"
-    assert needs(form).said.value != before
+    assert needs(form).value != before
     field(form, "train_batch_size").value = "4"
-    assert needs(form).said.value == before
+    assert needs(form).value == before
 
 
-def test_the_time_is_measured_on_request(concept, monkeypatch):
+def test_the_time_is_that_of_the_last_run_like_it_whatever_its_length(concept):
     form = SettingsForm(concept)
-    seen = []
-
-    def measure(measured):
-        seen.append((measured.training.max_train_steps, needs(form).measure.disabled, needs(form).said.value))
-        pace._write(measured, pace.MEASURED, {"step": 0.5, "look": 1.0, "source": "measured"})
-
-    monkeypatch.setattr(forecast_panels, "measure_pace", measure)
+    assert "not known before the first such run" in needs(form).value
+    write_run(concept, seconds_per_step=0.5)
     field(form, "max_train_steps").value = "200"
-    needs(form).measure.click()
-    assert seen[0][:2] == (200, True) and "Measuring" in seen[0][2]
-    assert "at most 1.9 minutes, 0.5 s a step (measured)" in needs(form).said.value  # 200 steps, 11 looks
-    assert not needs(form).measure.disabled
+    assert "at most 1.7 minutes, 0.5 s a step" in needs(form).value
     field(form, "max_train_steps").value = "100"
-    assert "at most 56 seconds" in needs(form).said.value
+    assert "at most 50 seconds" in needs(form).value
     field(form, "train_batch_size").value = "2"
-    assert "not known" in needs(form).said.value, "another batch has another pace"
+    assert "not known" in needs(form).value, "another batch takes another time"
 
 
-def test_what_can_not_be_measured_says_why(concept):
-    form = SettingsForm(concept)
-    needs(form).measure.click()
-    assert "has no pictures yet" in needs(form).said.value and not needs(form).measure.disabled
-
-
-def test_save_names_what_is_left_out(concept):
-    form = SettingsForm(concept)
-    field(form, "learning_rate").value = "quick"
-    field(form, "Save").click()
-    assert "left out: learning_rate" in message(form)
-    field(form, "learning_rate").value = ""
-    field(form, "Save").click()
-    assert "left out" not in message(form)
-
-
-def test_own_sentences_are_checked_as_one_types(concept):
-    form = SettingsForm(concept)
-    sentences = field(form, "own_templates")
-    assert sentences.continuous_update
-    for typed, is_marked in (("my ", True), ("my {", True), ("my {}", False)):
-        sentences.value = typed
-        assert bool(sentences.layout.border_top) == is_marked
+def write_run(concept, seconds_per_step):
+    """The folder of a run of this concept, as it is made on this machine."""
+    note_circumstances(concept)
+    log = Log(concept.training_folder, 0)
+    for step in (1, 2, 3):
+        log.write(step, seconds=step * seconds_per_step)
+    log.write(3, event="It reached max_train_steps.")
+    log.close()
 
 
 def test_a_page_without_a_kernel_shows_a_table(concept):
-    assert "<td>&lt;grooty&gt;</td>" in SettingsForm(concept)._repr_mimebundle_()["text/html"]
+    assert ">&lt;grooty&gt;</td>" in SettingsForm(concept)._repr_mimebundle_()["text/html"]
