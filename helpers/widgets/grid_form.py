@@ -11,7 +11,6 @@ import ipywidgets
 from tqdm.notebook import tqdm_notebook
 from traitlets import TraitError
 
-from ..common.errors import UserError
 from ..common.sheets import html_table
 from ..concept.concept import Concept
 from ..concept.embedding import saved_steps
@@ -30,7 +29,19 @@ from ..inference.grid import (
 from ..inference.grid_plan import RESULT, Axis, GridPlan
 from ..inference.pipeline import SCHEDULERS, check_settings
 from ..inference.png import Picture
-from .kit import ROW, Message, PictureButtons, View, button, error_of, lines, mark, picture, still_picture, thumbnail
+from .kit import (
+    ROW,
+    Message,
+    PictureButtons,
+    View,
+    button,
+    error_of,
+    lines,
+    mark,
+    picture,
+    still_picture,
+    thumbnail,
+)
 
 _NAMED = {"description_width": "110px"}
 _WIDE = {"layout": {"width": "min(900px, 98%)"}, "style": _NAMED}

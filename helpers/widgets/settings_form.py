@@ -122,7 +122,8 @@ class SettingsForm(View):
 
     def _save(self) -> str:
         if self._wrong:  # the click came before the button was off
-            raise UserError(f"Nothing was saved: mend what is marked first: {', '.join(sorted(self._wrong))}.")
+            marked = ", ".join(sorted(self._wrong))
+            raise UserError(f"Nothing was saved: mend what is marked first: {marked}.")
         path = self._concept.save()
         return f"Saved: {path.parent.name}/{path.name}."
 
