@@ -199,6 +199,7 @@ class GridForm(View):
         """Draw in a thread: a click on Stop is not heard before this function has returned."""
         self.draw.disabled, self.stop.disabled = True, False
         self._stopped.clear()
+        self.message.say()
         self.drawing = threading.Thread(target=self._draw_and_say, daemon=True)
         self.drawing.start()
 
@@ -295,20 +296,24 @@ def _on_unknown(words: list[str]) -> str:
 def _fields(concept: Concept) -> dict[str, ipywidgets.Widget]:
     """A field for each setting that all pictures share, the two prompts first."""
     steps = [("the result", RESULT), *((f"step {step}", step) for step in saved_steps(concept))]
-    text = {"rows": 2, "continuous_update": False} | _WIDE
     fields = {
-        "prompt": ipywidgets.Textarea(description="Prompt", **text),
-        "negative_prompt": ipywidgets.Textarea(description="Negative prompt", **text),
-        "seed": ipywidgets.IntText(description="Seed", **_NARROW),
-        "guidance": ipywidgets.FloatText(description="Guidance", step=0.5, **_NARROW),
-        "steps": ipywidgets.IntText(description="Steps", **_NARROW),
-        "scheduler": ipywidgets.Dropdown(options=list(SCHEDULERS), description="Scheduler", **_NARROW),
-        "weight": ipywidgets.FloatText(description="Weight", step=0.1, **_NARROW),
-        "training_step": ipywidgets.Dropdown(options=steps, description="Training step", **_NARROW),
+        "prompt": ipywidgets.Textarea(rows=2, continuous_update=False, **_WIDE),
+        "negative_prompt": ipywidgets.Textarea(rows=2, continuous_update=False, **_WIDE),
+        "seed": ipywidgets.IntText(**_NARROW),
+        "guidance": ipywidgets.FloatText(step=0.5, **_NARROW),
+        "steps": ipywidgets.IntText(**_NARROW),
+        "scheduler": ipywidgets.Dropdown(options=list(SCHEDULERS), **_NARROW),
+        "weight": ipywidgets.FloatText(step=0.1, **_NARROW),
+        "training_step": ipywidgets.Dropdown(options=steps, **_NARROW),
     }
     for name, field in fields.items():
-        field.tooltip = _HELP[name]
+        field.description, field.tooltip = _title(name), _HELP[name]
     return fields
+
+
+def _title(name: str) -> str:
+    """A setting's name as the page has it."""
+    return name.replace("_", " ").capitalize()
 
 
 def _name(plan: GridPlan) -> str:
@@ -334,18 +339,7 @@ def _as_code(plan: GridPlan) -> str:
 
 # A setting chosen for an axis of a grid, and the values that it takes.
 NOTHING = "nothing"
-_CHOICES = {
-    NOTHING: None,
-    "Seed": "seed",
-    "Prompt": "prompt",
-    "Negative prompt": "negative_prompt",
-    "Guidance": "guidance",
-    "Steps": "steps",
-    "Scheduler": "scheduler",
-    "Weight": "weight",
-    "Training step": "training_step",
-    "Before and after": "word",
-}
+_CHOICES = {NOTHING: None} | {_title(name): name for name in _HELP} | {"Before and after": "word"}
 
 
 class AxisField(ipywidgets.HBox):
@@ -418,19 +412,13 @@ class ChosenPicture(ipywidgets.VBox):
 
 def _settings(chosen: Picture) -> dict[str, object]:
     settings = chosen.settings
+    shown = {_title(name): getattr(settings, name) for name in _HELP if name != "weight"}
+    shown["Guidance"] = f"{settings.guidance:g}"
     step = "the result" if settings.training_step is None else settings.training_step
-    shown = {
-        "Prompt": settings.prompt,
-        "Negative prompt": settings.negative_prompt,
-        "Seed": settings.seed,
-        "Guidance": f"{settings.guidance:g}",
-        "Steps": settings.steps,
-        "Scheduler": settings.scheduler,
-        "Training step": step if settings.concept else "",
-        "Size": f"{settings.size} x {settings.size}",
-        "Base model": settings.base_model,
-        "Safety checker": "made this picture black" if chosen.refused else "",
-    }
+    shown["Training step"] = step if settings.concept else ""
+    shown["Size"] = f"{settings.size} x {settings.size}"
+    shown["Base model"] = settings.base_model
+    shown["Safety checker"] = "made this picture black" if chosen.refused else ""
     return {name: value for name, value in shown.items() if value != ""}
 
 
