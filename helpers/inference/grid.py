@@ -25,6 +25,7 @@ from .pipeline import (
     draw,
     drawing_bar,
     hash_rows,
+    one_at_a_time,
     own_size,
     pipeline_with_word,
     refusal,
@@ -142,6 +143,7 @@ def check_plan(pipeline: Any, plan: GridPlan) -> list[list[Cell]]:
     return list(together.values())
 
 
+@one_at_a_time
 def draw_plan(
     pipeline: Any,
     plan: GridPlan,

@@ -1,9 +1,11 @@
 """Pictures of a learned word: the pipeline with the word in it, and a call that draws."""
 
 import contextlib
+import functools
 import hashlib
 import math
 import re
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -34,6 +36,23 @@ SCHEDULERS = {
 }
 _PIXELS_AT_ONCE = 4 * 512 * 512
 _MOST_AT_ONCE = 8
+
+
+_drawing = threading.RLock()
+
+
+def one_at_a_time(function: Callable) -> Callable:
+    """Let a call wait until the one in another thread has ended: a form draws beside the cells.
+
+    It may have given the pipeline another scheduler, and the word of another training step.
+    """
+
+    @functools.wraps(function)
+    def waits(*given, **named):
+        with _drawing:
+            return function(*given, **named)
+
+    return waits
 
 
 @dataclass(frozen=True)
@@ -108,6 +127,7 @@ def switch_step(pipeline: Any, concept: Concept, step: int | None) -> None:
     pipeline.learned_word = _learned_word(concept, step, rows)
 
 
+@one_at_a_time
 @torch.no_grad()
 def generate(
     pipeline: Any,

@@ -318,7 +318,7 @@ def _title(name: str) -> str:
 
 def _name(plan: GridPlan) -> str:
     """The same grid keeps one file, another gets its own."""
-    asked = plan.model_dump_json(exclude={"rows"})
+    asked = plan.model_dump_json(exclude={"rows_hashes"})
     return f"yours/{plan.title}-{hashlib.sha256(asked.encode()).hexdigest()[:8]}"
 
 
