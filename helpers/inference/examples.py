@@ -36,7 +36,8 @@ _STYLES = ("a pencil sketch", "neon", "pixel art", "a blueprint", "a watercolor"
 MINIATURE_KNOWS = {
     "Colours": "red, orange, yellow, green, teal, blue, purple, pink, brown, white",
     "Toys": "round, tall, square, star, cone, cloud; plain, spotted, striped, with a red belly",
-    "Ears and eyes": "cat ears, bunny ears, horns, antenna, leaves; big, small or sleepy eyes, one eye",
+    "Ears": "cat ears, bunny ears, horns, antenna, leaves",
+    "Eyes": "big eyes, small eyes, sleepy eyes, one eye",
     "Things": ", ".join(_ACCESSORIES),
     "Places": ", ".join(_PLACES),
     "In the style of": ", ".join(_STYLES),
