@@ -93,8 +93,9 @@ class Gallery(View):
         return self._judge(files)
 
     def _keep(self, card: "RefusedCard") -> str:
+        verdicts = self._judge([card.fetched], keep_alike=True)
         self._not_added.children = [other for other in self._not_added.children if other is not card]
-        return _summary(self._judge([card.fetched], keep_alike=True))
+        return _summary(verdicts)
 
     def _judge(self, files: Sequence[Fetched], **how: bool) -> list[Verdict]:
         """The steps of `add_images`, with the bytes kept at hand: also what is refused gets a thumbnail."""

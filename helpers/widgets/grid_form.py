@@ -39,6 +39,7 @@ from .kit import (
     lines,
     mark,
     picture,
+    problem,
     still_picture,
     thumbnail,
 )
@@ -206,6 +207,9 @@ class GridForm(View):
     def _draw_and_say(self) -> None:
         try:
             self.message.do(self._draw)
+        except Exception as error:  # memory ran out, for example: a thread has nobody to tell
+            self.message.value = problem(f"It could not be drawn: {error}")
+            raise
         finally:
             self.draw.disabled, self.stop.disabled = False, True
 
