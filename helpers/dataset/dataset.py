@@ -47,6 +47,7 @@ class TextualInversionDataset(torch.utils.data.Dataset):
 
     Attributes:
         templates: all sentences with `{}` for the word: first those for any picture, then the captions.
+        for_any_picture: how many of them are for any picture.
         captions: for a picture that has its own, by its place: which of `templates`.
         prompts: the same sentences with the word, all of its tokens written out.
         input_ids: the same as token ids, for each tokenizer int64 (sentences, length).
@@ -65,6 +66,7 @@ class TextualInversionDataset(torch.utils.data.Dataset):
         self.settings, self.resolution = concept.training, concept.training.resolution or resolution
         self.pictures = self._prepared(load_images(concept))
         self.templates, self.captions = all_sentences(concept)
+        self.for_any_picture = len(self.templates) - sum(map(len, self.captions.values()))
         self.prompts = with_word(concept, self.templates)
         self.input_ids = checked_ids(concept, tokenizers, self.templates)
         self.transform: Callable[[View], dict[str, Any]] = self._pixel_values
@@ -85,16 +87,11 @@ class TextualInversionDataset(torch.utils.data.Dataset):
 
     def draw(self, number: int) -> tuple[View, int]:
         """What chance decides of a sample: the view of a picture, and which sentence."""
-        seed, for_any_picture = (
-            self.settings.seed,
-            len(self.templates) - sum(map(len, self.captions.values())),
-        )
-        turn, place = divmod(number, len(self))
-        picture = _shuffled(len(self), f"{seed} pictures {turn}")[place]
-        sentence_turn, sentence_place = divmod(number, for_any_picture)
-        sentence = _shuffled(for_any_picture, f"{seed} sentences {sentence_turn}")[sentence_place]
-        flipped = random.Random(f"{seed} flip {number}").random() < self.settings.flip_probability
-        view = View(picture, flipped, turn if self.settings.random_crop else None)
+        settings, seed = self.settings, self.settings.seed
+        picture = _dealt(number, len(self), f"{seed} pictures")
+        sentence = _dealt(number, self.for_any_picture, f"{seed} sentences")
+        flipped = random.Random(f"{seed} flip {number}").random() < settings.flip_probability
+        view = View(picture, flipped, number // len(self) if settings.random_crop else None)
         return view, sentence_of(picture, sentence, self.captions)
 
     def views(self) -> list[View]:
@@ -115,6 +112,12 @@ class TextualInversionDataset(torch.utils.data.Dataset):
             return images
         side, interpolation = self.resolution, self.settings.interpolation
         return [resize(crop(image, self.settings), side, interpolation) for image in images]
+
+
+def _dealt(number: int, count: int, seed: str) -> int:
+    """A place of `count`; each comes once in every pass, in an order of the pass's own."""
+    turn, place = divmod(number, count)
+    return _shuffled(count, f"{seed} {turn}")[place]
 
 
 @lru_cache(maxsize=64)

@@ -24,7 +24,7 @@ _CAPTIONS = "Sentences for this picture alone, one a line, with {} for your word
 _ABOUT = {
     "Picture": "Which picture",
     "Sentence": "Which of the sentences that training may say of it",
-    "Crop": "Which of the random crops",
+    "Crop": "Which of the random crops: each time a picture comes, it has another",
 }
 
 

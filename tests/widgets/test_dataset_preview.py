@@ -12,6 +12,7 @@ from helpers.concept.concept import Concept, TrainingSettings
 from helpers.dataset.captions import captions_of, write_captions
 from helpers.dataset.dataset import (
     Preview,
+    TextualInversionDataset,
     crop,
     fill,
     held_out_templates,
@@ -75,9 +76,14 @@ def test_flips_follow_the_setting():
 
 
 def test_random_crops_differ_and_come_back(grooty):
-    preview = Preview(grooty.changed(training={"random_crop": True}))
+    concept = grooty.changed(training={"random_crop": True})
+    preview, dataset = Preview(concept), TextualInversionDataset(concept, [], 64)
     crops = [preview.example(SECOND, RED, crop=number).image.tobytes() for number in (0, 1, 0)]
     assert crops[0] == crops[2] != crops[1]
+    for number in range(10):  # the first samples of a run
+        view, _ = dataset.draw(number)
+        shown = preview.example(preview.names[view.picture], RED, view.flipped, view.crop).image
+        assert torch.equal(to_pixel_values(shown), dataset[number]["pixel_values"])
 
 
 # With the widget
