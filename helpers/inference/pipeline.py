@@ -118,17 +118,19 @@ def switch_step(pipeline: Any, concept: Concept, step: int | None) -> None:
     """Give a pipeline the word as it was at another training step; None: the result.
 
     Raises:
-        UserError: that step was not kept.
+        UserError: that step was not kept, or its rows are not as many or as wide as the pipeline's.
     """
-    rows = read_rows(concept, step)
+    rows, word = read_rows(concept, step), concept.placeholder_token
+    names = row_names(word, len(rows[0]))
+    _check_fit(pipeline, word, rows)
+    if not {*names} <= {*learned_tokens(pipeline.tokenizer)}:
+        raise UserError(f"That step has {len(names)} vectors, and {word} here has not: load it anew.")
     for (tokenizer, encoder), own in zip(encoders(pipeline), rows, strict=True):
-        ids = tokenizer.convert_tokens_to_ids(row_names(concept.placeholder_token, len(own)))
-        set_rows(encoder, ids, own)
+        set_rows(encoder, tokenizer.convert_tokens_to_ids(names), own)
     pipeline.learned_word = _learned_word(concept, step, rows)
 
 
 @one_at_a_time
-@torch.no_grad()
 def generate(
     pipeline: Any,
     prompts: str | Sequence[str],
@@ -176,6 +178,7 @@ def generate(
     return pictures
 
 
+@torch.no_grad()
 def draw(
     pipeline: Any,
     prompts: Sequence[str],
@@ -237,7 +240,7 @@ def check_settings(
     _check_numbers(pipeline, steps, guidance, size)
     for seed in seeds:
         _check_seed(seed)
-    for prompt in {*prompts, negative_prompt}:
+    for prompt in dict.fromkeys((*prompts, negative_prompt)):
         _check_prompt(pipeline, _parsed(pipeline, prompt).text)
     _check_steps(_make_scheduler(pipeline, scheduler), scheduler, steps)
 

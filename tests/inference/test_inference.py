@@ -136,6 +136,18 @@ def walk_through(pipeline, name, steps):
     return latents
 
 
+def test_a_step_with_more_vectors_than_the_word_here_is_refused(miniature):
+    """It would go into the row of a token that stands for everything unknown."""
+    concept, pipeline = miniature
+    table = pipeline.text_encoder.get_input_embeddings().weight
+    before = table.detach().clone()
+    save_rows(step_path(concept, 30), concept, [torch.ones(4, table.shape[1])])
+    with pytest.raises(UserError, match="4 vectors"):
+        switch_step(pipeline, concept, 30)
+    step_path(concept, 30).unlink()
+    assert torch.equal(table, before)
+
+
 def test_a_random_seed_of_other_programs_is_named(miniature):
     with pytest.raises(UserError, match="-1 is not “random” here"):
         generate(miniature[1], "a toy", [3, -1], **QUICK)
