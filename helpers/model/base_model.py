@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..common import places
 from ..common.errors import UserError
+from ..common.files import made_once
 from ..common.progress import LARGE, progress, progress_bar
 from ..concept.concept import Concept
 from ..concept.embedding import load_rows
@@ -152,7 +153,11 @@ class ModelFolder:
         return [self._load(transformers.CLIPTokenizer, name) for name in self._present(_TOKENIZERS)]
 
     def scheduler(self) -> Any:
-        """The training noise schedule; the folder's own scheduler may be one for drawing pictures."""
+        """The training noise schedule, as in diffusers' training scripts.
+
+        Model folders name a scheduler for drawing pictures (PNDM, Euler): its betas and its
+        `prediction_type` are kept.
+        """
         return self._load(diffusers().DDPMScheduler, "scheduler")
 
     def models(self, dtype: torch.dtype) -> dict[str, Any]:
@@ -391,42 +396,21 @@ class Components:
     resolution: int
 
 
-def load_tokenizers(base_model: str) -> list[Any]:
-    """The tokenizers of a base model: one, for XL two. Reads no weights.
+# Each of these raises `UserError` where the model can't be found, fetched or read, or is of another family.
 
-    Raises:
-        UserError: the model can't be found, fetched or read.
-    """
+
+def load_tokenizers(base_model: str) -> list[Any]:
+    """The tokenizers of a base model: one, for XL two. Reads no weights."""
     return _open(base_model).tokenizers()
 
 
-def load_scheduler(base_model: str) -> Any:
-    """The noise schedule that the model was trained with, as diffusers' `DDPMScheduler`.
-
-    Model folders name a scheduler for drawing pictures (PNDM, Euler); its betas and its
-    `prediction_type` are kept, as in diffusers' training scripts.
-
-    Raises:
-        UserError: the model can't be found, fetched or read.
-    """
-    return _open(base_model).scheduler()
-
-
 def load_resolution(base_model: str) -> int:
-    """Side, in pixels, of the pictures that the model was made for. Reads no weights.
-
-    Raises:
-        UserError: the model can't be found, fetched or read.
-    """
+    """Side, in pixels, of the pictures that the model was made for. Reads no weights."""
     return _open(base_model).resolution
 
 
 def load_vae(base_model: str) -> Any:
-    """The autoencoder alone, in float32, frozen and in eval mode, on the CPU.
-
-    Raises:
-        UserError: the model can't be found, fetched or read.
-    """
+    """The autoencoder alone, in float32, frozen and in eval mode, on the CPU."""
     return _open(base_model, ["vae"]).vae(torch.float32).requires_grad_(False).eval()
 
 
@@ -436,20 +420,13 @@ def load_components(base_model: str, dtype: torch.dtype = torch.float32) -> Comp
     Args:
         base_model: see `resolve`.
         dtype: format of the weights; in a short one a hub's own half-precision files are fetched.
-
-    Raises:
-        UserError: the model can't be found, fetched or read, or is of another family.
     """
     model = _open(base_model, MODELS, dtype)
     return _components(model, model.models(dtype))
 
 
 def load_shapes(base_model: str, dtype: torch.dtype = torch.float32) -> Components:
-    """The same parts on torch's `meta` device: shapes without numbers, to count with. Reads no weights.
-
-    Raises:
-        UserError: the model can't be found, fetched or read, or is of another family.
-    """
+    """The same parts on torch's `meta` device: shapes without numbers, to count with. Reads no weights."""
     model = _open(base_model)
     return _components(model, model.shapes(dtype))
 
@@ -458,9 +435,6 @@ def load_word_table(base_model: str) -> torch.Tensor | None:
     """The (first) text encoder's row for each token, (tokens, width), if that is on disk; nothing is fetched.
 
     None for a single file, whose text encoder would have to be converted first.
-
-    Raises:
-        UserError: the model can't be found, or its settings can't be fetched or read.
     """
     return _open(base_model).word_table()
 
@@ -482,11 +456,7 @@ def _components(model: ModelFolder, models: dict[str, Any]) -> Components:
 def load_pipeline(
     base_model: str, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
 ) -> Any:
-    """The diffusers pipeline of a base model: `StableDiffusionPipeline` or `StableDiffusionXLPipeline`.
-
-    Raises:
-        UserError: the model can't be found, fetched or read, or is of another family.
-    """
+    """The diffusers pipeline of a base model: `StableDiffusionPipeline` or `StableDiffusionXLPipeline`."""
     return _open(base_model, (*MODELS, "safety_checker"), dtype).pipeline(dtype).to(device)
 
 
@@ -539,11 +509,10 @@ def save_pipeline(concept: Concept) -> Path:
     pipeline = load_pipeline(concept.base_model)
     put_word(pipeline, concept.placeholder_token, load_rows(concept.embeds_path))
     folder = concept.folder / "pipeline"
-    partial = folder.with_name("pipeline.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    _save_parts(pipeline, partial)
-    shutil.rmtree(folder, ignore_errors=True)
-    return partial.rename(folder)
+    with made_once(folder) as unfinished:
+        _save_parts(pipeline, unfinished)
+        shutil.rmtree(folder, ignore_errors=True)
+    return folder
 
 
 def _save_parts(pipeline: Any, folder: Path) -> None:

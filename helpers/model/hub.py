@@ -70,10 +70,11 @@ def weight_files(files: Collection[str], part: str, half: bool) -> list[str]:
     return found[max(found)] if found else []
 
 
-def check_access(repository: str) -> None:
+def check_access(repository: str) -> bool:
     """Ask the hub whether a repository may be read, and fetch nothing.
 
-    Where the hub does not answer, nothing happens: what was fetched before may be enough.
+    Returns:
+        False where the hub does not answer: what was fetched before may be enough.
 
     Raises:
         UserError: the repository is missing, private or gated, or the token is refused.
@@ -84,6 +85,8 @@ def check_access(repository: str) -> None:
         except connection_errors() as error:
             if is_refusal(error):
                 raise
+            return False
+    return True
 
 
 def login(repository: str) -> str:
@@ -96,15 +99,14 @@ def login(repository: str) -> str:
         UserError: the repository is missing or private, or the token does not open it.
     """
     token = huggingface_hub.get_token()
-    with clear_sentences(repository):
-        try:
-            huggingface_hub.auth_check(repository)
-        except connection_errors() as error:
-            if isinstance(error, GatedRepoError) and not token:
-                return _ask_for_token(repository)
-            if is_refusal(error):
-                raise
-            return "The hub can't be asked now: what was fetched before can still be used."
+    try:
+        answered = check_access(repository)
+    except UserError as error:
+        if isinstance(error.__cause__, GatedRepoError) and not token:
+            return _ask_for_token(repository)
+        raise
+    if not answered:
+        return "The hub can't be asked now: what was fetched before can still be used."
     whom = "to your token" if token else "to everyone"
     return f"{repository} is open {whom}: no login is needed."
 

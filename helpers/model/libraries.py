@@ -1,4 +1,8 @@
-"""Loading without the libraries' remarks: what is wrong becomes a sentence of our own instead."""
+"""Importing diffusers without bitsandbytes, and loading without either library's remarks.
+
+bitsandbytes, where it is installed, starts CUDA when it is imported, and a process that has started CUDA
+can't be copied for a second GPU.
+"""
 
 import contextlib
 import logging
@@ -34,9 +38,6 @@ def bitsandbytes() -> ModuleType:
     import bitsandbytes
 
     return bitsandbytes
-
-
-# diffusers without bitsandbytes.
 
 
 def diffusers() -> ModuleType:

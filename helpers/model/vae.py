@@ -1,4 +1,7 @@
-"""Through the VAE and back: what survives can be learned, what does not can't."""
+"""Pictures to latents and back through the VAE, and what is lost on the way.
+
+What does not survive it can't be learned.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -24,14 +27,14 @@ def difference(original: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     return (2 * (original - other).abs() - 1).clamp(-1, 1)
 
 
-def worst_windows(original: torch.Tensor, other: torch.Tensor, share: float = 0.25) -> list[Image.Image]:
+def worst_windows(original: torch.Tensor, other: torch.Tensor, fraction: float = 0.25) -> list[Image.Image]:
     """Cut the square where two pictures differ most out of both.
 
     Args:
         original: (3, height, width) in -1..1, as `other`.
-        share: side of the square, as a share of the picture's shorter side.
+        fraction: side of the square, as a fraction of the picture's shorter side.
     """
-    side = max(1, round(min(original.shape[-2:]) * share))
+    side = max(1, round(min(original.shape[-2:]) * fraction))
     error = (original - other).square().mean(0, keepdim=True)
     means = torch.nn.functional.avg_pool2d(error, side, stride=1)[0]
     top, left = divmod(int(means.argmax()), means.shape[1])

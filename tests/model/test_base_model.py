@@ -12,7 +12,7 @@ from families import FAMILIES
 from helpers.common import places
 from helpers.common.errors import UserError
 from helpers.model import base_model
-from helpers.model.base_model import load_components, load_pipeline, load_scheduler, load_tokenizers, resolve
+from helpers.model.base_model import load_components, load_pipeline, load_tokenizers, resolve
 from helpers.model.tokens import initializer_ids, install_rows
 
 
@@ -39,7 +39,7 @@ def test_each_family_is_known_from_its_own_settings(families, family, resolution
 
 
 def test_the_training_schedule_has_the_model_s_own_betas(families):
-    betas = load_scheduler(str(families["sd1"])).betas
+    betas = load_components(str(families["sd1"])).scheduler.betas
     assert (betas[0].item(), betas[-1].item(), len(betas)) == pytest.approx((0.00085, 0.012, 1000))
 
 

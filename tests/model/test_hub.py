@@ -116,7 +116,7 @@ def test_a_token_that_is_no_longer_good_is_not_taken_for_a_broken_connection(ask
 
 
 def test_a_missing_model_says_that_the_spelling_may_be_wrong(ask):
-    for call in ("load_scheduler", "hub_login", "check_base_model"):
+    for call in ("load_resolution", "hub_login", "check_base_model"):
         sentence = ask(f"base_model.{call}('someone/no-such-model')")
         assert sentence.startswith(
             "The hub has no repository “someone/no-such-model”, and there is no folder"
