@@ -2,3 +2,10 @@
 
 Importing this package loads nothing heavy; each module below imports what it needs.
 """
+
+import os
+
+# OpenMP's threads spin while they wait for each other, and read once, when torch is loaded, for how long.
+# Beside another busy program a step then takes up to 80 times as long. See tests/bench/busy.py.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "5000")

@@ -25,7 +25,7 @@ from ..inference.png import Picture, PictureSettings, read_settings, save_pictur
 from ..model.base_model import load_tokenizers, save_pipeline
 from ..model.tokens import check_words
 from ..training.control import check_at_rest
-from ..training.records import MADE_WITH, OUTCOME_FILE
+from ..training.records import INPUTS_FILE, SUMMARY_FILE
 from .concept import Concept
 from .embedding import load_rows, read_rows, save_result, save_rows
 from .overview import concept_folder, concept_names, in_bytes, overview
@@ -200,8 +200,10 @@ def _rename_rows(after: Concept, rows: list) -> None:
 
 
 def _rename_files(before: Concept, after: Concept) -> None:
-    _edit(after.training_folder / MADE_WITH, lambda made: made["concept"].update(_names(before, after, made)))
-    _edit(after.training_folder / OUTCOME_FILE, lambda outcome: outcome.update(concept=after.name))
+    _edit(
+        after.training_folder / INPUTS_FILE, lambda made: made["concept"].update(_names(before, after, made))
+    )
+    _edit(after.training_folder / SUMMARY_FILE, lambda outcome: outcome.update(concept=after.name))
     _edit(after.folder / "scores.json", lambda scores: scores["said"].update(word=after.placeholder_token))
     for program in PROGRAMS:
         _rename_export(before, after, program)

@@ -93,12 +93,12 @@ def _settings(concept: Concept) -> str:
 
 def _training(concept: Concept) -> str:
     from ..training.figures import plot_run, sample_sheet, saved_samples
-    from ..training.records import Outcome
+    from ..training.records import RunSummary
 
     if not concept.embeds_path.is_file():
         return ""
     parts = [
-        f"<p>{escape(str(Outcome.load(concept)))}</p>",
+        f"<p>{escape(str(RunSummary.load(concept)))}</p>",
         _figure(plot_run(concept), "The fixed loss is on the same pictures, noise and timesteps each time."),
     ]
     if saved_samples(concept):

@@ -7,17 +7,15 @@ from .by_hand import (
     by_hand,
     frozen_weights,
     gradients,
-    preflight,
     show_latents,
     show_noisy,
     show_predictions,
-    show_source,
 )
 from .control import request_stop, resume
 from .evaluate import rank_initializers, try_initializers
 from .figures import plot_run, sample_sheet
-from .forecast import estimate
+from .forecast import estimate, training_plan
 from .optimizer import make_schedule
-from .records import Outcome
+from .records import RunSummary
 from .step import squared_errors, target_of, training_step
 from .train import train, train_many

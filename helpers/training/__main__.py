@@ -15,7 +15,7 @@ from .train import train_many
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="helpers.training", description="Teach the words of concepts.")
     parser.add_argument("concepts", nargs="+", type=Path, help="folders with a concept.json, or names")
-    parser.add_argument("--fresh", action="store_true", help="start over; the former run is renamed")
+    parser.add_argument("--fresh", action="store_true", help="start over; the previous run is renamed")
     parser.add_argument(
         "--try", nargs="+", metavar="WORDS", dest="words", help="compare initializers instead, best first"
     )
@@ -27,12 +27,12 @@ def main(arguments: list[str] | None = None) -> int:
         if given.words:
             print(*(_tried(Concept.load(name), given.words) for name in names), sep="\n")
             return 0
-        outcomes = train_many(names, fresh=given.fresh)
+        summaries = train_many(names, fresh=given.fresh)
     except UserError as error:
         print(error, file=sys.stderr)
         return 1
     if int(os.environ.get("RANK", 0)) == 0:
-        print(*outcomes, sep="\n")
+        print(*summaries, sep="\n")
     return 0
 
 

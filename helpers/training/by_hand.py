@@ -1,27 +1,15 @@
 """One training step taken by hand, with pictures of what goes in and what comes out."""
 
-import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from IPython.display import Code
 from PIL import Image
 from torch import nn
 
 from ..common.sheets import image_grid
 from ..concept.concept import Concept
 from ..concept.embedding import read_rows
-from ..dataset.captions import captions_of
-from ..dataset.dataset import (
-    all_sentences,
-    checked_ids,
-    held_out_templates,
-    token_ids,
-    tokenizers_with_word,
-    training_templates,
-)
-from ..dataset.images import image_paths
+from ..dataset.dataset import token_ids
 from ..model.tokens import expand_prompt
 from ..model.vae import decode, to_image
 from .learner import Learner
@@ -154,40 +142,3 @@ def _grey(channel: torch.Tensor) -> Image.Image:
     low, high = channel.min(), channel.max()
     values = ((channel - low) / (high - low) * 255).to(torch.uint8).cpu()
     return Image.fromarray(values.numpy())
-
-
-# What a run will do, in numbers, before it does anything. Loads no model.
-
-
-def preflight(concept: Concept) -> str:
-    """Pictures, steps, batch and how often each picture will be seen, as lines to print.
-
-    Raises:
-        UserError: the concept has no pictures, or the model would not read a sentence to its word.
-    """
-    settings, pictures = concept.training, len(image_paths(concept))
-    checked_ids(concept, tokenizers_with_word(concept), all_sentences(concept)[0])
-    batch = settings.train_batch_size * settings.gradient_accumulation_steps * settings.num_processes
-    samples = batch * settings.max_train_steps
-    looks = settings.max_train_steps // settings.evaluate_every
-    captioned = len(captions_of(concept))
-    end = "or fewer, when the fixed loss rests" if settings.stop_when_learned else "exactly"
-    return "\n".join(
-        [
-            f"{pictures} pictures, {len(training_templates(concept))} sentences to train with, "
-            f"{len(held_out_templates(concept))} kept back to judge by",
-            *([f"{captioned} of the pictures with captions of their own instead"] if captioned else []),
-            f"{settings.max_train_steps} steps ({end}) x {batch} pictures a step = {samples} pictures",
-            f"each picture {samples / pictures:.0f} times, each time with other noise",
-            f"{looks} looks at the fixed loss, {settings.max_train_steps // settings.checkpoint_every} "
-            "checkpoints to choose the best from",
-        ]
-    )
-
-
-# The source of a function, as the package has it, in colours.
-
-
-def show_source(*functions: Callable) -> Code:
-    """Show the very source that runs, not a copy of it."""
-    return Code("\n\n".join(inspect.getsource(function) for function in functions), language="python")

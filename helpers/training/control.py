@@ -1,6 +1,9 @@
-"""Going on with a stopped run in a process of its own, and whether a run is under way: from files alone."""
+"""A run from outside: resumed in a process of its own, watched, stopped, or failed by the machine."""
 
 import contextlib
+import errno
+import functools
+import gc
 import itertools
 import json
 import re
@@ -19,7 +22,7 @@ import torch
 from ..common import places
 from ..common.errors import UserError
 from ..concept.concept import Concept
-from .records import MADE_WITH, OUTCOME_FILE, Outcome
+from .records import INPUTS_FILE, LOG_FILE, SUMMARY_FILE, RunSummary
 
 OUTPUT = "resume.log"
 _PROCESS = "resume.json"
@@ -56,21 +59,21 @@ def state_of(concept: Concept, lines: list[dict[str, Any]]) -> State:
     """How a concept's run stands: how it ended, or what it is at.
 
     `starting` and `broken` are said of a process that `resume` started, which may be another kernel's:
-    it loads, or it ended with no outcome. A run that was killed reads as `running`.
+    it loads, or it ended without saying how. A run that was killed reads as `running`.
 
     Args:
         lines: of the run's log.
     """
     folder = concept.training_folder
-    begun = _written(folder / MADE_WITH)
+    begun = _written(folder / INPUTS_FILE)
     if _is_alive(folder):
         return "running" if begun > _written(folder / _PROCESS) else "starting"
     if _is_broken(folder):
         return "broken"
-    if _written(folder / OUTCOME_FILE):
-        outcome = Outcome.load(concept)
-        if begun <= _written(folder / OUTCOME_FILE) and _ends_with(lines, outcome.reason):
-            return outcome.ended
+    if _written(folder / SUMMARY_FILE):
+        summary = RunSummary.load(concept)
+        if begun <= _written(folder / SUMMARY_FILE) and _ends_with(lines, summary.reason):
+            return summary.ended
     return "running" if lines else "new"
 
 
@@ -81,8 +84,8 @@ def check_at_rest(concept_folder: Path) -> None:
         UserError: a process of `resume` is at work on it, or another that wrote something just now.
     """
     folder = concept_folder / "training"
-    newest = max(_written(folder / MADE_WITH), _written(folder / "log.jsonl"))
-    has_ended = _written(folder / OUTCOME_FILE) >= newest
+    newest = max(_written(folder / INPUTS_FILE), _written(folder / "log.jsonl"))
+    has_ended = _written(folder / SUMMARY_FILE) >= newest
     if _is_alive(folder) or (not has_ended and time.time() - newest < _SILENCE):
         raise UserError(
             f"The word of “{concept_folder.name}” is being learned now: press Stop in notebook 4 first. "
@@ -134,11 +137,11 @@ def _is_alive(folder: Path) -> bool:
 
 
 def _is_broken(folder: Path) -> bool:
-    """Whether a process of `resume`, now dead, left no outcome, and no other run has begun since."""
+    """Whether a process of `resume`, now dead, did not say how it ended, and no other run has begun since."""
     started = _written(folder / _PROCESS)
-    if not started or _written(folder / OUTCOME_FILE) > started:
+    if not started or _written(folder / SUMMARY_FILE) > started:
         return False
-    return _written(folder / MADE_WITH) <= max(started, _written(folder / OUTPUT))
+    return _written(folder / INPUTS_FILE) <= max(started, _written(folder / OUTPUT))
 
 
 def _ends_with(lines: list[dict[str, Any]], reason: str) -> bool:
@@ -201,3 +204,50 @@ class Interrupts:
             raise KeyboardInterrupt
         if not self.asked:
             self.asked, self._since = True, now
+
+
+# When the machine fails a run: what a person can do about it. The last checkpoint is on disk, and whole.
+_GOES_ON = "and train again. It goes on from the last checkpoint"
+_MEMORY_FULL = (
+    "The memory is full: set train_batch_size to 1, or gradient_checkpointing, or quantize to “4bit”, "
+    f"{_GOES_ON} where the settings allow it."
+)
+_DISK_FULL = f"The disk is full: make room on it, {_GOES_ON}, which is whole."
+_NOT_WRITABLE = f"“{{path}}” can't be written: make its folder writable, {_GOES_ON}."
+_GONE = "The folder “{folder}” was moved or deleted during the run: put it back, and train again."
+
+
+def in_sentences(function: Callable) -> Callable:
+    """Turn a full memory, and a disk that is full, read-only or gone, into a UserError.
+
+    It is raised when the model is gone: a notebook keeps its last error, and with it all that the functions
+    in the traceback hold.
+    """
+
+    @functools.wraps(function)
+    def wrapped(*given, **named):
+        try:
+            return function(*given, **named)
+        except (OSError, RuntimeError, MemoryError) as error:
+            problem = _memory_problem(error) or _disk_problem(error)
+            if not problem:
+                raise
+        gc.collect()
+        raise UserError(problem)
+
+    return wrapped
+
+
+def _memory_problem(error: Exception) -> str | None:
+    said = str(error).lower()  # only CUDA has a class of its own for it
+    is_full = isinstance(error, MemoryError) or "out of memory" in said or "allocate memory" in said
+    return _MEMORY_FULL if is_full else None
+
+
+def _disk_problem(error: Exception) -> str | None:
+    number, path = getattr(error, "errno", None), Path(getattr(error, "filename", None) or "")
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return _DISK_FULL
+    if number in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return _NOT_WRITABLE.format(path=path)
+    return _GONE.format(folder=path.parent) if number == errno.ENOENT and path.name == LOG_FILE else None

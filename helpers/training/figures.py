@@ -1,17 +1,18 @@
-"""Pictures of a run, made from its training folder alone."""
+"""Pictures of a run: the curves of its log, and the samples that are drawn while it goes on."""
 
 from pathlib import Path
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from ..common.files import whole
 from ..common.progress import progress
 from ..common.sheets import GAP, Described, described, finish, image_grid, new_figure
 from ..concept.concept import Concept
 from ..dataset.dataset import token_ids, with_word
 from ..model.vae import decode, to_image
 from .model import Model
-from .records import Outcome, read_log, row_norms, series
+from .records import RunSummary, logged, read_log, row_norms
 
 
 def plot_run(concept: Concept) -> Described:
@@ -20,11 +21,11 @@ def plot_run(concept: Concept) -> Described:
     Raises:
         UserError: the concept was never trained to an end.
     """
-    best, lines = Outcome.load(concept).best_step, read_log(concept.training_folder)
+    best, lines = RunSummary.load(concept).best_step, read_log(concept.training_folder)
     panels = {
-        "fixed loss": {"": series(lines, "fixed_loss")},
-        "score on what was kept back": {"": series(lines, "score")},
-        "length of each row": row_norms(concept, lines) or {"": series(lines, "norm")},
+        "fixed loss": {"": logged(lines, "fixed_loss")},
+        "score on what was kept back": {"": logged(lines, "score")},
+        "length of each row": row_norms(concept, lines) or {"": logged(lines, "norm")},
     }
     axes = new_figure(columns=3, size=(11, 3))
     for one, (title, drawn) in zip(axes, panels.items(), strict=True):
@@ -44,12 +45,11 @@ def sample_sheet(concept: Concept, cell: int = 96) -> Described:
         return _note("No samples were drawn: set sample_every to 100 or so, and train again.")
     pictures, captions = [], []
     for step, path in samples.items():
-        strip = Image.open(path)
-        lefts = range(0, strip.width, strip.height + GAP)
-        pictures += [strip.crop((left, 0, left + strip.height, strip.height)) for left in lefts]
-        captions += [f"step {step}"] * len(lefts)
-    alt = f"{len(lefts)} samples at each of these steps: {', '.join(map(str, samples))}."
-    return image_grid(pictures, columns=len(lefts), captions=captions, cell=cell, alt=alt)
+        strip = read_strip(path)
+        pictures += strip
+        captions += [f"step {step}"] * len(strip)
+    alt = f"{len(strip)} samples at each of these steps: {', '.join(map(str, samples))}."
+    return image_grid(pictures, columns=len(strip), captions=captions, cell=cell, alt=alt)
 
 
 def _in_words(panels: dict[str, dict[str, tuple]], best: int) -> str:
@@ -68,7 +68,7 @@ def _note(text: str) -> Described:
     return described(note, text)
 
 
-# A few pictures drawn while training goes on: always the same prompts, seeds and noise.
+# Samples: always the same prompts, seeds and noise, so that only the word changes.
 STEPS = 20
 GUIDANCE = 5.0
 _TEMPLATES = {
@@ -85,17 +85,23 @@ def sample_prompts(concept: Concept) -> list[str]:
 def save_sample(concept: Concept, model: Model, noise: torch.Tensor, step: int) -> Path:
     """Draw the strip of a step into `training/samples/`, whole or not at all."""
     path = concept.training_folder / "samples" / f"{step:05d}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
     images = draw_pictures(model, sample_prompts(concept), noise)
-    image_grid(images, columns=len(images)).save(partial, format="png")
-    return partial.replace(path)
+    with whole(path) as partial:
+        image_grid(images, columns=len(images)).save(partial, format="png")
+    return path
 
 
 def saved_samples(concept: Concept) -> dict[int, Path]:
     """The strips by step, in order."""
     paths = sorted((concept.training_folder / "samples").glob("*.png"))
     return {int(path.stem): path for path in paths}
+
+
+def read_strip(path: Path) -> list[Image.Image]:
+    """The square pictures of a strip, from left to right."""
+    with Image.open(path) as strip:
+        side = strip.height
+        return [strip.crop((left, 0, left + side, side)) for left in range(0, strip.width, side + GAP)]
 
 
 def sample_noise(concept: Concept, shape: tuple[int, ...]) -> torch.Tensor:

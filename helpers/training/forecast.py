@@ -1,302 +1,117 @@
-"""What a training will need on this machine, before it is launched; reads no weights, touches no GPU."""
+"""What a training will need on this machine, before it starts: memory by counting, time by earlier runs.
 
+Nothing here reads weights or touches a GPU: a notebook asks before the launch.
+"""
+
+import copy
 import json
 import os
 import platform
 import subprocess
-import sys
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
 
 import psutil
 import torch
 from accelerate.utils import is_cuda_available
+from torch import nn
 
-from ..common import places
-from ..common.errors import UserError
+from ..common.files import write_json
 from ..concept.concept import Concept, TrainingSettings
+from ..dataset.captions import captions_of
+from ..dataset.dataset import (
+    all_sentences,
+    checked_ids,
+    held_out_templates,
+    tokenizers_with_word,
+    training_templates,
+)
 from ..dataset.images import image_paths
-from ..model.base_model import load_shapes
+from ..model.base_model import Components, load_shapes
+from ..model.libraries import diffusers
 from ..model.precision import CPU_INFO, pick_dtype
-from .memory import GIB, Forecast, forecast
-from .records import read_log
+from .records import read_log, steps_per_second
 
-_MIB = 2**20
-_ASKED = "name,memory.total,compute_cap"
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Where a training launched from here would run.
-
-    Attributes:
-        name: the GPU's, or the processor's cores.
-        memory: bytes that it has, whether free or not; None where that can't be found out.
-        is_gpu: an NVIDIA GPU.
-        has_bfloat16: whether that GPU computes in it; of a processor `pick_dtype` knows.
-        processor: its model, where the system says it.
-    """
-
-    name: str
-    memory: int | None
-    is_gpu: bool
-    has_bfloat16: bool = False
-    processor: str = ""
-
-    @property
-    def mark(self) -> str:
-        """Two machines of one mark are taken for equally fast."""
-        return f"{self.name}, {self.processor}"
-
-    def dtype(self, mixed_precision: str) -> torch.dtype:
-        """The format that training would choose here.
-
-        Raises:
-            UserError: this machine can't compute in the format that was asked for.
-        """
-        if self.is_gpu and mixed_precision in ("auto", "fp16"):
-            return torch.bfloat16 if mixed_precision == "auto" and self.has_bfloat16 else torch.float16
-        return pick_dtype(mixed_precision, "cpu")
-
-
-@cache
-def this_machine() -> Machine:
-    """Ask the driver's own program, `nvidia-smi`, for the first GPU that is visible; else the processor."""
-    if is_cuda_available():
-        return _gpu(_nvidia_smi())
-    cores, memory = f"{os.cpu_count()} processor cores", psutil.virtual_memory().total
-    return Machine(cores, memory, is_gpu=False, processor=_processor())
-
-
-def _processor() -> str:
-    lines = CPU_INFO.read_text().splitlines() if CPU_INFO.is_file() else []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.machine()
-
-
-def _gpu(answer: str) -> Machine:
-    """From a line such as `NVIDIA T4, 15360, 7.5`; a driver that gives none leaves the memory open."""
-    parts = [part.strip() for part in answer.split(",")]
-    if len(parts) != 3 or not parts[1].isdigit():
-        return Machine("a GPU", None, is_gpu=True)
-    name, mebibytes, capability = parts
-    return Machine(name, int(mebibytes) * _MIB, is_gpu=True, has_bfloat16=float(capability) >= 8)
-
-
-def _nvidia_smi() -> str:
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0]
-    chosen = [f"--id={visible}"] if visible else []
-    command = ["nvidia-smi", f"--query-gpu={_ASKED}", "--format=csv,noheader,nounits", *chosen]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return answer.strip().split("\n")[0]
-
-
-# How fast a concept trains on this machine: measured on request, or read from a run that was here.
-MEASURED, RAN = "pace.json", "pace_of_run.json"
-_SPEED = (
+GIB = 2**30
+WORDS_AT_ONCE = 4  # of a run of many, in one forward pass: more words take more time, not more memory
+_BYTES_PER_WEIGHT = {"no": None, "8bit": 1, "4bit": 0.53}  # NF4: half a byte, and a scale for 64 weights
+# What decides how much memory a step takes, beside model and number format, ...
+_MEMORY = (
     "resolution",
     "random_crop",
     "train_batch_size",
-    "gradient_accumulation_steps",
     "timesteps_per_picture",
-    "mixed_precision",
     "gradient_checkpointing",
-    "compile",
     "quantize",
 )
-_LATELY = 50  # steps
-_WARM_UP, _MOST_STEPS, _MOST_SECONDS = 2, 10, 20.0
+# ... and how long it takes.
+_SPEED = (*_MEMORY, "gradient_accumulation_steps", "mixed_precision", "compile")
+_CIRCUMSTANCES_FILE = "circumstances.json"
 
 
-@dataclass(frozen=True)
-class Pace:
-    """Seconds that a training step takes, and a look at the fixed loss (0 where a step's time has it in)."""
-
-    step: float
-    look: float
-    source: str
-
-    def seconds(self, concept: Concept) -> float:
-        """For all steps that the concept's settings allow; samples and scores come on top."""
-        settings = concept.training
-        looks = 1 + settings.max_train_steps // settings.evaluate_every
-        return settings.max_train_steps * self.step + looks * self.look
-
-
-def known_pace(concept: Concept) -> Pace | None:
-    """What was measured, or the last run, with the same model and speed settings on this machine; or None."""
-    return _read(concept, MEASURED) or _of_run(concept)
-
-
-def measure_pace(concept: Concept) -> Pace:
-    """Take a few steps in a process of its own, and keep the time in the concept's folder.
-
-    It loads the model, so it takes as long as the beginning of a training.
+def training_plan(concept: Concept) -> str:
+    """Pictures, steps, batch and how often each picture will be seen, as lines to print.
 
     Raises:
-        UserError: the training can't begin; the sentence says why.
+        UserError: the concept has no pictures, or the model would not read a sentence to its word.
     """
-    image_paths(concept)  # before a model is loaded
-    ran = subprocess.run(
-        [sys.executable, "-m", "helpers.training.forecast"],
-        input=concept.model_dump_json(),
-        cwd=places.repository_folder(),
-        env=places.environment(),
-        capture_output=True,
-        text=True,
+    settings, pictures = concept.training, len(image_paths(concept))
+    checked_ids(concept, tokenizers_with_word(concept), all_sentences(concept)[0])
+    batch = settings.train_batch_size * settings.gradient_accumulation_steps * settings.num_processes
+    samples = batch * settings.max_train_steps
+    evaluations = settings.max_train_steps // settings.evaluate_every
+    captioned = len(captions_of(concept))
+    end = "or fewer, when the fixed loss stops falling" if settings.stop_when_learned else "exactly"
+    return "\n".join(
+        [
+            f"{pictures} pictures, {len(training_templates(concept))} sentences to train with, "
+            f"{len(held_out_templates(concept))} kept back to judge by",
+            *([f"{captioned} of the pictures with captions of their own instead"] if captioned else []),
+            f"{settings.max_train_steps} steps ({end}) x {batch} pictures a step = {samples} pictures",
+            f"each picture {samples / pictures:.0f} times, each time with other noise",
+            f"{evaluations} looks at the fixed loss, {settings.max_train_steps // settings.checkpoint_every} "
+            "checkpoints to choose the best from",
+        ]
     )
-    last = (ran.stdout if ran.returncode == 0 else ran.stderr).strip().split("\n")[-1]
-    if ran.returncode:
-        raise UserError(last or "The process that measures was killed, most often for want of memory.")
-    measured = Pace(**json.loads(last))
-    _write(concept, MEASURED, asdict(measured))
-    return measured
-
-
-def note_run(concept: Concept) -> None:
-    """Write down on which machine a run goes on, so that its log tells a pace later."""
-    concept.training_folder.mkdir(parents=True, exist_ok=True)
-    _write(concept, f"training/{RAN}", {})
-
-
-def take_steps(concept: Concept) -> Pace:
-    """Load the model here, take a few steps and time them; the rows are thrown away.
-
-    Raises:
-        UserError: as for a training.
-    """
-    from .evaluate import fixed_loss
-    from .learner import Learner, make_scaler, update
-    from .model import load_model
-    from .processes import Processes
-
-    processes = Processes()
-    try:
-        model = load_model(concept, processes.device)
-        learner, scaler = Learner(concept, model, processes), make_scaler(model)
-        for _ in range(_WARM_UP):
-            update(model, [learner], scaler, processes)
-        step = _timed(lambda: update(model, [learner], scaler, processes), _MOST_STEPS)
-        loss = fixed_loss(learner, model)
-        return Pace(step, _timed(lambda: loss(model), most=1), "measured")
-    finally:
-        processes.close()
-
-
-def _timed(act: Callable[[], object], most: int) -> float:
-    """Seconds a call: the mean of `most`, or of as many as are begun within 20 seconds."""
-    count, started = 0, time.monotonic()
-    while count < most and time.monotonic() - started < _MOST_SECONDS:
-        act()
-        count += 1
-    return (time.monotonic() - started) / count
-
-
-def _of_run(concept: Concept) -> Pace | None:
-    if _entry(concept, f"training/{RAN}") is None:
-        return None
-    lines = read_log(concept.training_folder)
-    while lines and "event" in lines[-1]:  # how it ended
-        lines.pop()
-    timed = []
-    for line in reversed(lines):
-        if "event" in line or len(timed) > _LATELY:
-            break
-        if "seconds" in line:
-            timed.append((line["step"], line["seconds"]))
-    steps = timed[0][0] - timed[-1][0] if timed else 0
-    return Pace((timed[0][1] - timed[-1][1]) / steps, 0.0, "as in its last run") if steps else None
-
-
-def _read(concept: Concept, name: str) -> Pace | None:
-    entry = _entry(concept, name)
-    return Pace(**entry) if entry else None
-
-
-def _entry(concept: Concept, name: str) -> dict | None:
-    """What was noted under the same circumstances."""
-    path = concept.folder / name
-    noted = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return noted["pace"] if noted.get("under") == _circumstances(concept) else None
-
-
-def _write(concept: Concept, name: str, pace: dict) -> None:
-    path = concept.folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    noted = {"under": _circumstances(concept), "pace": pace}
-    partial.write_text(json.dumps(noted, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
-
-
-def _circumstances(concept: Concept) -> dict:
-    settings = concept.training.model_dump(mode="json")
-    speed = {name: settings[name] for name in _SPEED}
-    return {"machine": this_machine().mark, "base_model": concept.base_model, **speed}
-
-
-def main() -> int:
-    """Concept's settings come in as JSON, the pace goes out as a line of JSON, or a sentence to stderr."""
-    try:
-        pace = take_steps(Concept.model_validate_json(sys.stdin.read()))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(json.dumps(asdict(pace)))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
-# The settings that decide how much memory a step takes, beside model and number format.
-MEMORY = (
-    "resolution",
-    "random_crop",
-    "train_batch_size",
-    "timesteps_per_picture",
-    "gradient_checkpointing",
-    "quantize",
-)
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Memory by counting, time by measuring; `str()` says both in sentences.
+    """Memory and time of a training; `str()` says both in sentences.
 
     Attributes:
-        seconds: for all steps that are allowed, None where no pace is known.
+        machine: where it would run.
+        memory: what a step takes there.
+        seconds_per_step: evaluation and samples counted; None where no such run was made here.
+        steps: how many it takes at most.
     """
 
-    machine: Machine
-    memory: Forecast
-    pace: Pace | None
-    seconds: float | None
+    machine: "Machine"
+    memory: "Memory"
+    seconds_per_step: float | None
+    steps: int
 
     def __str__(self) -> str:
         return f"{self._memory()} {self._time()}"
 
     def _memory(self) -> str:
-        has = f" of {self.machine.memory / GIB:.1f}" if self.machine.memory else ""
-        short = bool(self.machine.memory) and self.memory.total > self.machine.memory
-        return (
-            f"Memory: about {self.memory.total / GIB:.2f}{has} GiB on {self.machine.name}."
-            + " That is more than there is: set gradient_checkpointing, train_batch_size 1 or quantize."
-            * short
-        )
+        available = f" of {self.machine.memory / GIB:.1f}" if self.machine.memory else ""
+        sentence = f"Memory: about {self.memory.total / GIB:.2f}{available} GiB on {self.machine.name}."
+        if self.machine.memory and self.memory.total > self.machine.memory:
+            sentence += (
+                " That is more than there is: set gradient_checkpointing, train_batch_size 1 or quantize."
+            )
+        return sentence
 
     def _time(self) -> str:
-        if self.pace is None:
-            return "Time: not known before it is measured here."
-        minutes = self.seconds / 60
-        shown = f"{minutes:.1f} minutes" if minutes >= 1 else f"{self.seconds:.0f} seconds"
+        if self.seconds_per_step is None:
+            return "Time: not known before the first such run on this machine; the run says it as it starts."
+        seconds = self.steps * self.seconds_per_step
+        time = f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.0f} seconds"
         return (
-            f"Time: at most {shown}, {self.pace.step:.2g} s a step ({self.pace.source}); samples come on top."
+            f"Time: at most {time}, {self.seconds_per_step:.2g} s a step, as in the newest run like it here."
         )
 
 
@@ -307,14 +122,239 @@ def estimate(concept: Concept) -> Estimate:
         UserError: the base model can't be read, or this machine can't compute in the format asked for.
     """
     machine, settings = this_machine(), concept.training
-    counted = tuple((name, getattr(settings, name)) for name in MEMORY)
-    memory = _forecast(concept.base_model, machine.dtype(settings.mixed_precision), counted)
-    pace = known_pace(concept)
-    return Estimate(machine, memory, pace, pace.seconds(concept) if pace else None)
+    counted = tuple((name, getattr(settings, name)) for name in _MEMORY)
+    memory = _memory_of(concept.base_model, machine.dtype(settings.mixed_precision), counted)
+    return Estimate(machine, memory, seconds_per_step(concept), settings.max_train_steps)
 
 
 @lru_cache(maxsize=32)
-def _forecast(base_model: str, dtype: torch.dtype, counted: tuple[tuple[str, Any], ...]) -> Forecast:
+def _memory_of(base_model: str, dtype: torch.dtype, counted: tuple[tuple[str, Any], ...]) -> "Memory":
     """Kept, since a form asks at each key."""
     shapes, settings = load_shapes(base_model, dtype), TrainingSettings(**dict(counted))
-    return forecast(shapes, settings, settings.resolution or shapes.resolution, dtype)
+    return memory_needed(shapes, settings, settings.resolution or shapes.resolution, dtype)
+
+
+def note_circumstances(concept: Concept) -> None:
+    """Write down what the speed of this run depends on, so that its log tells the time of a later one."""
+    write_json(concept.training_folder / _CIRCUMSTANCES_FILE, _circumstances(concept))
+
+
+def seconds_per_step(concept: Concept) -> float | None:
+    """Of the newest run of any concept under the same circumstances; None where there was none."""
+    noted = concept.folder.parent.glob(f"*/training/{_CIRCUMSTANCES_FILE}")
+    for path in sorted(noted, key=lambda path: path.stat().st_mtime, reverse=True):
+        if json.loads(path.read_text(encoding="utf-8")) == _circumstances(concept):
+            lines = read_log(path.parent)
+            while lines and "event" in lines[-1]:  # how it ended
+                lines.pop()
+            if rate := steps_per_second(lines):
+                return 1 / rate
+    return None
+
+
+def _circumstances(concept: Concept) -> dict[str, Any]:
+    settings = concept.training.model_dump(mode="json")
+    speed = {name: settings[name] for name in _SPEED}
+    return {"machine": this_machine().name, "base_model": concept.base_model, **speed}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a training launched from here would run.
+
+    Attributes:
+        name: the GPU's, or the processor's with its cores; two of one name are taken for equally fast.
+        memory: bytes that it has, whether free or not; None where that can't be found out.
+        capability: an NVIDIA GPU's compute capability, 0 where it is not known; None on a processor.
+    """
+
+    name: str
+    memory: int | None
+    capability: float | None = None
+
+    def dtype(self, mixed_precision: str) -> torch.dtype:
+        """The format that training would choose here.
+
+        Raises:
+            UserError: this machine can't compute in the format that was asked for.
+        """
+        if self.capability is not None and mixed_precision in ("auto", "fp16"):
+            has_bfloat16 = self.capability >= 8
+            return torch.bfloat16 if mixed_precision == "auto" and has_bfloat16 else torch.float16
+        return pick_dtype(mixed_precision, "cpu")
+
+
+@cache
+def this_machine() -> Machine:
+    """Ask the driver's own program, `nvidia-smi`, for the first GPU that is visible; else the processor."""
+    if not is_cuda_available():
+        name = f"{os.cpu_count()} processor cores ({_processor()})"
+        return Machine(name, psutil.virtual_memory().total)
+    name, *numbers = _nvidia_smi().split(", ")
+    if len(numbers) != 2 or not numbers[0].isdigit():  # a driver that gives no answer
+        return Machine("a GPU", None, 0)
+    return Machine(name, int(numbers[0]) * 2**20, float(numbers[1]))
+
+
+def _processor() -> str:
+    lines = CPU_INFO.read_text().splitlines() if CPU_INFO.is_file() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.machine())
+
+
+def _nvidia_smi() -> str:
+    """A line such as `NVIDIA T4, 15360, 7.5`, or nothing."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0]
+    asked = ["--query-gpu=name,memory.total,compute_cap", "--format=csv,noheader,nounits"]
+    command = ["nvidia-smi", *asked, *([f"--id={visible}"] if visible else [])]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return answer.strip().split("\n")[0]
+
+
+# Memory, counted from the model's shapes.
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on the device while a step is taken; CUDA's own context comes on top."""
+
+    weights: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.activations
+
+    def __str__(self) -> str:
+        return (
+            f"about {self.total / GIB:.2f} GiB of memory: {self.weights / GIB:.2f} for the frozen weights, "
+            f"{self.activations / GIB:.2f} for one step's activations"
+        )
+
+
+def memory_needed(
+    components: Components, settings: TrainingSettings, resolution: int, dtype: torch.dtype, words: int = 1
+) -> Memory:
+    """Count weights, and run one forward pass on torch's `meta` device, which holds shapes and no numbers.
+
+    Args:
+        words: how many are trained in one run.
+    """
+    weights = sum(_weight_bytes(encoder) for encoder in components.text_encoders)
+    weights += _unet_bytes(components.unet, settings.quantize)
+    weights += _weight_bytes(components.vae) if settings.random_crop else 0
+    samples = settings.train_batch_size * settings.timesteps_per_picture * min(words, WORDS_AT_ONCE)
+    activations = sum(_encoder_activations(encoder, samples) for encoder in components.text_encoders)
+    activations += _unet_activations(components, samples, resolution, dtype, settings.gradient_checkpointing)
+    return Memory(weights, activations)
+
+
+def memory_advice(
+    components: Components,
+    settings: TrainingSettings,
+    resolution: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    words: int = 1,
+) -> str:
+    """`memory_needed` as a sentence, and where it is more than is free, what each remedy would come to."""
+
+    def needed(settings: TrainingSettings) -> Memory:
+        return memory_needed(components, settings, resolution, dtype, words)
+
+    expected, free = needed(settings), free_memory(device)
+    sentence = f"It expects to take {expected}."
+    if expected.total <= free:
+        return sentence
+    remedies = "; ".join(
+        f"{name}={value!r} ({needed(changed).total / GIB:.2f} GiB)"
+        for name, value, changed in _remedies(settings)
+    )
+    return f"{sentence} Only {free / GIB:.2f} GiB are free. Should it fail, switch on: {remedies}."
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free on a device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
+
+
+def _remedies(settings: TrainingSettings) -> Iterable[tuple[str, object, TrainingSettings]]:
+    for name, value in (("gradient_checkpointing", True), ("train_batch_size", 1), ("quantize", "4bit")):
+        if getattr(settings, name) != value:
+            yield name, value, settings.model_copy(update={name: value})
+
+
+def _weight_bytes(module: nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
+
+
+def _unet_bytes(unet: nn.Module, quantize: str) -> int:
+    linear = [module.weight for module in unet.modules() if isinstance(module, nn.Linear)]
+    kept = _BYTES_PER_WEIGHT[quantize]
+    saved = sum(weight.nbytes - weight.numel() * kept for weight in linear) if kept else 0
+    return int(_weight_bytes(unet) - saved)
+
+
+def _encoder_activations(encoder: nn.Module, samples: int) -> int:
+    with torch.device("meta"):
+        empty = type(encoder)(copy.deepcopy(encoder.config))
+        ids = torch.zeros(samples, encoder.config.max_position_embeddings, dtype=torch.long)
+    empty.to(encoder.dtype).requires_grad_(False).eval()
+    empty.get_input_embeddings().weight.requires_grad_(True)
+    return saved_bytes(empty, lambda: empty(ids))
+
+
+def _unet_activations(
+    components: Components, samples: int, resolution: int, dtype: torch.dtype, checkpointing: bool
+) -> int:
+    config, side = components.unet.config, latent_side(components, resolution)
+    with torch.device("meta"):
+        unet = diffusers().UNet2DConditionModel.from_config(config)
+        latents = torch.zeros(samples, config.in_channels, side, side, dtype=dtype)
+        timesteps = torch.zeros(samples, dtype=torch.long)
+        states = torch.zeros(samples, 77, config.cross_attention_dim, dtype=dtype, requires_grad=True)
+        added = _added_conditioning(components, samples, dtype)
+    nn.Module.to(unet, dtype)  # diffusers' own `to` warns of parts to keep in float32 where there are none
+    unet.requires_grad_(False).eval()
+    everything = saved_bytes(unet, lambda: unet(latents, timesteps, states, added_cond_kwargs=added))
+    if not checkpointing:
+        return everything
+    unet.enable_gradient_checkpointing()
+    kept = saved_bytes(unet, lambda: unet(latents, timesteps, states, added_cond_kwargs=added))
+    blocks = len(unet.down_blocks) + 1 + len(unet.up_blocks)
+    return kept + everything // blocks  # one block at a time is computed again
+
+
+def _added_conditioning(components: Components, samples: int, dtype: torch.dtype) -> dict | None:
+    if components.family != "sdxl":
+        return None
+    pooled = torch.zeros(samples, components.text_encoders[-1].config.projection_dim, dtype=dtype)
+    return {"text_embeds": pooled, "time_ids": torch.zeros(samples, 6, dtype=dtype)}
+
+
+def latent_side(components: Components, resolution: int) -> int:
+    """Side of the latents of a picture of `resolution` pixels."""
+    return resolution // 2 ** (len(components.vae.config.block_out_channels) - 1)
+
+
+def saved_bytes(module: nn.Module, forward: Callable[[], object]) -> int:
+    """Bytes that autograd keeps for the backward pass, without the module's own weights."""
+    own = {id(tensor) for tensor in (*module.parameters(), *module.buffers())}
+    kept: dict[int, torch.Tensor] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        base = tensor if tensor._base is None else tensor._base
+        if id(base) not in own:
+            kept[id(base)] = base  # held, so that its id is not given to another
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = forward()
+    total = sum(tensor.nbytes for tensor in kept.values())
+    del output
+    return total

@@ -11,7 +11,7 @@ from ..concept.embedding import Rows
 from ..dataset.dataset import TextualInversionDataset
 from ..model.tokens import LearnedRows, initializer_ids, install_rows
 from .batches import Draws, DrawsTogether, to_latents
-from .memory import WORDS_AT_ONCE
+from .forecast import WORDS_AT_ONCE
 from .model import Model
 from .optimizer import make_optimizer, make_schedule
 from .processes import Processes

@@ -13,7 +13,7 @@ from ..concept.concept import Concept
 from ..model.base_model import MINIATURE, Components, load_components
 from ..model.libraries import bitsandbytes
 from ..model.precision import pick_dtype
-from .memory import advice, latent_side
+from .forecast import latent_side, memory_advice
 
 _COMPILERS = ("g++", "clang++", "cl")
 
@@ -83,7 +83,7 @@ def load_model(
     components = load_components(concept.base_model, dtype)
     resolution = settings.resolution or components.resolution
     if announce:
-        announce(advice(components, settings, resolution, dtype, device, words))
+        announce(memory_advice(components, settings, resolution, dtype, device, words))
     if dtype != torch.float32:
         components.vae.float()
     if settings.quantize != "no":

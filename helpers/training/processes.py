@@ -1,5 +1,9 @@
-"""The processes of a run: one, or several that share each batch."""
+"""The processes of a run, one or several that share each batch, and their threads."""
 
+import os
+import time
+
+import psutil
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, parse_flag_from_env, reduce
@@ -50,3 +54,43 @@ class Processes:
         """Forget the state: a later launch from this process, with another number, starts clean."""
         self._state.destroy_process_group()
         PartialState._reset_state()
+
+
+class FreeCores:
+    """Within `with`, torch has a thread for each core that other programs leave free, when asked to adjust.
+
+    It is for the miniature on a CPU, whose operations are so small that its threads wait for each other most
+    of the time: where one has to share its core, a step takes many times as long (tests/bench/busy.py).
+    The results are the same but for rounding. Where a person has set OMP_NUM_THREADS, that holds.
+
+    Args:
+        active: if not, nothing is ever changed.
+    """
+
+    def __init__(self, active: bool):
+        self.active = active and "OMP_NUM_THREADS" not in os.environ
+        self.most, self.cores = torch.get_num_threads(), psutil.cpu_count()
+        self._before = self._clocks()
+
+    def __enter__(self) -> "FreeCores":
+        return self
+
+    def __exit__(self, *error) -> None:
+        if self.active:
+            torch.set_num_threads(self.most)
+
+    def adjust(self) -> None:
+        """Go by what other programs took since the last call."""
+        if self.active:
+            free = round(self.cores - self.taken_by_others())
+            torch.set_num_threads(max(1, min(self.most, free)))
+
+    def taken_by_others(self) -> float:
+        """Cores that were neither idle nor this process' since the last call, on average."""
+        passed, idle, own = (now - then for now, then in zip(self._clocks(), self._before, strict=True))
+        self._before = self._clocks()
+        return self.cores - (idle + own) / passed
+
+    def _clocks(self) -> tuple[float, float, float]:
+        times = psutil.cpu_times()
+        return time.monotonic(), times.idle + getattr(times, "iowait", 0.0), time.process_time()

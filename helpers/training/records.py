@@ -1,5 +1,10 @@
-"""What happened in a run, a line for each event: `log.jsonl`, and the same for TensorBoard."""
+"""What a run leaves in a concept's `training/` folder, and reads there when it goes on.
 
+`made_with.json` is what it was trained with, `log.jsonl` what happened, `state.pt` how to go on,
+`outcome.json` how it ended.
+"""
+
+import errno
 import hashlib
 import io
 import json
@@ -14,25 +19,29 @@ import torch
 
 from ..common import places
 from ..common.errors import UserError
-from ..common.files import write_whole
+from ..common.files import write_json, write_whole
 from ..concept.concept import Concept
 from ..dataset.captions import captions_of
 from ..dataset.images import image_paths
 
-OUTCOME_FILE = "outcome.json"
+INPUTS_FILE = "made_with.json"
+LOG_FILE = "log.jsonl"
+STATE_FILE = "state.pt"
+SUMMARY_FILE = "outcome.json"
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """The end of a run.
+class RunSummary:
+    """How a run ended.
 
     Attributes:
         concept: its name.
-        ended: `learned`, `ceiling` (max_train_steps), `stopped` (by a person) or `failed`.
+        ended: `learned` (the fixed loss stopped falling), `ceiling` (max_train_steps), `stopped` (by a
+            person) or `failed`.
         reason: the same as a sentence.
-        steps: optimizer steps taken, over all sittings.
+        steps: optimizer steps taken, those before an interruption included.
         best_step: the step whose rows are the result, 0 if nothing was better than the initializer.
-        seconds: time taken in all sittings, loading included.
+        seconds: time taken for them, loading included.
         first_fixed_loss, best_fixed_loss: the initializer's, and that of the result (at the nearest
             step where it was measured).
     """
@@ -47,18 +56,16 @@ class Outcome:
     best_fixed_loss: float
 
     def save(self, folder: Path) -> None:
-        partial = folder / f"{OUTCOME_FILE}.partial"
-        partial.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
-        partial.replace(folder / OUTCOME_FILE)
+        write_json(folder / SUMMARY_FILE, asdict(self))
 
     @classmethod
-    def load(cls, concept: Concept) -> "Outcome":
-        """Read what the last run of a concept left.
+    def load(cls, concept: Concept) -> "RunSummary":
+        """Read how the last run of a concept ended.
 
         Raises:
             UserError: it was never trained to an end.
         """
-        path = concept.training_folder / OUTCOME_FILE
+        path = concept.training_folder / SUMMARY_FILE
         if not path.is_file():
             raise UserError(f"“{concept.name}” has not been trained yet: run notebook 4 first.")
         return cls(**json.loads(path.read_text(encoding="utf-8")))
@@ -86,12 +93,20 @@ class Log:
     def __init__(self, folder: Path, step: int):
         from torch.utils.tensorboard import SummaryWriter
 
-        self.path = folder / "log.jsonl"
+        self.path = folder / LOG_FILE
         _drop_after(self.path, step)
         self._lines = self.path.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, **values: Any) -> None:
+        """Append a line.
+
+        Raises:
+            OSError: there is no room for it, or the folder was moved or deleted, which an open file would
+                not notice.
+        """
+        if not self.path.is_file():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.path))
         self._lines.write(json.dumps({"step": step, **values}) + "\n")
         self._lines.flush()
         for name, value in values.items():
@@ -105,21 +120,30 @@ class Log:
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
     """The lines of a training folder's log; none where there is no log. A damaged line is left out."""
-    path = folder / "log.jsonl"
-    return parse_lines(path.read_bytes()) if path.is_file() else []
-
-
-def parse_lines(content: bytes) -> list[dict[str, Any]]:
-    """The whole lines of a log; without one half written, or damaged by a machine that went down."""
-    whole = content[: content.rfind(b"\n") + 1].decode("utf-8", errors="replace")
-    parsed = (_parse(line) for line in whole.split("\n"))
+    path = folder / LOG_FILE
+    content = path.read_bytes() if path.is_file() else b""
+    complete = content[: content.rfind(b"\n") + 1].decode("utf-8", errors="replace")  # the last may be half
+    parsed = (_parse(line) for line in complete.split("\n"))
     return [line for line in parsed if isinstance(line, dict) and "step" in line]
 
 
-def series(lines: list[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
+def logged(lines: list[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
     """Steps and values of one quantity, for a plot."""
     found = [(line["step"], line[name]) for line in lines if name in line]
     return [step for step, _ in found], [value for _, value in found]
+
+
+def steps_per_second(lines: list[dict[str, Any]], last: int = 50) -> float | None:
+    """Of the last steps since the run was started or resumed, evaluation and samples counted.
+
+    Returns:
+        None before the second step, and after the end.
+    """
+    since = max((place for place, line in enumerate(lines) if "event" in line), default=-1)
+    steps, seconds = (values[-last - 1 :] for values in logged(lines[since + 1 :], "seconds"))
+    if len(steps) < 2 or seconds[-1] <= seconds[0]:
+        return None
+    return (steps[-1] - steps[0]) / (seconds[-1] - seconds[0])
 
 
 def _parse(line: str) -> Any:
@@ -131,7 +155,7 @@ def _parse(line: str) -> Any:
 
 def row_norms(concept: Concept, lines: list[dict[str, Any]]) -> dict[str, tuple[list[int], list[float]]]:
     """Steps and lengths of each row of a word, by the token it stands for; XL has each token twice."""
-    steps, norms = series(lines, "norms")
+    steps, norms = logged(lines, "norms")
     rows, tokens = list(zip(*norms, strict=True)), concept.placeholder_tokens
     encoders = ["", ", second encoder"][: len(rows) // len(tokens)]
     names = [token + encoder for encoder in encoders for token in tokens]
@@ -140,18 +164,11 @@ def row_norms(concept: Concept, lines: list[dict[str, Any]]) -> dict[str, tuple[
 
 def _drop_after(path: Path, step: int) -> None:
     kept = [json.dumps(line) + "\n" for line in read_log(path.parent) if line["step"] <= step]
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(kept), encoding="utf-8")
-    partial.replace(path)
-
-
-# Reading the log of a run again and again while it grows.
+    write_whole(path, "".join(kept))
 
 
 class LogFollower:
-    """Holds the lines of a training folder's `log.jsonl`; each `read` takes in only what is new.
-
-    A log that was replaced, by a run that goes on from a checkpoint or starts over, is read anew.
+    """Reads a log again and again while it grows, but only when its file has changed.
 
     Attributes:
         lines: as from `read_log`.
@@ -159,40 +176,21 @@ class LogFollower:
 
     def __init__(self, folder: Path):
         self.lines: list[dict[str, Any]] = []
-        self._path, self._file, self._read = folder / "log.jsonl", None, 0
+        self._folder, self._seen = folder, None
 
     def read(self) -> bool:
         """Take in what was written since the last call; whether the lines have changed."""
-        if not self._path.is_file():
-            return self._forget()
-        with self._path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            identity = status.st_dev, status.st_ino
-            replaced = (identity != self._file or status.st_size < self._read) and self._forget()
-            self._file = identity
-            return self._take(file) or replaced
-
-    def _take(self, file) -> bool:
-        file.seek(self._read)
-        new = file.read()
-        whole = new[: new.rfind(b"\n") + 1]  # the last line may be half written
-        self.lines += parse_lines(whole)
-        self._read += len(whole)
-        return bool(whole)
-
-    def _forget(self) -> bool:
-        had = bool(self.lines)
-        self.lines, self._file, self._read = [], None, 0
-        return had
-
-
-# A run as it stands after a step, so that a run that was killed goes on as if it had not been.
-STATE_FILE = "state.pt"
+        path = self._folder / LOG_FILE
+        status = path.stat() if path.is_file() else None
+        seen = status and (status.st_ino, status.st_size, status.st_mtime_ns)
+        if seen == self._seen:
+            return False
+        before, self._seen, self.lines = self.lines, seen, read_log(self._folder)
+        return self.lines != before
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
-    """Write to a temporary name, then rename: a kill leaves the old checkpoint or the new one."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write the state after a step; a kill leaves the old checkpoint or the new one."""
     content = io.BytesIO()
     torch.save(state, content)
     write_whole(folder / STATE_FILE, content.getvalue())
@@ -214,9 +212,7 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
         ) from None
 
 
-# What a concept's training folder holds from before: to be gone on with, returned, or put aside.
-MADE_WITH = "made_with.json"
-# Settings that may change between two sittings of the same run: its length, what is shown, the machine.
+# Settings that may change when a run is resumed: its length, what is shown, the machine.
 _MAY_CHANGE = {
     "max_train_steps",
     "stop_when_learned",
@@ -229,18 +225,18 @@ _MAY_CHANGE = {
 }
 
 
-def finished(concept: Concept) -> Outcome | None:
-    """The outcome of a run that has nothing left to do under the concept's settings, or None."""
-    if not (concept.training_folder / OUTCOME_FILE).is_file() or not concept.embeds_path.is_file():
+def finished(concept: Concept) -> RunSummary | None:
+    """The summary of a run that has nothing left to do under the concept's settings, or None."""
+    if not (concept.training_folder / SUMMARY_FILE).is_file() or not concept.embeds_path.is_file():
         return None
-    outcome, settings = Outcome.load(concept), concept.training
-    learned = outcome.ended == "learned" and settings.stop_when_learned
-    full = outcome.ended in ("learned", "ceiling") and outcome.steps >= settings.max_train_steps
-    return outcome if learned or full else None
+    summary, settings = RunSummary.load(concept), concept.training
+    learned = summary.ended == "learned" and settings.stop_when_learned
+    full = summary.ended in ("learned", "ceiling") and summary.steps >= settings.max_train_steps
+    return summary if learned or full else None
 
 
-def made_with(concept: Concept) -> dict:
-    """All that decides how a run goes: the settings, each picture's fingerprint, captions, the weights.
+def run_inputs(concept: Concept) -> dict:
+    """All that decides how a run goes: the settings, each picture's hash, captions, the weights.
 
     Raises:
         UserError: the concept has no pictures, or a caption can't be used.
@@ -249,29 +245,28 @@ def made_with(concept: Concept) -> dict:
     settings["training"] = {
         name: value for name, value in settings["training"].items() if name not in _MAY_CHANGE
     }
-    pictures = [hashlib.sha256(path.read_bytes()).hexdigest() for path in image_paths(concept)]
-    weights = {"weights": places.miniature_mark()} if concept.base_model == "miniature" else {}
-    captions = captions_of(concept)
-    own = (
-        {"captions": captions} if captions else {}
-    )  # left out where there are none, as before there were any
-    return {"concept": settings, "pictures": pictures, **own, **weights}
+    inputs = {
+        "concept": settings,
+        "pictures": [hashlib.sha256(path.read_bytes()).hexdigest() for path in image_paths(concept)],
+    }
+    if captions := captions_of(concept):  # left out where there are none: older folders have no such key
+        inputs["captions"] = captions
+    if concept.base_model == "miniature":
+        inputs["weights"] = places.miniature_mark()
+    return inputs
 
 
-def is_another(concept: Concept, now: dict) -> bool:
-    """Whether the training folder was made with something other than `now`, which `made_with` gave."""
-    path = concept.training_folder / MADE_WITH
-    return path.is_file() and json.loads(path.read_text(encoding="utf-8")) != now
+def inputs_changed(concept: Concept, inputs: dict) -> bool:
+    """Whether the run in the training folder was made with other `run_inputs` than these."""
+    path = concept.training_folder / INPUTS_FILE
+    return path.is_file() and json.loads(path.read_text(encoding="utf-8")) != inputs
 
 
-def write_made_with(concept: Concept, now: dict) -> None:
-    concept.training_folder.mkdir(parents=True, exist_ok=True)
-    partial = concept.training_folder / f"{MADE_WITH}.partial"
-    partial.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
-    partial.replace(concept.training_folder / MADE_WITH)
+def save_inputs(concept: Concept, inputs: dict) -> None:
+    write_json(concept.training_folder / INPUTS_FILE, inputs)
 
 
-def put_aside(concept: Concept) -> Path | None:
+def archive_run(concept: Concept) -> Path | None:
     """Rename `training/` to `training-1/`, `-2/`, ... with the result in it, so that nothing is lost."""
     folder = concept.training_folder
     if not folder.is_dir():
@@ -279,6 +274,6 @@ def put_aside(concept: Concept) -> Path | None:
     for result in concept.folder.glob("learned_embeds.*"):
         shutil.copy2(result, folder)
     number = 1
-    while (aside := folder.with_name(f"{folder.name}-{number}")).exists():
+    while (archived := folder.with_name(f"{folder.name}-{number}")).exists():
         number += 1
-    return folder.rename(aside)
+    return folder.rename(archived)

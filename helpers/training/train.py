@@ -1,6 +1,5 @@
 """A run, from its settings to the learned rows: `train` for one word, `train_many` for several at once."""
 
-import errno
 import gc
 import time
 from collections.abc import Callable, Sequence
@@ -12,21 +11,23 @@ import torch
 from ..common import places
 from ..common.errors import UserError
 from ..concept.concept import Concept
-from ..model.base_model import save_pipeline
-from .control import Interrupts, clear_request
+from ..model.base_model import MINIATURE, save_pipeline
+from .control import Interrupts, clear_request, in_sentences
 from .evaluate import HeldOutScore, Scorer, fixed_loss
-from .forecast import note_run
+from .forecast import note_circumstances
 from .learner import Learner, make_scaler, update
 from .model import Model, load_model
-from .processes import Processes
+from .processes import FreeCores, Processes
 from .records import (
-    Outcome,
+    RunSummary,
+    archive_run,
     finished,
-    is_another,
+    inputs_changed,
     load_checkpoint,
-    made_with,
-    put_aside,
-    write_made_with,
+    read_log,
+    run_inputs,
+    save_inputs,
+    steps_per_second,
 )
 from .watch import Watch
 
@@ -41,20 +42,14 @@ _SHARED = (
     "compile",
     "quantize",
 )
-_FULL = (
-    "The GPU's memory is full: set train_batch_size to 1, or gradient_checkpointing, or quantize to “4bit”, "
-    "and train again. It goes on from the last checkpoint where the settings allow it."
-)
-_NO_ROOM = (
-    "The disk is full: make room on it, and train again. It goes on from the last checkpoint, which is whole."
-)
+TIMED = 6  # steps, after which a run says how long it may take
 _OTHER_ORDER = (
     "It was begun by an earlier version: from here on, pictures and sentences come in another order."
 )
 ConceptScorer = Callable[[Concept, Model], float]
 
 
-def train(concept: Concept | str, fresh: bool = False, scorer: ConceptScorer | None = None) -> Outcome:
+def train(concept: Concept | str, fresh: bool = False, scorer: ConceptScorer | None = None) -> RunSummary:
     """Learn the word of a concept and write `learned_embeds.safetensors` into its folder.
 
     It loads the base model itself, in whatever process it is called, so that a notebook can pass it
@@ -74,9 +69,10 @@ def train(concept: Concept | str, fresh: bool = False, scorer: ConceptScorer | N
     return train_many([concept], fresh=fresh, scorer=scorer)[0]
 
 
+@in_sentences
 def train_many(
     concepts: Sequence[Concept | str], *, fresh: bool = False, scorer: ConceptScorer | None = None
-) -> list[Outcome]:
+) -> list[RunSummary]:
     """Teach several words at once on one frozen model, each batch mixed over the words.
 
     Each has its own rows, draws, log, stopping and result. A concept draws the same pictures, noise and
@@ -105,11 +101,11 @@ def train_many(
         processes.wait()
     finally:
         processes.close()
-    outcomes = [Outcome.load(concept) for concept in concepts]
-    for outcome in outcomes:
-        if outcome.ended == "failed":
-            raise UserError(f"{outcome.concept}: {outcome.reason}")
-    return outcomes
+    summaries = [RunSummary.load(concept) for concept in concepts]
+    for summary in summaries:
+        if summary.ended == "failed":
+            raise UserError(f"{summary.concept}: {summary.reason}")
+    return summaries
 
 
 def as_concept(concept: Concept | str | Path) -> Concept:
@@ -144,15 +140,17 @@ def _check_fit(concepts: list[Concept]) -> None:
 
 def _prepare(concept: Concept, fresh: bool) -> bool:
     """Put aside what can't be gone on with; whether there is something to do."""
-    now = made_with(concept)
-    another = is_another(concept, now)
-    if not fresh and not another and finished(concept):
+    inputs = run_inputs(concept)
+    changed = inputs_changed(concept, inputs)
+    if not fresh and not changed and finished(concept):
         return False
-    if fresh or another:
-        aside = put_aside(concept)
-        if another and not fresh:
-            print(f"The settings, pictures or captions have changed: the former run is now in {aside.name}/.")
-    write_made_with(concept, now)
+    if fresh or changed:
+        archived = archive_run(concept)
+        if changed and not fresh:
+            print(
+                f"The settings, pictures or captions have changed: the last run is now in {archived.name}/."
+            )
+    save_inputs(concept, inputs)
     clear_request(concept.training_folder)  # one left from before; one that comes now counts
     return True
 
@@ -162,21 +160,11 @@ def _train(
 ) -> None:
     """Train, and leave nothing on the GPU.
 
-    What is raised is raised when the model is gone: a notebook keeps its last error, and with it all
-    that the functions in the traceback hold.
+    An interrupt is raised when the model is gone: a notebook keeps its last error, and with it all that
+    the functions in the traceback hold.
     """
-    problem, interrupted = "", False
-    try:
-        interrupted = _run(concepts, processes, scorer, started)
-    except torch.cuda.OutOfMemoryError:
-        problem = _FULL
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        problem = _NO_ROOM
+    interrupted = _run(concepts, processes, scorer, started)
     gc.collect()
-    if problem:
-        raise UserError(problem)
     if interrupted:
         raise KeyboardInterrupt
 
@@ -184,12 +172,15 @@ def _train(
 def _run(concepts: list[Concept], processes: Processes, scorer: ConceptScorer | None, started: float) -> bool:
     """Load the model and step to the end; whether it was interrupted."""
     announce = print if processes.is_main else None
-    model = load_model(concepts[0], processes.device, announce, words=len(concepts))
-    scaler = make_scaler(model)
-    watches = [_watch(concept, model, processes, scorer, started, scaler) for concept in concepts]
-    if processes.is_main and len(concepts) == 1:  # several share their steps
-        note_run(concepts[0])
-    return run_loop(model, watches, processes, scaler)
+    is_miniature = concepts[0].base_model == MINIATURE
+    with FreeCores(is_miniature and processes.device.type == "cpu" and processes.count == 1) as cores:
+        model = load_model(concepts[0], processes.device, announce, words=len(concepts))
+        cores.adjust()
+        scaler = make_scaler(model)
+        watches = [_watch(concept, model, processes, scorer, started, scaler) for concept in concepts]
+        if processes.is_main and len(concepts) == 1:  # several share their steps
+            note_circumstances(concepts[0])
+        return run_loop(model, watches, processes, scaler, cores)
 
 
 def _watch(
@@ -214,7 +205,9 @@ def _watch(
     return Watch(learner, model, processes, fixed, judge, started, scaler)
 
 
-def run_loop(model: Model, watches: list[Watch], processes: Processes, scaler: torch.amp.GradScaler) -> bool:
+def run_loop(
+    model: Model, watches: list[Watch], processes: Processes, scaler: torch.amp.GradScaler, cores: FreeCores
+) -> bool:
     """Step until every learner has ended: `update` is a step, and each watch looks at what came of it.
 
     A stop file ends its own learner after the step, an interrupt ends all.
@@ -225,32 +218,26 @@ def run_loop(model: Model, watches: list[Watch], processes: Processes, scaler: t
     with Interrupts() as interrupts:
         for watch in watches:
             watch.begin()
-        stopwatch = Stopwatch()
+        taken = 0
         while active := [watch for watch in watches if not watch.learner.ended]:
             losses = update(model, [watch.learner for watch in active], scaler, processes)
-            stopwatch.count(active, processes)
             interrupted = processes.any(interrupts.asked)
             for watch, loss in zip(active, losses, strict=True):
                 watch.after_step(loss, interrupted)
+            taken += 1
+            if taken == TIMED and processes.is_main:
+                _say_pace(active)
+            if taken % 10 == 0:
+                cores.adjust()
     return interrupts.asked
 
 
-class Stopwatch:
-    """Times the first steps, and says once how long the run may take."""
-
-    TIMED = 5
-
-    def __init__(self):
-        self.steps, self.started = -1, 0.0  # the first step warms up
-
-    def count(self, watches: list[Watch], processes: Processes) -> None:
-        self.steps += 1
-        if self.steps == 0:
-            self.started = time.monotonic()
-        if self.steps == self.TIMED and processes.is_main:
-            seconds = (time.monotonic() - self.started) / self.TIMED
-            left = max(watch.steps_left() for watch in watches) * seconds / 60
-            print(f"{seconds:.2f} s a step: {left:.1f} minutes at most, looking and samples not counted.")
+def _say_pace(watches: list[Watch]) -> None:
+    """How long the run may take, by its first steps."""
+    rate = steps_per_second(read_log(watches[0].concept.training_folder))
+    if rate:
+        left = max(watch.steps_left() for watch in watches) / rate / 60
+        print(f"{1 / rate:.2f} s a step: {left:.1f} minutes at most, evaluation and samples not counted.")
 
 
 def _save_pipelines(concepts: list[Concept], trained: list[Concept]) -> None:

@@ -7,21 +7,27 @@ import torch
 
 from ..concept.concept import Concept
 from ..concept.embedding import save_result, save_rows, step_path
+from ..model.base_model import MINIATURE
 from .control import clear_request, stop_requested
 from .evaluate import FixedLoss, Scorer, is_learned
-from .figures import sample_noise, save_sample
+from .figures import sample_noise, save_sample, saved_samples
 from .learner import Best, Learner
 from .model import Model
 from .processes import Processes
-from .records import Log, Outcome, save_checkpoint
+from .records import Log, RunSummary, save_checkpoint
 
 TOO_LARGE = (
     "The loss or the learned row was no finite number at step {step}: set learning_rate to a third of what "
     "training/log.jsonl says, or mixed_precision to “bf16” or “no”, and train again. The rows of step {kept} "
     "were kept."
 )
-LEARNED = "It was learned: the fixed loss has come to rest."
+LEARNED = "The fixed loss has stopped falling."
 CEILING = "It reached max_train_steps."
+NOT_BETTER = (
+    "No checkpoint was better than the initializer, which is therefore the result: start over with another "
+    "initializer_token, more pictures or a lower learning_rate."
+)
+NOT_BETTER_ON_MINIATURE = "Pictures unlike the toys that the miniature draws can't be learned with it."
 STOPPED = "It was stopped: run it again to go on."
 
 
@@ -31,7 +37,7 @@ class Watch:
     Args:
         fixed: the fixed loss, which only says when to stop.
         scorer: the judge, which says which checkpoint is the result; more is better.
-        started: `time.monotonic()` when the sitting began.
+        started: `time.monotonic()` when the run was started or resumed.
         scaler: the run's loss scaling, kept in the checkpoints.
     """
 
@@ -48,7 +54,7 @@ class Watch:
         self.learner, self.model, self.processes = learner, model, processes
         self.fixed, self.scorer, self.scaler = fixed, scorer, scaler
         self.noise = sample_noise(learner.concept, learner.latents.means().shape[1:])
-        self.sitting = started - learner.progress.seconds
+        self.started = started - learner.progress.seconds
         self.log = Log(self.concept.training_folder, learner.progress.step) if processes.is_main else None
 
     @property
@@ -76,7 +82,7 @@ class Watch:
     def after_step(self, loss: float, interrupted: bool) -> None:
         """Log the step, look where it is time to look, and end the learner where it is time to end."""
         self.learner.progress.step += 1
-        self.learner.progress.seconds = time.monotonic() - self.sitting
+        self.learner.progress.seconds = time.monotonic() - self.started
         if not (math.isfinite(loss) and self.learner.is_finite()):
             self._end("failed", TOO_LARGE.format(step=self.step, kept=self.learner.progress.best.step))
             return
@@ -92,7 +98,8 @@ class Watch:
         if step % settings.checkpoint_every == 0 or self._is_last() or self._is_learned():
             self._keep_if_best()
             self._checkpoint()
-        if settings.sample_every and step % settings.sample_every == 0:
+        every = settings.sample_every
+        if every and (step % every == 0 or 4 * step in (every, 2 * every)):  # early, a word changes fast
             self._sample()
         self._end_if_done()
 
@@ -105,9 +112,16 @@ class Watch:
 
     def _end_if_done(self) -> None:
         if self._is_learned():
-            self._end("learned", LEARNED)
+            self._end("learned", self._verdict(LEARNED))
         elif self._is_last():
-            self._end("ceiling", CEILING)
+            self._end("ceiling", self._verdict(CEILING))
+
+    def _verdict(self, why: str) -> str:
+        """Why it ended, and what to do where nothing was gained."""
+        if self.learner.progress.best.step:
+            return why
+        on_miniature = [NOT_BETTER_ON_MINIATURE] * (self.concept.base_model == MINIATURE)
+        return " ".join([why, NOT_BETTER, *on_miniature])
 
     def _evaluate(self) -> None:
         loss = self.processes.agree(self.fixed(self.model) if self.processes.is_main else None)
@@ -127,6 +141,14 @@ class Watch:
     def _sample(self) -> None:
         if self.processes.is_main and self.learner.settings.sample_every:
             save_sample(self.concept, self.model, self.noise, self.step)
+
+    def _sample_kept(self) -> None:
+        """The result draws, too, if no sample was due at its step."""
+        rows, best = self.learner.copy_rows(), self.learner.progress.best
+        if best.step not in saved_samples(self.concept) and self.learner.settings.sample_every:
+            self.learner.set_rows(best.rows)
+            save_sample(self.concept, self.model, self.noise, best.step)
+            self.learner.set_rows(rows)
 
     def _checkpoint(self) -> None:
         if not self.processes.is_main:
@@ -152,15 +174,16 @@ class Watch:
         if not self.processes.is_main:
             return
         save_result(self.concept, progress.best.rows)
-        self.outcome().save(self.concept.training_folder)
+        self._sample_kept()
+        self.summary().save(self.concept.training_folder)
         clear_request(self.concept.training_folder)
         self.log.close()
 
-    def outcome(self) -> Outcome:
+    def summary(self) -> RunSummary:
         learner, progress = self.learner, self.learner.progress
         losses = list(progress.fixed_losses.items())
         nearest = min(losses, key=lambda item: abs(item[0] - progress.best.step))
-        return Outcome(
+        return RunSummary(
             concept=self.concept.name,
             ended=learner.ended,
             reason=learner.reason,

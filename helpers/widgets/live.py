@@ -13,15 +13,13 @@ from typing import Any
 
 import ipywidgets
 from matplotlib.figure import Figure
-from PIL import Image
 
 from ..common.errors import UserError
-from ..common.sheets import GAP
 from ..concept.concept import Concept
 from ..dataset.images import image_paths, load_images
 from ..training.control import OUTPUT, State, last_output, request_stop, resume, state_of
-from ..training.figures import sample_prompts, saved_samples
-from ..training.records import OUTCOME_FILE, LogFollower, row_norms, series
+from ..training.figures import read_strip, sample_prompts, saved_samples
+from ..training.records import SUMMARY_FILE, LogFollower, logged, row_norms, steps_per_second
 from .kit import ROW, button, picture_row
 
 _EVERY = 2.0  # seconds
@@ -72,7 +70,7 @@ class LiveTraining(ipywidgets.VBox):
 
     def has_ended(self) -> bool:
         """Whether a run has ended since this view was made."""
-        path = self._folder / OUTCOME_FILE
+        path = self._folder / SUMMARY_FILE
         return path.is_file() and path.stat().st_mtime >= self._since
 
     def _resume(self) -> None:
@@ -109,8 +107,8 @@ def _heard_while_a_cell_runs(widget: ipywidgets.Widget) -> None:
 
 
 def _curves(concept: Concept, lines: list[dict]) -> str:
-    norms = row_norms(concept, lines) or {"": series(lines, "norm")}  # a log of an earlier version
-    drawn = [curves("Fixed loss", {"": series(lines, "fixed_loss")}), curves("Length of each row", norms)]
+    norms = row_norms(concept, lines) or {"": logged(lines, "norm")}  # a log of an earlier version
+    drawn = [curves("Fixed loss", {"": logged(lines, "fixed_loss")}), curves("Length of each row", norms)]
     return f'<div style="display:flex;flex-wrap:wrap;gap:12px">{"".join(drawn)}</div>' if any(drawn) else ""
 
 
@@ -124,7 +122,6 @@ def _own_pictures(concept: Concept) -> str:
 
 
 # How far a run has come, how fast it goes, and how long it may yet take.
-_LATELY = 50  # steps
 _STYLES = {"learned": "success", "ceiling": "success", "stopped": "warning", "failed": "danger"}
 _WAITING = "Nothing has been logged yet."
 _STARTING = "A run starts: it loads the model first."
@@ -151,18 +148,6 @@ class Progress(ipywidgets.VBox):
         self.words.value = "<br>".join(map(html.escape, _sentences(lines, state, step, most)))
 
 
-def steps_a_second(lines: list[dict[str, Any]]) -> float | None:
-    """Of this sitting's last steps, looking and samples counted; None before its second step."""
-    timed = []
-    for line in reversed(lines):
-        if "event" in line or len(timed) > _LATELY:
-            break  # an event: a sitting begins, or has ended
-        if "seconds" in line:
-            timed.append((line["step"], line["seconds"]))
-    steps, seconds = (timed[0][i] - timed[-1][i] if timed else 0 for i in (0, 1))
-    return steps / seconds if seconds > 0 else None
-
-
 def _sentences(lines: list[dict[str, Any]], state: State, step: int, most: int) -> list[str]:
     if not lines:
         return [_STARTING if state == "starting" else _WAITING]
@@ -174,7 +159,7 @@ def _sentences(lines: list[dict[str, Any]], state: State, step: int, most: int) 
 
 
 def _pace(lines: list[dict[str, Any]], state: State, step: int, most: int) -> list[str]:
-    pace = steps_a_second(lines) if state == "running" else None
+    pace = steps_per_second(lines) if state == "running" else None
     if pace is None:
         return []
     left = f"at most {_duration((most - step) / pace)} left; it may end sooner"
@@ -182,7 +167,7 @@ def _pace(lines: list[dict[str, Any]], state: State, step: int, most: int) -> li
 
 
 def _values(lines: list[dict[str, Any]]) -> list[str]:
-    losses, norms = series(lines, "fixed_loss")[1], series(lines, "norm")[1]
+    losses, norms = logged(lines, "fixed_loss")[1], logged(lines, "norm")[1]
     words = [f"fixed loss {losses[-1]:.4f} (at first {losses[0]:.4f})"] if losses else []
     return words + ([f"length of the row {norms[-1]:.2f}"] if norms else [])
 
@@ -246,11 +231,7 @@ class SampleSlider(ipywidgets.VBox):
             self.stack.selected_index = self.slider.index if self.stack.children else None
 
     def _page(self, step: int, path: Path) -> ipywidgets.HTML:
-        with Image.open(path) as strip:
-            side = strip.height
-            pictures = [
-                strip.crop((left, 0, left + side, side)) for left in range(0, strip.width, side + GAP)
-            ]
+        pictures = read_strip(path)
         texts = [f"step {step}: {prompt}" for prompt in self._prompts[: len(pictures)]]
         return ipywidgets.HTML(picture_row(f"Drawn at step {step}", pictures, texts))
 

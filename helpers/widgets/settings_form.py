@@ -11,7 +11,7 @@ from ..common.sheets import html_table
 from ..concept.concept import HELP, Concept
 from ..model.base_model import load_tokenizers, load_word_table
 from ..model.tokens import check_words, collisions, nearest_words, show_tokens
-from ..training.forecast import estimate, measure_pace
+from ..training.forecast import estimate
 from .kit import Message, View, button, error_of, hint, lines, mark, problem
 
 FIRST = (
@@ -180,21 +180,13 @@ class WordPanel(ipywidgets.HTML):
         )
 
 
-class NeedsPanel(ipywidgets.VBox):
-    """Memory and time of the training here; the time is measured when the button is pressed."""
+class NeedsPanel(Message):
+    """Memory and time of the training here."""
 
     def __init__(self, concept: Concept):
-        self._concept, self.said = concept, Message()
-        tooltip = "Takes a few steps in another process; it loads the model first"
-        self.measure = button("Measure the time", self._measure, tooltip)
-        super().__init__([self.said, self.measure], layout={"margin": "6px 0"})
+        super().__init__()
+        self.layout.margin = "6px 0"
+        self._concept = concept
 
     def show(self) -> None:
-        self.said.do(lambda: str(estimate(self._concept)))
-
-    def _measure(self) -> None:
-        self.measure.disabled = True
-        self.said.say("Measuring: the model is loaded in another process, which takes a few steps…")
-        if not self.said.do(lambda: measure_pace(self._concept) and ""):
-            self.show()
-        self.measure.disabled = False
+        self.do(lambda: str(estimate(self._concept)))

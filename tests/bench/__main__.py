@@ -7,6 +7,7 @@ from helpers.common.errors import UserError
 from helpers.common.places import ROOT_VARIABLE
 from helpers.model.libraries import quiet_loading
 
+from .busy import measure_busy
 from .gain import measure_gain
 from .geometry import measure_sd15
 from .judged import measure_scores
@@ -25,6 +26,7 @@ PARTS = {
     "gain": measure_gain,
     "score": measure_scores,
     "many": measure_many,
+    "busy": measure_busy,
 }
 
 

@@ -148,6 +148,11 @@ def _or_none(figure: Callable[[Measurements], Any], found: Measurements) -> Any:
     return value
 
 
+def _busy(found: Measurements, one: str, other: str) -> float:
+    seconds = found["busy"]["seconds"]
+    return round(seconds[one] / seconds[other], 2)
+
+
 _FIGURES: dict[str, Callable[[Measurements], Any]] = {
     "gain_time_ratio_source": _gain_ratio("source"),
     "gain_time_ratio_best_lr": _gain_ratio("source_best_lr"),
@@ -167,6 +172,8 @@ _FIGURES: dict[str, Callable[[Measurements], Any]] = {
         str(count): found[together(count)]["seconds_per_concept"] for count in WORD_COUNTS
     },
     "many": many,
+    "busy_time_ratio": lambda found: _busy(found, "busy", "idle"),
+    "idle_time_ratio": lambda found: _busy(found, "idle", "idle_torch"),
     "extra_training_bytes": lambda found: found["memory/sd15/ours"]["extra_bytes"],
     "whole_table_training_bytes": lambda found: found["memory/sd15/source"]["extra_bytes"],
 }

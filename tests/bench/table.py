@@ -6,6 +6,7 @@ from typing import Any
 
 from helpers.common.places import repository_folder
 
+from .busy import AT_MOST
 from .plan import OWN_STEPS, SEEDS, WORD_COUNTS, together
 from .readings import SHARE_OF_SCORE
 
@@ -39,6 +40,7 @@ def write_table(content: dict[str, Any], readme: Path | None = None) -> str:
 def section(content: dict[str, Any]) -> str:
     """The section as Markdown: a row for each comparison that has been measured."""
     rows = [*_step_rows(content), *_gain_rows(content), *_score_rows(content), *_large_rows(content)]
+    rows += _busy_rows(content)
     lines = [f"| {' | '.join(row)} |\n" for row in rows]
     reasons = [f"\n{reason}\n" for reason in content["reasons"].values()]
     notes = [*_score_note(content), *_start_note(content), *_many_note(content), *reasons]
@@ -164,6 +166,21 @@ def _large_rows(content: dict[str, Any]) -> list[tuple[str, ...]]:
         if all(memory.values()):
             values = [one[key] for one in memory.values()]
             rows.append((f"{name}, that size", *map(_megabytes, values), _times(values[0] / values[-1])))
+    return rows
+
+
+def _busy_rows(content: dict[str, Any]) -> list[tuple[str, ...]]:
+    measured = content["measurements"].get("busy")
+    if measured is None:
+        return []
+    rows = []
+    for load, name in (
+        ("idle", f"{measured['steps']} steps, loading included, on an idle machine"),
+        ("busy", "the same with a busy loop on each core"),
+    ):
+        ours, torchs = measured["seconds"][load], measured["seconds"][f"{load}_torch"]
+        bound = "over " if torchs >= AT_MOST else ""
+        rows.append((name, "", "", f"{ours:.1f} s (torch's own threads: {bound}{torchs:.1f} s)", ""))
     return rows
 
 

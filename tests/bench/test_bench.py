@@ -3,12 +3,13 @@
 import json
 import math
 
+import psutil
 import pytest
 import torch
 
 from helpers.concept.embedding import load_rows
 from helpers.training.processes import Processes
-from tests.bench import runs, setting, table
+from tests.bench import busy, runs, setting, table
 from tests.bench.figures import figures
 from tests.bench.ledger import Ledger
 from tests.bench.ours import BareOurs
@@ -246,6 +247,35 @@ def test_words_learned_together_are_compared_with_runs_alone():
     content = {**values, "measurements": found, "machine": MACHINE, "reasons": {}}
     assert "9.0 s a word for 1, 6.0 s a word for 4, 5.0 s a word for 16." in table.section(content)
     assert "for 4 of 4, 15 of 16 words" in table.section(content)
+
+
+def test_a_busy_machine_has_its_rows():
+    seconds = {"idle": 10.5, "idle_torch": 10.0, "busy": 13.0, "busy_torch": busy.AT_MOST}
+    found = {"busy": {"steps": 150, "seconds": seconds}}
+    values = figures(found)
+    assert values["busy_time_ratio"] == 1.24 and values["idle_time_ratio"] == 1.05
+    text = table.section({**values, "measurements": found, "machine": MACHINE, "reasons": {}})
+    for row in (
+        "| 150 steps, loading included, on an idle machine |  |  | 10.5 s (torch's own threads: 10.0 s) |",
+        "| the same with a busy loop on each core |  |  | 13.0 s (torch's own threads: over 200.0 s) |",
+    ):
+        assert row in text
+
+
+def test_a_run_is_timed_as_a_process_beside_loops_that_are_ended(folder, monkeypatch):
+    beside = []
+
+    def run(steps, environment):
+        beside.append(len(psutil.Process().children()))
+        return 1.0
+
+    assert 0 < busy._run(1, {}) < busy.AT_MOST
+    already = len(psutil.Process().children())
+    monkeypatch.setattr(busy, "_run", run)
+    assert busy.busy_seconds(rounds=1)["seconds"]["busy"] == 1.0
+    loops = psutil.cpu_count()
+    assert beside == [already, already, already + loops, already + loops]
+    assert len(psutil.Process().children()) == already
 
 
 def test_the_table_is_written_between_its_marks(tmp_path):

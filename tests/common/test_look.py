@@ -17,7 +17,7 @@ from helpers.common import places
 from helpers.common.progress import progress
 from helpers.common.sheets import described, finish, image_grid, new_figure
 from helpers.training.figures import plot_run, sample_sheet
-from helpers.training.records import Log, Outcome, read_log, row_norms
+from helpers.training.records import Log, RunSummary, read_log, row_norms
 
 SQUARE = Image.new("RGB", (8, 8), "brown")
 
@@ -62,7 +62,7 @@ def test_the_plot_of_a_run_names_each_row(grooty):
     log.write(1, loss=0.1, norm=1.5, norms=[1.0, 2.0])
     log.write(2, loss=0.1, norm=1.0, norms=[0.5, 1.5], fixed_loss=0.07)
     log.close()
-    Outcome("grooty", "ceiling", "It reached max_train_steps.", 2, 2, 1.0, 0.08, 0.07).save(
+    RunSummary("grooty", "ceiling", "It reached max_train_steps.", 2, 2, 1.0, 0.08, 0.07).save(
         grooty.training_folder
     )
     assert row_norms(grooty, read_log(grooty.training_folder)) == {
@@ -152,8 +152,9 @@ def test_bitsandbytes_is_imported_without_a_remark():
 def test_a_forecast_of_memory_is_without_a_remark():
     code = (
         "import torch\nfrom helpers.model.base_model import load_components\n"
-        "from helpers.concept.concept import TrainingSettings\nfrom helpers.training.memory import forecast\n"
-        "print(forecast(load_components('miniature'), TrainingSettings(), 64, torch.float32))"
+        "from helpers.concept.concept import TrainingSettings\n"
+        "from helpers.training.forecast import memory_needed\n"
+        "print(memory_needed(load_components('miniature'), TrainingSettings(), 64, torch.float32))"
     )
     ran = run_code(code)
     assert "of memory" in ran.stdout and ran.stderr == ""

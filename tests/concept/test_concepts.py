@@ -20,7 +20,15 @@ from helpers.export.files import PROGRAMS, export_for
 from helpers.inference.pipeline import generate, pipeline_with_word, remake
 from helpers.inference.png import Picture, PictureSettings, read_settings, save_picture
 from helpers.training.control import request_stop, state_of
-from helpers.training.records import Log, Outcome, finished, is_another, made_with, read_log, write_made_with
+from helpers.training.records import (
+    Log,
+    RunSummary,
+    finished,
+    inputs_changed,
+    read_log,
+    run_inputs,
+    save_inputs,
+)
 from helpers.training.train import train
 from helpers.widgets.concept_gallery import ConceptGallery
 
@@ -31,8 +39,8 @@ def learned(grooty):
     rows = [torch.randn(grooty.vectors, 128)]
     save_result(grooty, rows)
     save_rows(step_path(grooty, 4), grooty, rows)
-    write_made_with(grooty, made_with(grooty))
-    Outcome("grooty", "ceiling", "It reached max_train_steps.", 4, 4, 1.0, 0.08, 0.07).save(
+    save_inputs(grooty, run_inputs(grooty))
+    RunSummary("grooty", "ceiling", "It reached max_train_steps.", 4, 4, 1.0, 0.08, 0.07).save(
         grooty.training_folder
     )
     draw(grooty, "a photo of a <grooty> on a beach", "red")
@@ -157,7 +165,11 @@ def test_a_learned_word_stays_learned_under_its_new_name(learned):
         assert list(load_file(path)) == ["<robo>"] and torch.equal(load_rows(path)[0], rows[0])
     assert list(torch.load(robo.embeds_path.with_suffix(".bin"), weights_only=True)) == ["<robo>"]
     assert json.loads((robo.folder / "scores.json").read_text())["said"]["word"] == "<robo>"
-    assert Outcome.load(robo).concept == "robo" and finished(robo) and not is_another(robo, made_with(robo))
+    assert (
+        RunSummary.load(robo).concept == "robo"
+        and finished(robo)
+        and not inputs_changed(robo, run_inputs(robo))
+    )
 
 
 def test_each_programs_file_has_the_new_name(learned):
@@ -274,7 +286,7 @@ def test_a_rename_that_breaks_off_leaves_the_word(learned, monkeypatch):
 
 
 def test_a_run_at_work_keeps_its_folder(grooty):
-    write_made_with(grooty, made_with(grooty))
+    save_inputs(grooty, run_inputs(grooty))
     log = Log(grooty.training_folder, 0)
     log.write(1, loss=0.1)
     log.close()

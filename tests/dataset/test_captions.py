@@ -10,10 +10,10 @@ from helpers.dataset.captions import captions_of, write_captions
 from helpers.dataset.dataset import TextualInversionDataset, fill, training_templates
 from helpers.dataset.images import add_images, image_paths, remove_image
 from helpers.model.base_model import load_tokenizers
-from helpers.training.by_hand import preflight
 from helpers.training.evaluate import FixedLoss
+from helpers.training.forecast import training_plan
 from helpers.training.model import Model
-from helpers.training.records import is_another, made_with, write_made_with
+from helpers.training.records import inputs_changed, run_inputs, save_inputs
 from helpers.training.train import train
 
 FIRST, SECOND = "grooty-1.png", "grooty-2.png"
@@ -107,16 +107,16 @@ def test_the_sentences_of_a_run_end_with_the_captions(grooty):
     dataset = TextualInversionDataset(grooty, [], 64)
     assert dataset.templates == (*training_templates(grooty), RED)
     assert dataset.captions == {1: range(len(dataset.templates) - 1, len(dataset.templates))}
-    assert "1 of the pictures with captions of their own" in preflight(grooty)
+    assert "1 of the pictures with captions of their own" in training_plan(grooty)
 
 
 def test_a_changed_caption_is_another_run(grooty):
-    before = made_with(grooty)
-    write_made_with(grooty, before)
+    before = run_inputs(grooty)
+    save_inputs(grooty, before)
     write_captions(grooty, FIRST, RED)
-    assert is_another(grooty, made_with(grooty))
+    assert inputs_changed(grooty, run_inputs(grooty))
     write_captions(grooty, FIRST, "")
-    assert not is_another(grooty, made_with(grooty))
+    assert not inputs_changed(grooty, run_inputs(grooty))
 
 
 def test_a_run_tells_the_model_a_picture_s_own_caption(grooty, families, monkeypatch):

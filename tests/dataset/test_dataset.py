@@ -18,7 +18,7 @@ from helpers.dataset.dataset import (
 )
 from helpers.model.base_model import load_tokenizers
 from helpers.model.vae import to_image, to_pixel_values
-from helpers.training.by_hand import preflight
+from helpers.training.forecast import training_plan
 
 
 def half_and_half(width, height):
@@ -92,7 +92,7 @@ def test_a_word_that_the_model_would_not_reach_is_refused(grooty):
     with pytest.raises(UserError, match=r"on a beach.* shorten the sentence"):
         TextualInversionDataset(grooty, tokenizers, 64)
     with pytest.raises(UserError, match="shorten the sentence"):
-        preflight(grooty)
+        training_plan(grooty)
 
 
 def test_center_crop_takes_the_middle_and_without_it_the_picture_is_squeezed():

@@ -1,5 +1,6 @@
 """A run from its first step to its files: what is trained, what is not, what a person finds afterwards."""
 
+import contextlib
 import errno
 import os
 import re
@@ -22,12 +23,12 @@ from helpers.model.base_model import load_components, load_pipeline
 from helpers.training import learner as update
 from helpers.training import watch
 from helpers.training.by_hand import by_hand, frozen_weights, gradients
-from helpers.training.control import request_stop
+from helpers.training.control import in_sentences, request_stop
 from helpers.training.figures import saved_samples
 from helpers.training.learner import Learner
 from helpers.training.model import load_model
 from helpers.training.processes import Processes
-from helpers.training.records import Outcome, load_checkpoint, read_log, save_checkpoint, series
+from helpers.training.records import RunSummary, load_checkpoint, logged, read_log, save_checkpoint
 from helpers.training.train import train
 
 TRAIN = sys.modules["helpers.training.train"]  # the module: the room hands on its function `train`
@@ -63,17 +64,17 @@ def killed_at(step, monkeypatch):
 
 def test_leaves_the_word_a_log_samples_and_an_outcome(tiny):
     tiny = tiny.changed(training={"sample_every": 2})
-    outcome = train(tiny)
-    assert outcome == Outcome.load(tiny) and outcome.steps == 4 and outcome.ended == "ceiling"
+    summary = train(tiny)
+    assert summary == RunSummary.load(tiny) and summary.steps == 4 and summary.ended == "ceiling"
     state = load_file(tiny.embeds_path)
     assert list(state) == ["<grooty>"] and state["<grooty>"].shape == (2, 32)
     pickled = torch.load(tiny.embeds_path.with_suffix(".bin"), weights_only=True)
     assert torch.equal(pickled["<grooty>"], state["<grooty>"])
-    assert torch.equal(load_rows(step_path(tiny, outcome.best_step))[0], state["<grooty>"])
-    assert saved_steps(tiny) == [0, 2, 4] and list(saved_samples(tiny)) == [0, 2, 4]
+    assert torch.equal(load_rows(step_path(tiny, summary.best_step))[0], state["<grooty>"])
+    assert saved_steps(tiny) == [0, 2, 4] and list(saved_samples(tiny)) == [0, 1, 2, 4]
     lines = read_log(tiny.training_folder)
-    assert [line["event"] for line in lines if "event" in line][-1] == outcome.reason
-    assert series(lines, "loss")[0] == [1, 2, 3, 4] and series(lines, "fixed_loss")[0] == [0, 2, 4]
+    assert [line["event"] for line in lines if "event" in line][-1] == summary.reason
+    assert logged(lines, "loss")[0] == [1, 2, 3, 4] and logged(lines, "fixed_loss")[0] == [0, 2, 4]
     assert any((tiny.training_folder / "tensorboard").iterdir())
 
 
@@ -122,7 +123,7 @@ def test_every_family_is_read_back_by_its_pipeline(family, keys, grooty, familie
 def test_a_run_that_is_killed_ends_as_one_that_was_not(tiny, monkeypatch):
     tiny = tiny.changed(training={"max_train_steps": 7, "checkpoint_every": 3, "mixed_precision": "no"})
     train(tiny)
-    whole, losses = last_state(tiny), series(read_log(tiny.training_folder), "loss")
+    whole, losses = last_state(tiny), logged(read_log(tiny.training_folder), "loss")
     with monkeypatch.context() as patch:
         killed_at(6, patch)
         with pytest.raises(SystemExit):
@@ -133,7 +134,7 @@ def test_a_run_that_is_killed_ends_as_one_that_was_not(tiny, monkeypatch):
     assert resumed["step"] == 7 and torch.equal(resumed["rows"][0], whole["rows"][0])
     assert resumed["fixed_losses"] == whole["fixed_losses"]
     assert torch.equal(resumed["best"]["rows"][0], whole["best"]["rows"][0])
-    assert series(read_log(tiny.training_folder), "loss") == losses
+    assert logged(read_log(tiny.training_folder), "loss") == losses
 
 
 def test_the_stop_file_saves_and_a_second_call_goes_on(tiny):
@@ -148,7 +149,7 @@ def test_the_stop_file_saves_and_a_second_call_goes_on(tiny):
     first = train(tiny, scorer=scorer)
     assert (first.ended, first.steps) == ("stopped", 2) and tiny.embeds_path.is_file()
     assert train(tiny).steps == 4
-    assert series(read_log(tiny.training_folder), "loss")[0] == [1, 2, 3, 4]
+    assert logged(read_log(tiny.training_folder), "loss")[0] == [1, 2, 3, 4]
 
 
 def test_an_interrupt_waits_for_the_step_and_saves(tiny):
@@ -162,14 +163,14 @@ def test_an_interrupt_waits_for_the_step_and_saves(tiny):
 
     with pytest.raises(KeyboardInterrupt):
         train(tiny, scorer=scorer)
-    assert Outcome.load(tiny).ended == "stopped" and last_state(tiny)["step"] == 3
+    assert RunSummary.load(tiny).ended == "stopped" and last_state(tiny)["step"] == 3
     assert train(tiny).steps == 4
 
 
 def test_what_is_done_is_returned_without_loading_a_model(tiny, monkeypatch):
-    outcome = train(tiny)
+    summary = train(tiny)
     monkeypatch.setattr(TRAIN, "load_model", lambda *_: pytest.fail("loaded a model"))
-    assert train(tiny) == outcome
+    assert train(tiny) == summary
 
 
 def test_a_run_killed_after_its_last_checkpoint_takes_no_step_more(tiny, monkeypatch):
@@ -178,7 +179,7 @@ def test_a_run_killed_after_its_last_checkpoint_takes_no_step_more(tiny, monkeyp
         patch.setattr(watch, "save_sample", lambda *given: sys.exit("killed") if given[-1] == 4 else None)
         train(tiny)
     assert train(tiny).steps == 4
-    assert series(read_log(tiny.training_folder), "loss")[0] == [1, 2, 3, 4]
+    assert logged(read_log(tiny.training_folder), "loss")[0] == [1, 2, 3, 4]
 
 
 def test_a_stop_that_comes_while_the_model_loads_counts(tiny, monkeypatch):
@@ -187,7 +188,7 @@ def test_a_stop_that_comes_while_the_model_loads_counts(tiny, monkeypatch):
         return load_model(concept, *given, **named)
 
     monkeypatch.setattr(TRAIN, "load_model", loading)
-    assert (train(tiny).ended, Outcome.load(tiny).steps) == ("stopped", 1)
+    assert (train(tiny).ended, RunSummary.load(tiny).steps) == ("stopped", 1)
 
 
 def test_a_run_goes_on_where_the_format_needs_loss_scaling(tiny, monkeypatch):
@@ -254,7 +255,7 @@ def test_a_run_of_the_version_before_goes_on_and_says_what_is_other(tiny, capsys
 def test_a_higher_ceiling_goes_on(tiny):
     train(tiny)
     assert train(tiny.changed(training={"max_train_steps": 5})).steps == 5
-    assert series(read_log(tiny.training_folder), "loss")[0] == [1, 2, 3, 4, 5]
+    assert logged(read_log(tiny.training_folder), "loss")[0] == [1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("again", [{"fresh": True}, {"changed": {"learning_rate": 1e-2}}])
@@ -264,7 +265,7 @@ def test_starting_over_keeps_the_former_run(again, tiny):
     train(tiny.changed(training=again.get("changed")), fresh=again.get("fresh", False))
     aside = tiny.folder / "training-1"
     assert (aside / "learned_embeds.safetensors").read_bytes() == old
-    assert len(read_log(aside)) and series(read_log(tiny.training_folder), "loss")[0] == [1, 2, 3, 4]
+    assert len(read_log(aside)) and logged(read_log(tiny.training_folder), "loss")[0] == [1, 2, 3, 4]
 
 
 def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_good_rows(tiny, monkeypatch):
@@ -295,23 +296,113 @@ def test_an_overflow_of_the_scaled_gradient_only_skips_the_step(tiny, monkeypatc
     assert not torch.equal(rows[2], rows[1]) and rows[2].isfinite().all()
 
 
-def test_a_full_disk_is_a_sentence_and_the_run_goes_on(tiny, monkeypatch):
-    def full(*given):
-        raise OSError(errno.ENOSPC, "No space left on device")
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "disk is full"),
+        (OSError(errno.EROFS, "Read-only file system", "training/state.pt"), "state.pt” can't be written"),
+        (PermissionError(errno.EACCES, "Permission denied", "training/state.pt"), "can't be written"),
+        (torch.cuda.OutOfMemoryError("CUDA out of memory."), "memory is full: set train_batch_size"),
+        (RuntimeError("MPS backend out of memory"), "memory is full"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "memory is full"),
+    ],
+)
+def test_what_a_machine_can_fail_of_is_said_in_a_sentence(error, sentence):
+    @in_sentences
+    def fail():
+        raise error
 
-    with monkeypatch.context() as patch, pytest.raises(UserError, match="disk is full"):
-        patch.setattr(watch, "save_checkpoint", full)
+    with pytest.raises(UserError, match=sentence) as raised:
+        fail()
+    assert raised.value.__context__ is None, "it would hold the model"
+
+
+def test_a_full_memory_keeps_the_last_checkpoint_and_the_run_goes_on(tiny, monkeypatch):
+    real, taken = update.training_step, []
+
+    def training_step(model, draws):
+        taken.append(1)
+        if len(taken) == 4:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return real(model, draws)
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="memory is full"):
+        patch.setattr(update, "training_step", training_step)
         train(tiny)
+    assert last_state(tiny)["step"] == 2
     assert train(tiny).steps == 4
+
+
+def test_an_error_of_another_kind_stays_what_it_is(tiny, monkeypatch):
+    def scorer(concept, model):
+        raise RuntimeError("a mistake in the scorer")
+
+    with pytest.raises(RuntimeError, match="a mistake in the scorer"):
+        train(tiny, scorer=scorer)
+
+
+@pytest.fixture
+def small_disk(tmp_path, tiny, monkeypatch):
+    """The concept on a disk of three megabytes of its own."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.getuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", disk]).returncode:
+        pytest.skip("only root can make a disk")
+    tiny.save()
+    shutil.copytree(tiny.folder, disk / "grooty")
+    monkeypatch.setenv(places.ROOT_VARIABLE, str(disk))
+    yield disk
+    subprocess.run(["umount", "-l", disk], check=True)
+
+
+def test_a_disk_that_fills_up_leaves_a_checkpoint_to_go_on_from(small_disk, tiny):
+    filling = small_disk / "filling"
+
+    def scorer(concept, model):
+        if (concept.training_folder / "state.pt").is_file():  # after step 2: from now on there is no room
+            with contextlib.suppress(OSError), filling.open("wb") as file:
+                while True:
+                    file.write(bytes(1024))
+                    file.flush()
+        return 0
+
+    with pytest.raises(UserError, match="disk is full"):
+        train(tiny.name, scorer=scorer)
+    assert last_state(tiny)["step"] == 2
+    filling.unlink()
+    assert train(tiny.name).steps == 4
+
+
+def test_a_read_only_disk_is_a_sentence(small_disk, tiny):
+    def remount(how):
+        subprocess.run(["mount", "-o", f"remount,{how}", small_disk], check=True)
+
+    remount("ro")
+    with pytest.raises(UserError, match="can't be written: make its folder writable"):
+        train(tiny.name)
+    remount("rw")
+    assert train(tiny.name).steps == 4
+
+
+@pytest.mark.parametrize("part", ["training_folder", "folder"])
+def test_a_folder_deleted_under_the_run_is_a_sentence_and_stays_deleted(part, tiny):
+    def scorer(concept, model):
+        shutil.rmtree(getattr(concept, part))
+        return 0
+
+    with pytest.raises(UserError, match="moved or deleted during the run"):
+        train(tiny, scorer=scorer)
+    assert not getattr(tiny, part).exists()
 
 
 def test_a_fixed_loss_that_rests_ends_the_run_and_the_log_says_so(tiny, monkeypatch):
     falling = iter([1 - 0.1 * step for step in range(8)] + [0.2, 0.21] * 40)
     monkeypatch.setattr("helpers.training.evaluate.FixedLoss.__call__", lambda self, model: next(falling))
     rests = tiny.changed(training={"max_train_steps": 60, "evaluate_every": 1, "checkpoint_every": 50})
-    outcome = train(rests, scorer=lambda concept, model: 0)
-    assert outcome.ended == "learned" and outcome.steps == 15
-    assert read_log(tiny.training_folder)[-1] == {"step": 15, "event": watch.LEARNED}
+    summary = train(rests, scorer=lambda concept, model: 0)
+    assert summary.ended == "learned" and summary.steps == 15
+    said = f"{watch.LEARNED} {watch.NOT_BETTER}"  # the judge says so
+    assert read_log(tiny.training_folder)[-1] == {"step": 15, "event": said}
 
 
 @pytest.mark.parametrize(
@@ -327,15 +418,22 @@ def test_unusual_concepts_with_one_picture_are_trained(unusual, tiny):
 
 def test_the_best_checkpoint_is_the_result_not_the_last(tiny):
     scores = iter([0, 5, 1])
-    outcome = train(tiny, scorer=lambda concept, model: next(scores))
-    assert outcome.best_step == 2
+    summary = train(tiny, scorer=lambda concept, model: next(scores))
+    assert summary.best_step == 2
     assert torch.equal(load_rows(tiny.embeds_path)[0], load_rows(step_path(tiny, 2))[0])
     assert not torch.equal(load_rows(tiny.embeds_path)[0], load_rows(step_path(tiny, 4))[0])
 
 
+def test_samples_come_early_and_at_the_kept_step(tiny):
+    scores = iter([0, 1, 2, 5, 3])  # at steps 0, 2, 4, 6, 8
+    every_eight = {"max_train_steps": 8, "sample_every": 8}
+    train(tiny.changed(training=every_eight), scorer=lambda concept, model: next(scores))
+    assert list(saved_samples(tiny)) == [0, 2, 4, 6, 8]
+
+
 def test_random_crops_are_encoded_as_they_come(tiny, capsys):
-    outcome = train(tiny.changed(training={"random_crop": True}))
-    assert outcome.steps == 4 and "encoded at each step" in capsys.readouterr().out
+    summary = train(tiny.changed(training={"random_crop": True}))
+    assert summary.steps == 4 and "encoded at each step" in capsys.readouterr().out
 
 
 def test_no_pictures_is_a_sentence(concepts, short, families):
@@ -348,16 +446,16 @@ def test_the_miniature_learns_something(grooty):
     concept = grooty.changed(
         training={"max_train_steps": 25, "evaluate_every": 25, "checkpoint_every": 25, "sample_every": 0}
     )
-    outcome = train(concept)
-    assert outcome.best_fixed_loss < outcome.first_fixed_loss and outcome.best_step == 25
+    summary = train(concept)
+    assert summary.best_fixed_loss < summary.first_fixed_loss and summary.best_step == 25
 
 
 def test_importing_the_trainer_touches_no_gpu_and_no_quantiser():
     code = (
         "import sys, torch\n"
         "from accelerate import notebook_launcher\n"
-        "from helpers.training.records import Outcome; from helpers.training.train import train\n"
-        "from helpers.training.by_hand import preflight\n"
+        "from helpers.training.records import RunSummary; from helpers.training.train import train\n"
+        "from helpers.training.forecast import training_plan\n"
         "from helpers.widgets.live import LiveTraining\n"
         "assert not torch.cuda.is_initialized()\n"
         "assert 'bitsandbytes' not in sys.modules\n"

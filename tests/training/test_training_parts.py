@@ -2,19 +2,24 @@
 
 import copy
 import errno
+import os
+import subprocess
+import sys
+import time
 from itertools import islice, pairwise
 
 import pytest
 import torch
 from torch import nn
 
+from helpers.common import places
 from helpers.common.errors import UserError
 from helpers.concept.concept import TrainingSettings
 from helpers.concept.templates import OBJECT_TEMPLATES, STYLE_TEMPLATES
 from helpers.dataset.dataset import held_out_templates, training_templates
 from helpers.model.libraries import diffusers
+from helpers.training import forecast
 from helpers.training import learner as norms
-from helpers.training import memory
 from helpers.training import step as loss_weights
 from helpers.training.batches import Draws, EndlessBatches
 from helpers.training.control import clear_request, request_stop, stop_requested
@@ -22,14 +27,14 @@ from helpers.training.evaluate import fixed_loss, is_learned, try_initializers
 from helpers.training.learner import Learner
 from helpers.training.model import load_model, quantize_linears
 from helpers.training.optimizer import learning_rate, make_optimizer, make_schedule
-from helpers.training.processes import Processes
+from helpers.training.processes import FreeCores, Processes
 from helpers.training.records import (
     Log,
     LogFollower,
     load_checkpoint,
+    logged,
     read_log,
     save_checkpoint,
-    series,
 )
 from helpers.training.step import target_of, training_step
 
@@ -200,7 +205,7 @@ def test_the_log_drops_what_a_killed_run_left(tmp_path):
     again = Log(tmp_path, 2)
     again.write(3, loss=30.0)
     again.close()
-    assert series(read_log(tmp_path), "loss") == ([1, 2, 3], [1.0, 2.0, 30.0])
+    assert logged(read_log(tmp_path), "loss") == ([1, 2, 3], [1.0, 2.0, 30.0])
 
 
 def test_a_damaged_line_of_the_log_is_left_out(tmp_path):
@@ -223,7 +228,7 @@ def test_the_log_is_the_same_for_tensorboard(tmp_path):
     board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert board.Tags()["scalars"] == ["loss"]
     written = {scalar.step: pytest.approx(scalar.value) for scalar in board.Scalars("loss")}
-    assert written == dict(zip(*series(read_log(tmp_path), "loss"), strict=True))
+    assert written == dict(zip(*logged(read_log(tmp_path), "loss"), strict=True))
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut off"])
@@ -345,7 +350,7 @@ def test_initializers_are_tried_before_training_a_phrase_among_them(grooty):
 def test_the_forecast_counts_what_autograd_keeps():
     network = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4)).requires_grad_(False)
     given = torch.randn(10, 8, requires_grad=True)
-    assert memory.saved_bytes(network, lambda: network(given)) == 10 * 16 * 4  # what ReLU gave
+    assert forecast.saved_bytes(network, lambda: network(given)) == 10 * 16 * 4  # what ReLU gave
 
 
 def test_the_forecast_grows_with_the_batch_and_falls_with_each_remedy(families):
@@ -355,23 +360,23 @@ def test_the_forecast_grows_with_the_batch_and_falls_with_each_remedy(families):
 
     def total(**changes):
         changed = settings.model_copy(update=changes)
-        return memory.forecast(components, changed, 64, torch.float32)
+        return forecast.memory_needed(components, changed, 64, torch.float32)
 
-    whole = total()
-    assert whole.weights > sum(p.nbytes for p in components.unet.parameters())
-    words = [memory.forecast(components, settings, 64, torch.float32, words) for words in (1, 4, 16)]
+    default = total()
+    assert default.weights > sum(p.nbytes for p in components.unet.parameters())
+    words = [forecast.memory_needed(components, settings, 64, torch.float32, words) for words in (1, 4, 16)]
     assert words[0].activations * 3 < words[1].activations == words[2].activations
-    assert total(train_batch_size=1).activations < whole.activations / 3
-    assert total(gradient_checkpointing=True).activations < whole.activations
-    assert total(quantize="4bit").weights < total(quantize="8bit").weights < whole.weights
+    assert total(train_batch_size=1).activations < default.activations / 3
+    assert total(gradient_checkpointing=True).activations < default.activations
+    assert total(quantize="4bit").weights < total(quantize="8bit").weights < default.weights
 
 
 def test_too_little_memory_is_met_with_what_to_switch_on(families, monkeypatch):
     from helpers.model.base_model import load_components
 
     components, settings = load_components(str(families["sdxl"])), TrainingSettings(train_batch_size=2)
-    monkeypatch.setattr(memory, "free_memory", lambda device: 1000)
-    sentence = memory.advice(components, settings, 64, torch.float32, torch.device("cpu"))
+    monkeypatch.setattr(forecast, "free_memory", lambda device: 1000)
+    sentence = forecast.memory_advice(components, settings, 64, torch.float32, torch.device("cpu"))
     for remedy in ("gradient_checkpointing=True", "train_batch_size=1", "quantize='4bit'"):
         assert remedy in sentence
 
@@ -385,3 +390,42 @@ def test_concepts_that_do_not_fit_are_named(grooty):
     other = other.changed(placeholder_token="<other>")
     with pytest.raises(UserError, match="same train_batch_size"):
         train_many([grooty, other])
+
+
+def test_the_miniature_gets_a_thread_for_each_core_that_others_leave_free(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    before = torch.get_num_threads()
+    with FreeCores(active=True) as cores:
+        cores.most, cores.cores = 4, 4
+        for taken, left in ((0.3, 4), (1.1, 3), (4.0, 1), (0.0, 4)):
+            monkeypatch.setattr(cores, "taken_by_others", lambda taken=taken: taken)
+            cores.adjust()
+            assert torch.get_num_threads() == left
+        cores.most = before
+    assert torch.get_num_threads() == before
+
+
+def test_the_cores_of_another_program_are_counted_and_one_s_own_are_not():
+    cores = FreeCores(active=True)
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+        time.sleep(1)
+        taken = cores.taken_by_others()
+        busy.kill()
+    assert 0.3 < taken <= cores.cores + 0.1
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [({}, "5000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")],
+)
+def test_threads_wait_quietly_unless_a_person_has_said_how(given, spins):
+    others = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
+    command = [sys.executable, "-c", "import helpers, os; print(os.environ.get('GOMP_SPINCOUNT'))"]
+    ran = subprocess.run(
+        command,
+        cwd=places.repository_folder(),
+        env={**others, **given},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.stdout.strip() == spins

@@ -1,10 +1,12 @@
 """What must be the same to the bit: all that is frozen, and a run that was killed. And what is cached."""
 
+import random
 import shutil
 import subprocess
 import sys
 import textwrap
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,7 +20,7 @@ from helpers.model.vae import Posterior, encode
 from helpers.training.batches import Draws, LatentCache
 from helpers.training.control import request_stop
 from helpers.training.model import load_model
-from helpers.training.records import load_checkpoint, read_log, series
+from helpers.training.records import load_checkpoint, logged, read_log
 from helpers.training.train import train
 
 TRAIN = sys.modules["helpers.training.train"]  # the module: the room hands on its function `train`
@@ -67,12 +69,12 @@ def same_run(concept, whole, losses):
     assert state["step"] == whole["step"] and torch.equal(state["rows"][0], whole["rows"][0])
     assert torch.equal(state["best"]["rows"][0], whole["best"]["rows"][0])
     assert state["fixed_losses"] == whole["fixed_losses"]
-    assert series(read_log(concept.training_folder), "loss") == losses
+    assert logged(read_log(concept.training_folder), "loss") == losses
 
 
 def test_a_run_killed_three_times_ends_as_one_that_was_not(tiny):
     train(tiny)
-    whole, losses = last_state(tiny), series(read_log(tiny.training_folder), "loss")
+    whole, losses = last_state(tiny), logged(read_log(tiny.training_folder), "loss")
     shutil.rmtree(tiny.training_folder)
     tiny.save()
     kill("_log_step", 1)  # before the first checkpoint
@@ -81,6 +83,11 @@ def test_a_run_killed_three_times_ends_as_one_that_was_not(tiny):
     assert last_state(tiny)["step"] == 3
     kill("_checkpoint", 6)  # while a checkpoint is written
     assert last_state(tiny)["step"] == 3
+    (
+        random.seed(1),
+        np.random.seed(1),
+        torch.manual_seed(1),
+    )  # the run's draws come from a generator of its own
     train(tiny)
     same_run(tiny, whole, losses)
     assert not list(tiny.training_folder.glob("*.partial"))
@@ -88,7 +95,7 @@ def test_a_run_killed_three_times_ends_as_one_that_was_not(tiny):
 
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(tiny):
     train(tiny)
-    whole, losses = last_state(tiny), series(read_log(tiny.training_folder), "loss")
+    whole, losses = last_state(tiny), logged(read_log(tiny.training_folder), "loss")
     looks = []
 
     def scorer(concept, model):
@@ -101,7 +108,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(tiny):
     train(tiny)
     state = last_state(tiny)
     assert torch.equal(state["rows"][0], whole["rows"][0])
-    assert series(read_log(tiny.training_folder), "loss") == losses
+    assert logged(read_log(tiny.training_folder), "loss") == losses
 
 
 @pytest.mark.parametrize("training", [{}, {"random_crop": True}, {"gradient_accumulation_steps": 2}])

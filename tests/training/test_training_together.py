@@ -15,7 +15,7 @@ from helpers.model.base_model import MINIATURE
 from helpers.training.learner import Learner, make_scaler, update
 from helpers.training.model import load_model
 from helpers.training.processes import Processes
-from helpers.training.records import read_log, series
+from helpers.training.records import logged, read_log
 from helpers.training.train import train, train_many
 
 # One update of the concept in this environment; each process writes what it saw.
@@ -110,7 +110,7 @@ def test_only_the_main_process_writes(tiny):
     tiny.save()
     printed = _launch(["-m", "helpers.training", str(tiny.folder)], processes=2)
     assert printed.count("grooty: 4 steps") == 1
-    assert series(read_log(tiny.training_folder), "loss")[0] == [1, 2, 3, 4]
+    assert logged(read_log(tiny.training_folder), "loss")[0] == [1, 2, 3, 4]
     assert len(list((tiny.training_folder / "tensorboard").iterdir())) == 1
 
 
@@ -123,7 +123,7 @@ def test_a_word_learned_beside_another_is_the_word_learned_alone(grooty):
     second.images_folder.symlink_to(first.images_folder)
     together = train_many(both)
     rows = [load_rows(concept.embeds_path)[0] for concept in both]
-    assert [outcome.concept for outcome in together] == ["grooty", "second"]
+    assert [summary.concept for summary in together] == ["grooty", "second"]
     for concept, beside in zip(both, rows, strict=True):
         train(concept, fresh=True)
         assert torch.allclose(load_rows(concept.embeds_path)[0], beside, atol=1e-4)
@@ -164,7 +164,7 @@ def test_notebook_launcher_starts_two_processes_on_one_batch(tiny, tmp_path):
     printed = _launch([str(script), str(tmp_path)], processes=1)
     assert sorted(path.read_text() for path in tmp_path.glob("process-*")) == ["0 of 2", "1 of 2"]
     assert printed.count("grooty: It reached max_train_steps.") == 1
-    assert series(read_log(tiny.training_folder), "loss")[0] == [1, 2, 3, 4]
+    assert logged(read_log(tiny.training_folder), "loss")[0] == [1, 2, 3, 4]
 
 
 def test_accelerate_launch_trains_the_folder(tiny):
@@ -178,4 +178,4 @@ def test_each_word_stops_by_itself(tiny):
     other = tiny.changed(name="second", placeholder_token="<second>", training={"max_train_steps": 2})
     other.save()
     other.images_folder.symlink_to(tiny.images_folder)
-    assert [outcome.steps for outcome in train_many([tiny, other])] == [4, 2]
+    assert [summary.steps for summary in train_many([tiny, other])] == [4, 2]

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from helpers.concept.concept import HELP, Concept, TrainingSettings
-from helpers.training import forecast as pace
-from helpers.widgets import settings_form as forecast_panels
+from helpers.training.forecast import note_circumstances
+from helpers.training.records import Log
 from helpers.widgets.settings_form import FIRST, GROUPS, NeedsPanel, SettingsForm, WordPanel
 
 
@@ -171,38 +171,34 @@ def test_another_concept_s_word_is_pointed_out(concept):
 
 def test_the_memory_follows_the_settings(concept):
     form = SettingsForm(concept)
-    before = needs(form).said.value
+    before = needs(form).value
     assert "GiB" in before and "Time: not known" in before
     field(form, "train_batch_size").value = "64"
-    assert needs(form).said.value != before
+    assert needs(form).value != before
     field(form, "train_batch_size").value = "4"
-    assert needs(form).said.value == before
+    assert needs(form).value == before
 
 
-def test_the_time_is_measured_on_request(concept, monkeypatch):
+def test_the_time_is_that_of_the_last_run_like_it_whatever_its_length(concept):
     form = SettingsForm(concept)
-    seen = []
-
-    def measure(measured):
-        seen.append((measured.training.max_train_steps, needs(form).measure.disabled, needs(form).said.value))
-        pace._write(measured, pace.MEASURED, {"step": 0.5, "look": 1.0, "source": "measured"})
-
-    monkeypatch.setattr(forecast_panels, "measure_pace", measure)
+    assert "not known before the first such run" in needs(form).value
+    write_run(concept, seconds_per_step=0.5)
     field(form, "max_train_steps").value = "200"
-    needs(form).measure.click()
-    assert seen[0][:2] == (200, True) and "Measuring" in seen[0][2]
-    assert "at most 1.9 minutes, 0.5 s a step (measured)" in needs(form).said.value  # 200 steps, 11 looks
-    assert not needs(form).measure.disabled
+    assert "at most 1.7 minutes, 0.5 s a step" in needs(form).value
     field(form, "max_train_steps").value = "100"
-    assert "at most 56 seconds" in needs(form).said.value
+    assert "at most 50 seconds" in needs(form).value
     field(form, "train_batch_size").value = "2"
-    assert "not known" in needs(form).said.value, "another batch has another pace"
+    assert "not known" in needs(form).value, "another batch takes another time"
 
 
-def test_what_can_not_be_measured_says_why(concept):
-    form = SettingsForm(concept)
-    needs(form).measure.click()
-    assert "has no pictures yet" in needs(form).said.value and not needs(form).measure.disabled
+def write_run(concept, seconds_per_step):
+    """The folder of a run of this concept, as it is made on this machine."""
+    note_circumstances(concept)
+    log = Log(concept.training_folder, 0)
+    for step in (1, 2, 3):
+        log.write(step, seconds=step * seconds_per_step)
+    log.write(3, event="It reached max_train_steps.")
+    log.close()
 
 
 def test_a_page_without_a_kernel_shows_a_table(concept):

@@ -13,10 +13,10 @@ from PIL import Image
 from helpers.common import places
 from helpers.training import control as resuming
 from helpers.training.control import request_stop, state_of, stop_requested
-from helpers.training.records import Log, LogFollower, Outcome, read_log, series
+from helpers.training.records import Log, LogFollower, RunSummary, logged, read_log, steps_per_second
 from helpers.training.train import train
 from helpers.widgets import live
-from helpers.widgets.live import curves, steps_a_second
+from helpers.widgets.live import curves
 
 _REASONS = {"ceiling": "It reached max_train_steps.", "stopped": "It was stopped: run it again to go on."}
 
@@ -69,7 +69,7 @@ def end(concept, how="ceiling", step=2):
     log = Log(concept.training_folder, step)
     log.write(step, event=_REASONS[how])
     log.close()
-    Outcome(concept.name, how, _REASONS[how], step, step, 1.0, 0.08, 0.07).save(concept.training_folder)
+    RunSummary(concept.name, how, _REASONS[how], step, step, 1.0, 0.08, 0.07).save(concept.training_folder)
 
 
 def draw_sample(concept, step, colour):
@@ -99,9 +99,9 @@ def test_shows_progress_pace_and_time_left(running, view):
 def test_the_pace_leaves_out_the_time_between_two_sittings():
     lines = [{"step": step, "seconds": 1.0 * step} for step in range(10)]
     lines += [{"step": 9, "event": "Goes on from step 9."}]
-    assert steps_a_second(lines) is None
+    assert steps_per_second(lines) is None
     lines += [{"step": step, "seconds": 500 + 0.25 * step} for step in range(10, 15)]
-    assert steps_a_second(lines) == 4.0
+    assert steps_per_second(lines) == 4.0
 
 
 def test_the_curves_say_what_they_show(running, view):
@@ -228,7 +228,7 @@ def test_the_log_is_read_on_and_read_anew_where_it_was_replaced(running):
         file.flush()
         assert not log.read()
         file.write(': 1.5}\n{"step": 4, "norm": 1.75}\n')
-    assert log.read() and series(log.lines, "norm")[1][-2:] == [1.5, 1.75]
+    assert log.read() and logged(log.lines, "norm")[1][-2:] == [1.5, 1.75]
     Log(running.training_folder, 1).close()
     assert log.read() and log.lines == read_log(running.training_folder) and len(log.lines) == 2
 
@@ -246,8 +246,8 @@ def test_resume_goes_on_with_a_stopped_run_once(stopped, view):
     output = stopped.training_folder / "resume.log"
     wait_until(lambda: "grooty: 4 steps" in output.read_text())
     wait_until(lambda: shown.progress.bar.bar_style == "success" and captions(shown)[-1] == "Drawn at step 4")
-    steps = series(read_log(stopped.training_folder), "loss")[0]
-    assert at < 4 and steps == [1, 2, 3, 4] and Outcome.load(stopped).ended == "ceiling"
+    steps = logged(read_log(stopped.training_folder), "loss")[0]
+    assert at < 4 and steps == [1, 2, 3, 4] and RunSummary.load(stopped).ended == "ceiling"
     assert any(line.get("event") == f"Goes on from step {at}." for line in read_log(stopped.training_folder))
     assert "It reached max_train_steps." in shown.progress.words.value and shown.resume.disabled
 
@@ -285,10 +285,10 @@ def test_several_processes_are_stopped_and_gone_on_with_from_the_view(stopped, v
     wait_until(lambda: shown.progress.bar.value > at)
     shown.stop.click()
     wait_until(lambda: shown.progress.bar.bar_style == "warning")
-    outcome = Outcome.load(concept)
-    assert outcome.ended == "stopped" and at < outcome.steps < 100_000
-    steps = series(read_log(concept.training_folder), "loss")[0]
-    assert steps == list(range(1, outcome.steps + 1)), "only one of the processes writes"
+    summary = RunSummary.load(concept)
+    assert summary.ended == "stopped" and at < summary.steps < 100_000
+    steps = logged(read_log(concept.training_folder), "loss")[0]
+    assert steps == list(range(1, summary.steps + 1)), "only one of the processes writes"
     wait_until(lambda: not resuming._is_alive(concept.training_folder))
 
 
