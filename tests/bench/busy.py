@@ -8,7 +8,7 @@ What it was chosen by: seconds of 150 steps on two cores, idle and busy (the fig
     GOMP_SPINCOUNT=5000         10        48
     one thread                  12        13
 
-So the threads spin as in the fourth line, which costs an idle machine nothing (`helpers/__init__.py`), and the
+So threads spin as in the fourth line, which costs an idle machine nothing (`helpers/__init__.py`), and the
 miniature leaves the cores that others use (`helpers.training.processes.FreeCores`), as in the last line.
 """
 
