@@ -165,12 +165,7 @@ def generate(
             many prompts as seeds.
     """
     prompts, seeds = _pairs(prompts, seeds)
-    shared = {
-        "negative_prompt": negative_prompt,
-        "steps": steps,
-        "guidance": guidance,
-        "scheduler": scheduler,
-    }
+    shared = dict(negative_prompt=negative_prompt, steps=steps, guidance=guidance, scheduler=scheduler)
     check_settings(pipeline, prompts, seeds, size=size, **shared)
     pictures = draw(pipeline, prompts, seeds, size or own_size(pipeline), shared, batch_size, bar)
     if sentence := refusal(pictures):
