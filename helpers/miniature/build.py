@@ -2,76 +2,72 @@
 
 import copy
 import json
-import shutil
+import os
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL
 from torch import nn
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTokenizer
 
 from ..common.errors import UserError
-from ..common.files import made_once, replaced
-from ..common.places import data_folder, miniature_folder, repository_folder
+from ..common.files import made_once, replaced, write_json
+from ..common.places import data_folder, repository_folder
+from . import pictures
 from .autoencoder import PLAN as AUTOENCODER_PLAN
-from .autoencoder import (
-    POLISH_PLAN,
-    make_round_trips,
-    polish_autoencoder,
-    train_autoencoder,
-    train_decoder_on,
-)
+from .autoencoder import SHARP_PLAN, make_round_trips, train_autoencoder, train_sharp_autoencoder
 from .diffusion import encode_shards, new_scheduler, train_diffusion
 from .drawing import write_examples
-from .fit import Plan, device
+from .fit import Plan, device, read_log
 from .judge import PLAN as JUDGE_PLAN
 from .judge import Judge, train_judge
-from .pictures import SHARD, load_labels, load_pixels, make_judging_shards, make_shards
+from .pictures import SHARD, load, make_shards
 from .report import write_report
 from .tokenizer import build_tokenizer
+
+LAST_SESSION = Plan("diffusion-4", pictures=1_440_000, batch=1024, lr=3e-3, cooldown=0.7)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The numbers of pictures. `shards` and `judging_shards` of `shard` drawings each are drawn."""
+    """The numbers of pictures. Four kinds of shards, of `shard` drawings each, are drawn."""
 
     shard: int = SHARD
     shards: int = 25
+    named_shards: int = 40
+    sharp_shards: int = 16
     judging_shards: int = 4
     autoencoder: Plan = AUTOENCODER_PLAN
-    sittings: tuple[Plan, ...] = (
+    sessions: tuple[Plan, ...] = (
         Plan("diffusion-1", pictures=128_000, batch=64, lr=3e-3, cooldown=0.5),
         Plan("diffusion-2", pictures=280_000, batch=128, lr=2e-3, cooldown=0.7),
         Plan("diffusion-3", pictures=600_000, batch=128, lr=2e-3, cooldown=0.7),
     )
-    polish: Plan = POLISH_PLAN
+    last_session: Plan = LAST_SESSION
+    sharp: Plan = SHARP_PLAN
     judge: Plan = JUDGE_PLAN
     captions: int = 512  # to draw for in the report
+    captions_with_names: int = 320
     fresh: int = 1_000  # drawings in the report
 
-    @property
-    def drawings(self) -> int:
-        """How many drawings the model is trained on."""
-        return self.shards * self.shard
-
-    @property
-    def judged(self) -> int:
-        """How many drawings the judge is trained on."""
-        return self.drawings + self.judging_shards * self.shard
-
-    def at(self, share: float) -> "Recipe":
-        """The same recipe with a share of the pictures; of everything a little is left."""
-        return Recipe(
-            shard=max(8, round(self.shard * share)),
-            autoencoder=self.autoencoder.at(share),
-            sittings=tuple(plan.at(share) for plan in self.sittings),
-            polish=self.polish.at(share),
-            judge=self.judge.at(share),
-            captions=max(16, round(self.captions * share)),
-            fresh=max(50, round(self.fresh * share)),
+    def at(self, fraction: float) -> "Recipe":
+        """The same recipe with a fraction of the pictures; of everything a little is left."""
+        return replace(
+            self,
+            shard=max(8, round(self.shard * fraction)),
+            autoencoder=self.autoencoder.at(fraction),
+            sessions=tuple(plan.at(fraction) for plan in self.sessions),
+            last_session=self.last_session.at(fraction),
+            sharp=self.sharp.at(fraction),
+            judge=self.judge.at(fraction),
+            captions=max(16, round(self.captions * fraction)),
+            captions_with_names=max(16, round(self.captions_with_names * fraction)),
+            fresh=max(50, round(self.fresh * fraction)),
         )
 
 
@@ -88,10 +84,7 @@ def begin(recipe: Recipe, work: Path) -> None:
     for left in (work / "pictures").glob("partial-*"):
         left.unlink()
     if not path.exists():
-        work.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".partial")
-        unfinished.write_text(json.dumps(wanted, indent=1) + "\n")
-        unfinished.replace(path)
+        write_json(path, wanted)
     elif json.loads(path.read_text()) != wanted:
         raise UserError(f"{work} holds parts of a build with other amounts: name another folder.")
 
@@ -102,7 +95,7 @@ def work_folder() -> Path:
 
 
 def build(recipe: Recipe = RECIPE, data: Path | None = None, work: Path | None = None) -> Path:
-    """Make the whole of the miniature, or what a killed run left to be made.
+    """Make the miniature and its example pictures, or what a killed run left to be made.
 
     Args:
         recipe: how much of everything.
@@ -115,79 +108,81 @@ def build(recipe: Recipe = RECIPE, data: Path | None = None, work: Path | None =
     data, work = data or data_folder(), work or work_folder()
     begin(recipe, work)
     tokenizer = _tokenizer(work)
-    shards = make_shards(recipe.shards, work / "pictures", work / "tokenizer", recipe.shard)
-    vae = _autoencoder(work, shards, recipe.autoencoder)
-    before = model = None
-    for plan in recipe.sittings:
-        before = copy.deepcopy(model)
-        model = _sitting(work, shards, tokenizer, vae, plan, start=model)
-    model = mean_of(before, model)
-    vae = _polished(work, shards, vae, recipe.polish)
-    judge = _judge(work, shards, vae, recipe, recipe.judge)
+    shards = _draw("captioned", recipe.shards, work, recipe, tokenizer_folder=work / "tokenizer")
+    teacher = _autoencoder(
+        work / "vae",
+        lambda: train_autoencoder(load(shards[:-1], "pixels"), work, device(), recipe.autoencoder),
+    )
+    model = _text_encoder_and_unet(work, shards, tokenizer, teacher, recipe)
+    sharp_shards = _draw("sharp", recipe.sharp_shards, work, recipe)
+    vae = _autoencoder(
+        work / "vae-sharp",
+        lambda: train_sharp_autoencoder(sharp_shards, teacher, work, device(), recipe.sharp),
+    )
+    judge = _judge(work, shards, teacher, recipe)
     with replaced(data / "grooty", work) as folder:
         write_examples(folder)
     with replaced(data / "miniature", work) as folder:
         assemble(folder, tokenizer, vae, model)
         judge.save(folder)
-        _write_notes(folder, _notes(work, recipe))
-        write_report(folder, recipe.captions, recipe.fresh)
+        write_json(folder / "training.json", _notes(work, recipe))
+        write_report(folder, recipe.captions, recipe.captions_with_names, recipe.fresh)
     return data / "miniature"
 
 
-def sit_again(pictures: int) -> Path:
-    """Train the shipped weights on; what ships then is the mean of before and after, as in `build`.
+def _draw(kind: str, count: int, work: Path, recipe: Recipe, **arguments) -> list[Path]:
+    draw = {
+        "captioned": pictures.draw_with_captions,
+        "named": pictures.draw_more_named,
+        "sharp": pictures.draw_sharp,
+        "judging": pictures.draw_for_judging,
+    }[kind]
+    return make_shards(kind, count, work / "pictures", partial(draw, size=recipe.shard, **arguments))
 
-    Same autoencoder and tokenizer, the optimizer anew at a lower rate.
-    """
-    shipped, work = miniature_folder(), work_folder()
-    tokenizer = CLIPTokenizer.from_pretrained(shipped / "tokenizer")
-    notes = json.loads((shipped / "training.json").read_text())
+
+def _tokenizer(work: Path) -> CLIPTokenizer:
     if not (work / "tokenizer").exists():
         with made_once(work / "tokenizer") as folder:
-            shutil.copytree(shipped / "tokenizer", folder, dirs_exist_ok=True)
-    vae = AutoencoderKL.from_pretrained(shipped / "vae").eval()
-    shards = make_shards(RECIPE.shards, work / "pictures", work / "tokenizer")
-    plan = Plan(f"diffusion-{len(notes['sittings']) + 1}", pictures, batch=128, lr=2e-3, cooldown=0.7)
-    model = _sitting(work, shards, tokenizer, vae, plan, start=_shipped_model(shipped))
-    sittings = [*notes["sittings"], note(work, plan.name, RECIPE.drawings)]
-    with replaced(shipped, work) as folder:
-        assemble(folder, tokenizer, vae, mean_of(_shipped_model(shipped), model))
-        _write_notes(folder, {**notes, "sittings": sittings})
-    return shipped
+            build_tokenizer(folder)
+    return CLIPTokenizer.from_pretrained(work / "tokenizer")
 
 
-def polish_again(pictures: int) -> Path:
-    """Train the shipped autoencoder's decoder on, for drawings that have changed; the UNet fits as before."""
-    shipped, work = miniature_folder(), work_folder()
-    shards = make_shards(RECIPE.shards, work / "pictures", shipped / "tokenizer")
-    notes = json.loads((shipped / "training.json").read_text())
-    plan = Plan("decoder", pictures, batch=8, lr=2e-3, cooldown=0.9)
-    vae = AutoencoderKL.from_pretrained(shipped / "vae", torch_dtype=torch.float32)
-    vae = train_decoder_on(vae, load_pixels(shards[:-1]), work, device(), plan).cpu()
-    tokenizer, model = CLIPTokenizer.from_pretrained(shipped / "tokenizer"), _shipped_model(shipped)
-    with replaced(shipped, work) as folder:
-        assemble(folder, tokenizer, vae, model)
-        _write_notes(folder, {**notes, "decoder": note(work, plan.name, RECIPE.drawings)})
-    return shipped
+def _autoencoder(folder: Path, train: Callable[[], AutoencoderKL]) -> AutoencoderKL:
+    if not folder.exists():
+        with made_once(folder) as unfinished:
+            train().cpu().save_pretrained(unfinished)
+    return AutoencoderKL.from_pretrained(folder).eval()
 
 
-def judge_again(pictures: int) -> Path:
-    """Train the shipped judge on, with the shipped autoencoder's round trips."""
-    shipped, work = miniature_folder(), work_folder()
-    shards = make_shards(RECIPE.shards, work / "pictures", shipped / "tokenizer")
-    notes = json.loads((shipped / "training.json").read_text())
-    plan = replace(RECIPE.judge, name=f"judge-{len(notes['judge']) + 1}", pictures=pictures)
-    vae = AutoencoderKL.from_pretrained(shipped / "vae", torch_dtype=torch.float32).eval()
-    judge = _judge(work, shards, vae, RECIPE, plan, start=Judge.load(shipped))
-    with replaced(shipped, work) as folder:
-        judge.save(folder)
-        _write_notes(folder, {**notes, "judge": [*notes["judge"], note(work, plan.name, RECIPE.judged)]})
-    return shipped
+def _text_encoder_and_unet(
+    work: Path, shards: list[Path], tokenizer: CLIPTokenizer, teacher: AutoencoderKL, recipe: Recipe
+) -> nn.ModuleDict:
+    """Trained in sessions; the last one starts from the mean of the two before it."""
+
+    def session(plan: Plan, drawn: list[Path], start: nn.ModuleDict | None) -> nn.ModuleDict:
+        latents = encode_shards(drawn, teacher, device())
+        scale = teacher.config.scaling_factor
+        return train_diffusion(latents, tokenizer, scale, start, plan, work, device()).cpu()
+
+    before = model = None
+    for plan in recipe.sessions:
+        before = copy.deepcopy(model)
+        model = session(plan, shards, model)
+    named = _draw("named", recipe.named_shards, work, recipe, tokenizer_folder=work / "tokenizer")
+    return session(recipe.last_session, named, mean_of(before, model))
+
+
+def _judge(work: Path, shards: list[Path], teacher: AutoencoderKL, recipe: Recipe) -> Judge:
+    """Trained on all drawings, and on the round trips of its own."""
+    own = _draw("judging", recipe.judging_shards, work, recipe)
+    sources = (shards + own, make_round_trips(own, teacher, device()))
+    read = [(load(paths, "pixels"), load(paths, "labels")) for paths in sources]
+    return train_judge(read, work, device(), recipe.judge)
 
 
 @torch.no_grad()
 def mean_of(before: nn.ModuleDict, after: nn.ModuleDict) -> nn.ModuleDict:
-    """The weights halfway between two sittings.
+    """The weights halfway between two sessions.
 
     Source: Wortsman et al. 2022, "Model soups" (arXiv 2203.05482).
     """
@@ -220,85 +215,40 @@ def _forget_origin(config: Path) -> None:
     """diffusers notes the folder that a part was loaded from, on this machine."""
     values = json.loads(config.read_text(encoding="utf-8"))
     values.pop("_name_or_path", None)
-    config.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-
-
-def _tokenizer(work: Path) -> CLIPTokenizer:
-    if not (work / "tokenizer").exists():
-        with made_once(work / "tokenizer") as folder:
-            build_tokenizer(folder)
-    return CLIPTokenizer.from_pretrained(work / "tokenizer")
-
-
-def _autoencoder(work: Path, shards: list[Path], plan: Plan) -> AutoencoderKL:
-    if not (work / "vae").exists():
-        _keep(train_autoencoder(load_pixels(shards[:-1]), work, device(), plan), work / "vae")
-    return AutoencoderKL.from_pretrained(work / "vae").eval()
-
-
-def _polished(work: Path, shards: list[Path], vae: AutoencoderKL, plan: Plan) -> AutoencoderKL:
-    if not (work / "vae-polished").exists():
-        polished = polish_autoencoder(vae, load_pixels(shards[:-1]), work, device(), plan)
-        _keep(polished, work / "vae-polished")
-    return AutoencoderKL.from_pretrained(work / "vae-polished").eval()
-
-
-def _keep(vae: AutoencoderKL, folder: Path) -> None:
-    with made_once(folder) as unfinished:
-        vae.cpu().save_pretrained(unfinished)
-
-
-def _sitting(work, shards, tokenizer, vae, plan: Plan, start: nn.ModuleDict | None) -> nn.ModuleDict:
-    on = device()
-    latents = encode_shards(shards, vae.to(on, memory_format=torch.channels_last), on)
-    return train_diffusion(latents, tokenizer, vae.config.scaling_factor, start, plan, work, on).cpu()
-
-
-def _judge(
-    work: Path, shards: list[Path], vae: AutoencoderKL, recipe: Recipe, plan: Plan, start: Judge | None = None
-) -> Judge:
-    """Trained on all drawings, and on the round trips of its own."""
-    own = make_judging_shards(recipe.judging_shards, work / "pictures", recipe.shard)
-    sources = (shards + own, make_round_trips(own, vae, device()))
-    pictures = [(load_pixels(paths), load_labels(paths)) for paths in sources]
-    return train_judge(pictures, work, device(), plan, start)
-
-
-def _shipped_model(folder: Path) -> nn.ModuleDict:
-    unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32)
-    text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
-    return nn.ModuleDict({"text_encoder": text_encoder, "unet": unet})
+    write_json(config, values)
 
 
 def _notes(work: Path, recipe: Recipe) -> dict:
-    """What the model card tells: of each part its pictures, minutes and losses."""
-    plans = (recipe.autoencoder, recipe.polish, *recipe.sittings)
-    vae, polish, *sittings = [note(work, plan.name, recipe.drawings) for plan in plans]
-    judge = [note(work, recipe.judge.name, recipe.judged)]
-    return {"vae": vae, "polish": polish, "sittings": sittings, "judge": judge}
+    """What the model card tells: of each part its pictures, minutes and losses, in the order of training."""
+    size, few = recipe.shard, recipe.shards * recipe.shard
+    session = "text encoder and UNet, session"
+    parts = [
+        (recipe.autoencoder, "autoencoder of 64 pixels, whose latents the UNet learns", few),
+        *((plan, f"{session} {number}", few) for number, plan in enumerate(recipe.sessions, 1)),
+        (recipe.last_session, f"{session} {len(recipe.sessions) + 1}", recipe.named_shards * size),
+        (recipe.sharp, "autoencoder of 128 pixels, on the latents of the other", recipe.sharp_shards * size),
+        (recipe.judge, "judge", few + recipe.judging_shards * size),
+    ]
+    return {"parts": [_note(work, *part) for part in parts]}
 
 
-def _write_notes(folder: Path, notes: dict) -> None:
-    (folder / "training.json").write_text(json.dumps(notes, indent=1) + "\n")
-
-
-def note(work: Path, name: str, drawings: int) -> dict:
+def _note(work: Path, plan: Plan, part: str, drawings: int) -> dict:
     """A part's log, thinned to a hundred lines, and what it was drawn from."""
-    lines = [json.loads(line) for line in (work / f"{name}.jsonl").read_text().splitlines()]
-    thin = lines[:: max(1, len(lines) // 100)]
+    log = read_log(work, plan.name)
     return {
-        "name": name,
-        "pictures": lines[-1]["pictures"],
-        "minutes": round(_minutes(lines), 1),
-        "losses": [[line["pictures"], line["loss"]] for line in thin],
-        "ended": time.strftime("%Y-%m-%d", time.gmtime(lines[-1]["time"])),
+        "name": plan.name,
+        "part": part,
+        "pictures": log[-1]["pictures"],
         "drawings": drawings,
+        "minutes": round(_minutes([line["time"] for line in log]), 1),
+        "machine": torch.cuda.get_device_name() if device().type == "cuda" else f"{os.cpu_count()} cores",
+        "ended": time.strftime("%Y-%m-%d", time.gmtime(log[-1]["time"])),
+        "losses": [[line["pictures"], line["loss"]] for line in log[:: max(1, len(log) // 100)]],
     }
 
 
-def _minutes(lines: list[dict]) -> float:
+def _minutes(times: list[float]) -> float:
     """Time spent, without the breaks between a kill and the next start."""
-    times = [line["time"] for line in lines]
     gaps = [later - sooner for sooner, later in pairwise(times)]
     usual = sorted(gaps)[len(gaps) // 2] if gaps else 0
     return sum(gap for gap in gaps if gap < 10 * usual) / 60

@@ -10,13 +10,13 @@ from torch.nn.attention import sdpa_kernel
 from tqdm.auto import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from .autoencoder import LATENT_CHANNELS, LATENT_DEVIATION, encode, fingerprint
-from .fit import Plan, attention_backends, autocast, compile_where_it_pays, generator_of, sit
-from .pictures import save_whole
+from ..model.vae import encode
+from .autoencoder import BATCH, LATENT_CHANNELS, LATENT_DEVIATION, LATENT_SIDE, fingerprint
+from .fit import Plan, attention_backends, autocast, compile_where_it_pays, fit, generator_of
+from .pictures import save_whole, to_tensor
 
 _WIDTH = 128
-_LATENT_SIDE = 16
-_EMPTY_SHARE = 0.1
+_EMPTY_FRACTION = 0.1
 _SNR_CEILING = 5.0
 
 
@@ -52,7 +52,7 @@ def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 def new_unet() -> UNet2DConditionModel:
     """An untrained UNet2DConditionModel for latents of 4 x 16 x 16."""
     return UNet2DConditionModel(
-        sample_size=_LATENT_SIDE,
+        sample_size=LATENT_SIDE,
         in_channels=LATENT_CHANNELS,
         out_channels=LATENT_CHANNELS,
         block_out_channels=(48, 96, 128),
@@ -70,13 +70,13 @@ def encode_shards(shards: list[Path], vae: AutoencoderKL, device: torch.device) 
 
     The file's name holds a fingerprint of the encoder, so that another one's latents are not taken for its.
     """
-    latents = f"latents-{fingerprint(vae.encoder)}"
-    paths = [shard.with_name(shard.name.replace("shard", latents)) for shard in shards]
+    weights = fingerprint(vae.encoder)
+    paths = [shard.with_name(f"latents-{weights}-{shard.name}") for shard in shards]
     for shard, path in zip(tqdm(shards, desc="latents", unit="shard"), paths, strict=True):
         if path.exists():
             continue
         data = np.load(shard)
-        latents = encode(vae, data["pixels"], device) * vae.config.scaling_factor
+        latents = encode(vae, to_tensor(data["pixels"]), device, batch=BATCH).mean.cpu()
         save_whole(path, latents=latents.half().numpy(), ids=data["ids"])
     return paths
 
@@ -90,7 +90,7 @@ def train_diffusion(
     Args:
         latent_files: what `encode_shards` made.
         scaling_factor: the autoencoder's, to draw from its posterior.
-        start: the averaged weights of the sitting before, or None to begin from nothing.
+        start: the averaged weights of the session before, or None to begin from nothing.
     """
     files = [np.load(path) for path in latent_files]
     latents = torch.from_numpy(np.concatenate([file["latents"] for file in files]))
@@ -106,7 +106,7 @@ def train_diffusion(
         draw = generator_of(step)
         chosen = torch.randint(len(latents), (plan.batch,), generator=draw)
         sentences = ids[chosen, torch.randint(ids.shape[1], (plan.batch,), generator=draw)].long()
-        sentences[torch.rand(plan.batch, generator=draw) < _EMPTY_SHARE] = empty
+        sentences[torch.rand(plan.batch, generator=draw) < _EMPTY_FRACTION] = empty
         clean = latents[chosen].float()
         clean = clean + scaling_factor * LATENT_DEVIATION * torch.randn(clean.shape, generator=draw)
         noise = torch.randn(clean.shape, generator=draw)
@@ -114,7 +114,7 @@ def train_diffusion(
         return _loss(model, scheduler, clean, noise, timesteps, sentences, device)
 
     with sdpa_kernel(attention_backends(device)):
-        return sit(plan, model, loss_of, folder)
+        return fit(plan, model, loss_of, folder)
 
 
 def _spread_timesteps(count: int, number: int, draw: torch.Generator) -> torch.Tensor:

@@ -11,7 +11,8 @@ from PIL import Image, ImageFilter
 
 from .world import BACKGROUNDS, COLORS, HELD_OUT_TOYS, LIGHTS, SIZES, Drawing, Toy
 
-PICTURE_SIDE = 64  # pixels
+PICTURE_SIDE = 64  # pixels: what the first autoencoder and the judge see
+SHARP_SIDE = 128  # pixels: what the miniature draws
 _INK = "#222222"
 
 
@@ -230,12 +231,12 @@ def _wobbled(color: str, wobble: tuple[float, ...]) -> str:
 
 
 # The styles of the world: what is done to a picture's pixels after it was drawn.
-_PIXEL_ART_SCALE = 3
+_PIXEL_ART_SIDE = 21  # pixels, whatever the picture's side
 
 
 def render_side(style: str, side: int) -> int:
     """At how many pixels a picture of `side` pixels is to be drawn before its style is applied."""
-    return side // _PIXEL_ART_SCALE if style == "pixel art" else side
+    return _PIXEL_ART_SIDE if style == "pixel art" else side
 
 
 def apply_style(pixels: np.ndarray, style: str, side: int, seed: int = 0) -> np.ndarray:
@@ -308,13 +309,20 @@ def _gray(pixels: np.ndarray) -> np.ndarray:
 
 
 def _edges(pixels: np.ndarray) -> np.ndarray:
-    """How fast the brightness changes, 0 to 1, in lines about two pixels wide."""
+    """How fast the brightness changes, 0 to 1, in lines about a thirtieth of the side wide."""
     gray = _gray(pixels)[..., 0]
-    down = np.abs(np.diff(gray, axis=0, append=gray[-1:]))
-    right = np.abs(np.diff(gray, axis=1, append=gray[:, -1:]))
-    lines = Image.fromarray((np.clip((down + right) * 3, 0, 1) * 255).astype(np.uint8))
-    soft = lines.filter(ImageFilter.GaussianBlur(0.9))
+    reach = max(1, round(len(gray) / PICTURE_SIDE))  # so that a larger picture looks the same
+    lines = Image.fromarray((np.clip(_steps(gray, reach) * 3, 0, 1) * 255).astype(np.uint8))
+    soft = lines.filter(ImageFilter.GaussianBlur(0.9 * reach))
     return np.clip(np.asarray(soft, np.float32) / 255 * 1.5, 0, 1)[..., None]
+
+
+def _steps(gray: np.ndarray, reach: int) -> np.ndarray:
+    """By how much each pixel differs from those `reach` below it and to its right, (H, W)."""
+    wide = np.pad(gray, (0, reach), mode="edge")
+    down = np.abs(wide[reach:, :-reach] - gray)
+    right = np.abs(wide[:-reach, reach:] - gray)
+    return down + right
 
 
 def _saturated(pixels: np.ndarray) -> np.ndarray:

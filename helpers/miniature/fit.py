@@ -1,7 +1,7 @@
-"""A training run that can be killed at any moment: the loop around the miniature's parts."""
+"""How every part of the miniature is trained: a run that can be killed at any moment, and its optimizers."""
 
 import functools
-import json
+import io
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -18,10 +18,12 @@ from torch.nn.attention import SDPBackend
 from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
+from ..common.files import write_whole
+
 _CHECKPOINT_SECONDS = 120
 _CHECKPOINTS = 10  # at the least, in a run
 _LOG_EVERY = 25  # steps
-_FEWEST_STEPS = 3
+_FEWEST_STEPS, _SMALLEST_BATCH = 3, 4  # of a plan made small
 _AVERAGE_DECAY = 0.998
 
 
@@ -40,23 +42,22 @@ class Plan:
     def steps(self) -> int:
         return self.pictures // self.batch
 
-    def at(self, share: float) -> "Plan":
-        """The same plan with a share of the pictures."""
-        return replace(self, pictures=max(_FEWEST_STEPS * self.batch, round(self.pictures * share)))
+    def at(self, fraction: float) -> "Plan":
+        """The same plan with a fraction of the pictures, in smaller batches where there are too few."""
+        pictures = max(_FEWEST_STEPS * _SMALLEST_BATCH, round(self.pictures * fraction))
+        return replace(self, pictures=pictures, batch=min(self.batch, pictures // _FEWEST_STEPS))
 
     def ends_tenth(self, step: int) -> bool:
         """Whether a tenth of the steps, or the last one, is done with this step."""
         return (step + 1) % max(1, self.steps // _CHECKPOINTS) == 0 or step + 1 == self.steps
 
-    def lr_share(self, step: int) -> float:
-        """The share of `lr` at a step, by the trapezoid schedule."""
+    def lr_factor(self, step: int) -> float:
+        """What `lr` is multiplied with at a step, by the trapezoid schedule."""
         done = (step + 1) / self.steps
         return max(0.01, min(1.0, done / self.warmup, (1 - done) / self.cooldown))
 
 
-def sit(
-    plan: Plan, model: torch.nn.Module, loss_of: Callable[[int], torch.Tensor], folder: Path
-) -> torch.nn.Module:
+def fit(plan: Plan, model: nn.Module, loss_of: Callable[[int], torch.Tensor], folder: Path) -> nn.Module:
     """Train `model` by `plan`, from where the last checkpoint in `folder` left it.
 
     Args:
@@ -64,27 +65,26 @@ def sit(
         model: the module that is trained; in training mode, on its device.
         loss_of: the loss of a step, given its number; all it draws must depend on that number alone,
             so that a run that was killed goes on as it would have.
-        folder: for the checkpoint and the log, a line of JSON every few steps.
+        folder: for the checkpoint, which holds the log too (`read_log`).
 
     Returns:
         The averaged model.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     optimizers = make_optimizers([model], plan.lr)
     average = AveragedModel(model, multi_avg_fn=_average)
-    checkpoint, log = folder / f"{plan.name}.pt", folder / f"{plan.name}.jsonl"
-    first = _restore(checkpoint, model, average, optimizers)
-    _cut(log, first * plan.batch)
+    checkpoint = folder / f"{plan.name}.pt"
+    first, log = _restore(checkpoint, model, average, optimizers)
     saved, losses = time.monotonic(), []
     for step in tqdm(range(first, plan.steps), desc=plan.name, unit="step", initial=first, total=plan.steps):
-        set_lr(optimizers, plan.lr_share(step))
+        set_lr(optimizers, plan.lr_factor(step))
         losses.append(_descend(model, optimizers, loss_of(step)))
         average.update_parameters(model)
         if len(losses) == _LOG_EVERY or step + 1 == plan.steps:
-            _log(log, (step + 1) * plan.batch, sum(losses) / len(losses))
+            loss = round(sum(losses) / len(losses), 5)
+            log.append({"pictures": (step + 1) * plan.batch, "loss": loss, "time": round(time.time(), 1)})
             losses.clear()
         if time.monotonic() - saved > _CHECKPOINT_SECONDS or plan.ends_tenth(step):
-            _save(checkpoint, step + 1, model, average, optimizers)
+            _save(checkpoint, step + 1, log, model, average, optimizers)
             saved = time.monotonic()
     return average.module.eval()
 
@@ -106,47 +106,29 @@ def _descend(model, optimizers, loss: torch.Tensor) -> float:
     return loss.item()
 
 
-def _save(path: Path, step: int, model, average, optimizers) -> None:
-    states = {"model": model.state_dict(), "average": average.state_dict(), "step": step}
+def _save(path: Path, step: int, log: list[dict], model, average, optimizers) -> None:
+    states = {"model": model.state_dict(), "average": average.state_dict(), "step": step, "log": log}
     states["optimizers"] = [optimizer.state_dict() for optimizer in optimizers]
-    partial = path.with_suffix(".pt.partial")
-    torch.save(states, partial)
-    partial.replace(path)
+    content = io.BytesIO()
+    torch.save(states, content)
+    write_whole(path, content.getvalue())
 
 
-def _restore(path: Path, model, average, optimizers) -> int:
+def _restore(path: Path, model, average, optimizers) -> tuple[int, list[dict]]:
+    """The step to go on with, and the log so far."""
     if not path.exists():
-        return 0
+        return 0, []
     states = torch.load(path, map_location="cpu", weights_only=True)
     model.load_state_dict(states["model"])
     average.load_state_dict(states["average"])
     for optimizer, state in zip(optimizers, states["optimizers"], strict=True):
         optimizer.load_state_dict(state)
-    return states["step"]
+    return states["step"], states["log"]
 
 
-def _log(path: Path, pictures: int, loss: float) -> None:
-    line = {"pictures": pictures, "loss": round(loss, 5), "time": round(time.time(), 1)}
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
-
-
-def _cut(path: Path, pictures: int) -> None:
-    """Drop the log's lines that come after the checkpoint: what they tell of is done again."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    kept = [line for line in lines if _pictures_of(line) <= pictures]
-    if kept != lines:
-        partial = path.with_suffix(".jsonl.partial")
-        partial.write_text("".join(line + "\n" for line in kept))
-        partial.replace(path)
-
-
-def _pictures_of(line: str) -> float:
-    """Infinity for a line that a kill cut short."""
-    try:
-        return json.loads(line)["pictures"]
-    except json.JSONDecodeError:
-        return float("inf")
+def read_log(folder: Path, name: str) -> list[dict]:
+    """What a run noted every few steps: `pictures` so far, the mean `loss` since, and the `time`."""
+    return torch.load(folder / f"{name}.pt", map_location="cpu", weights_only=True, mmap=True)["log"]
 
 
 def generator_of(step: int) -> torch.Generator:
@@ -220,15 +202,15 @@ def make_optimizers(modules: list[torch.nn.Module], lr: float) -> list[torch.opt
     return [Muon(inner, lr), torch.optim.AdamW(outer, lr / 2, betas=(0.9, 0.98), weight_decay=0.01)]
 
 
-def set_lr(optimizers: list[torch.optim.Optimizer], share: float) -> None:
-    """Set every learning rate to a share of the one it was made with."""
+def set_lr(optimizers: list[torch.optim.Optimizer], factor: float) -> None:
+    """Set every learning rate to `factor` times the one it was made with."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group.setdefault("full_lr", group["lr"])
-            group["lr"] = group["full_lr"] * share
+            group["lr"] = group["full_lr"] * factor
 
 
-# Where the miniature is trained, and in which arithmetic: the quickest that the machine has.
+# Where the miniature is trained, and in which number format: the quickest that the machine has.
 _WORTH_COMPILING = 500  # steps: it takes a minute or two
 
 

@@ -1,7 +1,7 @@
 """The judge: a small classifier that reads a toy picture's attributes.
 
 It is trained on drawings and on their round trips through the autoencoder, never on pictures that the
-model made, and so has no share in their mistakes.
+model made, and so does not share their mistakes.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from torch.nn import functional
 from ..common.errors import UserError
 from ..common.places import miniature_folder
 from .drawing import PICTURE_SIDE
-from .fit import Plan, autocast, generator_of, sit
+from .fit import Plan, autocast, fit, generator_of
 from .pictures import to_tensor
 from .world import ATTRIBUTES, UNREADABLE
 
@@ -93,11 +93,11 @@ class Judge:
         """Read pictures of any size, one `Reading` each."""
         pixels = [np.asarray(_at_size(image), np.float32) / 127.5 - 1 for image in images]
         logits = self.network(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2))
-        shares = {name: values.softmax(-1).max(-1) for name, values in logits.items()}
+        likeliest = {name: values.softmax(-1).max(-1) for name, values in logits.items()}
         return [
             Reading(
-                {name: ATTRIBUTES[name][best.indices[row]] for name, best in shares.items()},
-                {name: best.values[row].item() for name, best in shares.items()},
+                {name: ATTRIBUTES[name][best.indices[row]] for name, best in likeliest.items()},
+                {name: best.values[row].item() for name, best in likeliest.items()},
             )
             for row in range(len(images))
         ]
@@ -112,21 +112,18 @@ def train_judge(
     folder: Path,
     device: torch.device,
     plan: Plan = PLAN,
-    start: Judge | None = None,
 ) -> Judge:
     """Train on pictures from several sources, in turn.
 
     Args:
         sources: for each (N, 64, 64, 3) uint8 pictures, and (N, attributes) labels as
-            `labels.labels_of` gives them.
-        folder: for the checkpoint and the log.
+            `world.labels_of` gives them.
+        folder: for the checkpoint.
         device: where it is trained.
         plan: how long and how fast.
-        start: a judge that is trained on, or None to begin from nothing.
     """
     torch.manual_seed(0)
-    network = (start.network if start else JudgeNetwork()).train()
-    network.to(device, memory_format=torch.channels_last)
+    network = JudgeNetwork().to(device, memory_format=torch.channels_last).train()
 
     def loss_of(step: int) -> torch.Tensor:
         draw = generator_of(step)
@@ -139,7 +136,7 @@ def train_judge(
         losses = {name: _cross_entropy(logits[name], truth[:, k]) for k, name in enumerate(ATTRIBUTES)}
         return sum(_WEIGHTS.get(name, 1.0) * loss for name, loss in losses.items())
 
-    return Judge(sit(plan, network, loss_of, folder).cpu())
+    return Judge(fit(plan, network, loss_of, folder).cpu())
 
 
 def _moved(images: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
@@ -155,11 +152,11 @@ def _cross_entropy(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
 
 
 def accuracy(judge: Judge, pixels: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """For each attribute the share that is read rightly, where it can be read."""
+    """For each attribute the fraction that is read rightly, where it can be read."""
     readings = judge.read([Image.fromarray(picture) for picture in pixels])
-    shares = {}
+    fractions = {}
     for column, (name, values) in enumerate(ATTRIBUTES.items()):
         truth = labels[:, column]
         right = [values[t] == r.values[name] for t, r in zip(truth, readings, strict=True) if t != UNREADABLE]
-        shares[name] = float(np.mean(right))
-    return shares
+        fractions[name] = float(np.mean(right))
+    return fractions

@@ -1,10 +1,9 @@
-"""Drawings for training, rendered once and kept in shards under `build/miniature/`."""
+"""Drawings for training, drawn once and kept in shards: files of some thousands under `build/miniature/`."""
 
 import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,77 +12,51 @@ from tqdm.auto import tqdm
 from transformers import CLIPTokenizer
 
 from .captions import caption
-from .drawing import render
+from .drawing import PICTURE_SIDE, SHARP_SIDE, render
 from .fit import end_with_parent
-from .world import HELD_OUT_STYLE, HELD_OUT_TOYS, labels_of, named_toys, sample_drawing
+from .world import HELD_OUT_STYLE, HELD_OUT_TOYS, Drawing, labels_of, named_toys, sample_drawing
 
 SHARD = 4_000  # pictures
 CAPTIONS = 3  # sentences for each picture
-NAMED_SHARE = 0.35
+NAMED_FRACTION, MORE_NAMED_FRACTION = 0.35, 0.5
+_FIRST_NAMED_SHARD = 500  # the numbers below are for the other sessions
 _FIRST_JUDGING_SEED = 1_000  # the seeds below are for measuring
 
 
-def to_tensor(pixels: np.ndarray, device: torch.device) -> torch.Tensor:
+def to_tensor(pixels: np.ndarray, device: torch.device | str = "cpu") -> torch.Tensor:
     """(N, H, W, 3) uint8 to (N, 3, H, W) float32 in -1 to 1."""
     images = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
     return images.contiguous(memory_format=torch.channels_last)
 
 
-def make_shard(number: int, folder: Path, tokenizer_folder: Path, size: int = SHARD) -> Path:
-    """Draw shard `number`, the same one each time, unless it is there already.
-
-    The file holds `pixels` (N, 64, 64, 3) uint8, `labels` (N, attributes) int8 as `labels.labels_of`
-    gives them, and `ids` (N, captions, tokens) int16.
-    """
-    path = folder / f"shard-{number:03d}.npz"
-    if path.exists():
-        return path
-    rng = np.random.default_rng([2026, number])
-    toys = named_toys()
-    pixels, labels, sentences = [], [], []
-    for _ in range(size):
-        name = str(rng.choice(list(toys))) if rng.random() < NAMED_SHARE else None
-        drawing = sample_drawing(rng, toys.get(name))
-        pixels.append(np.asarray(render(drawing)))
-        labels.append(labels_of(drawing))
-        sentences += [caption(drawing, rng, name)[0] for _ in range(CAPTIONS)]
-    tokenizer = CLIPTokenizer.from_pretrained(tokenizer_folder)
-    ids = np.array(tokenizer(sentences, padding="max_length", truncation=True).input_ids, np.int16)
-    return save_whole(
-        path,
-        pixels=np.array(pixels),
-        labels=np.array(labels, np.int8),
-        ids=ids.reshape(size, CAPTIONS, -1),
-    )
+def pixels_of(drawings: list[Drawing], side: int = PICTURE_SIDE) -> np.ndarray:
+    """The drawings as pictures, (N, side, side, 3) uint8."""
+    return np.array([np.asarray(render(one, side)) for one in drawings])
 
 
-def make_judging_shard(number: int, folder: Path, size: int = SHARD) -> Path:
-    """Draw a shard that only the judge is trained on, with held-out toys and the held-out style."""
-    path = folder / f"judging-{number:03d}.npz"
-    if path.exists():
-        return path
-    pixels, labels = draw_for_judging(size, seed=_FIRST_JUDGING_SEED + number)
-    return save_whole(path, pixels=pixels, labels=labels)
+def labels_for(drawings: list[Drawing]) -> np.ndarray:
+    """Their attributes' numbers, (N, attributes) int8, as `world.labels_of` gives them."""
+    return np.array([labels_of(one) for one in drawings], np.int8)
 
 
 def make_shards(
-    count: int, folder: Path, tokenizer_folder: Path, size: int = SHARD, workers: int = 2
+    kind: str, count: int, folder: Path, draw: Callable[[int], dict[str, np.ndarray]], workers: int = 2
 ) -> list[Path]:
-    """Draw shards 0 to `count` - 1 side by side; those that are there already are kept."""
-    make = partial(make_shard, folder=folder, tokenizer_folder=tokenizer_folder, size=size)
-    return _side_by_side(make, count, "drawings", workers)
+    """Draw shards 0 to `count` - 1 side by side; those that are there already are kept.
 
-
-def make_judging_shards(count: int, folder: Path, size: int = SHARD, workers: int = 2) -> list[Path]:
-    """The same for the judge's own shards."""
-    make = partial(make_judging_shard, folder=folder, size=size)
-    return _side_by_side(make, count, "judge's drawings", workers)
-
-
-def _side_by_side(make: Callable[[int], Path], count: int, what: str, workers: int) -> list[Path]:
+    Args:
+        kind: the first part of the files' names.
+        draw: what a shard holds, given its number: the same each time. A module's function, or a `partial`
+            of one, so that it can go to another process.
+    """
+    paths = [folder / f"{kind}-{number:03d}.npz" for number in range(count)]
     with ProcessPoolExecutor(workers, initializer=end_with_parent) as pool:
-        jobs = [pool.submit(make, number) for number in range(count)]
-        return [job.result() for job in tqdm(jobs, desc=what, unit="shard")]
+        jobs = [pool.submit(_make_shard, path, draw, number) for number, path in enumerate(paths)]
+        return [job.result() for job in tqdm(jobs, desc=f"{kind} drawings", unit="shard")]
+
+
+def _make_shard(path: Path, draw: Callable[[int], dict[str, np.ndarray]], number: int) -> Path:
+    return path if path.exists() else save_whole(path, **draw(number))
 
 
 def save_whole(path: Path, **arrays: np.ndarray) -> Path:
@@ -94,26 +67,74 @@ def save_whole(path: Path, **arrays: np.ndarray) -> Path:
     return unfinished.replace(path)
 
 
-def draw_for_judging(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Fresh drawings and their labels; a fifth are of held-out toys, a tenth in the held-out style."""
+def load(paths: list[Path], name: str) -> np.ndarray:
+    """What several shards hold by a name, as one array."""
+    return np.concatenate([np.load(path)[name] for path in paths])
+
+
+def draw_with_captions(
+    number: int, size: int, tokenizer_folder: Path, named: float = NAMED_FRACTION
+) -> dict[str, np.ndarray]:
+    """What text encoder and UNet are trained on; `named` is the fraction of toys with a name.
+
+    Returns:
+        `pixels` (N, 64, 64, 3) uint8, `labels` (N, attributes) int8 as `world.labels_of` gives them, and
+        `ids` (N, captions, tokens) int16.
+    """
+    rng = np.random.default_rng([2026, number])
+    toys = named_toys()
+    drawings, sentences = [], []
+    for _ in range(size):
+        name = _some_name(rng, toys, named)
+        drawings.append(sample_drawing(rng, toys.get(name)))
+        sentences += [caption(drawings[-1], rng, name)[0] for _ in range(CAPTIONS)]
+    tokenizer = CLIPTokenizer.from_pretrained(tokenizer_folder)
+    ids = np.array(tokenizer(sentences, padding="max_length", truncation=True).input_ids, np.int16)
+    return {
+        "pixels": pixels_of(drawings),
+        "labels": labels_for(drawings),
+        "ids": ids.reshape(size, CAPTIONS, -1),
+    }
+
+
+def draw_more_named(number: int, size: int, tokenizer_folder: Path) -> dict[str, np.ndarray]:
+    """The same for the last session, with more of the toys that have a name."""
+    return draw_with_captions(_FIRST_NAMED_SHARD + number, size, tokenizer_folder, MORE_NAMED_FRACTION)
+
+
+def draw_sharp(number: int, size: int) -> dict[str, np.ndarray]:
+    """What the sharp autoencoder is trained on: each picture large and small.
+
+    Returns:
+        `sharp` (N, 128, 128, 3) and `pixels` (N, 64, 64, 3), both uint8.
+    """
+    drawings = sample_drawings(size, number)
+    return {"sharp": pixels_of(drawings, SHARP_SIDE), "pixels": pixels_of(drawings)}
+
+
+def sample_drawings(count: int, seed: int) -> list[Drawing]:
+    """Drawings in training's proportions, of toys with and without a name, none of them held out."""
+    rng, toys = np.random.default_rng([2027, seed]), named_toys()
+    return [sample_drawing(rng, toys.get(_some_name(rng, toys))) for _ in range(count)]
+
+
+def _some_name(rng: np.random.Generator, toys: dict, named: float = NAMED_FRACTION) -> str | None:
+    return str(rng.choice(list(toys))) if rng.random() < named else None
+
+
+def drawings_for_judging(count: int, seed: int) -> list[Drawing]:
+    """Fresh drawings: a fifth are of held-out toys, a tenth in the held-out style."""
     rng = np.random.default_rng([4052, seed])
     held_out = list(HELD_OUT_TOYS.values())
-    pixels, labels = [], []
+    drawings = []
     for _ in range(count):
         toy = held_out[rng.integers(len(held_out))] if rng.random() < 0.2 else None
         drawing = sample_drawing(rng, toy)
-        if rng.random() < 0.1:
-            drawing = replace(drawing, style=HELD_OUT_STYLE)
-        pixels.append(np.asarray(render(drawing)))
-        labels.append(labels_of(drawing))
-    return np.array(pixels), np.array(labels, np.int8)
+        drawings.append(replace(drawing, style=HELD_OUT_STYLE) if rng.random() < 0.1 else drawing)
+    return drawings
 
 
-def load_labels(paths: list[Path]) -> np.ndarray:
-    """The labels of several shards, (N, attributes) int8."""
-    return np.concatenate([np.load(path)["labels"] for path in paths])
-
-
-def load_pixels(paths: list[Path]) -> np.ndarray:
-    """The pixels of several shards, (N, 64, 64, 3) uint8."""
-    return np.concatenate([np.load(path)["pixels"] for path in paths])
+def draw_for_judging(number: int, size: int) -> dict[str, np.ndarray]:
+    """What the judge alone is trained on: `pixels` and `labels` as above."""
+    drawings = drawings_for_judging(size, _FIRST_JUDGING_SEED + number)
+    return {"pixels": pixels_of(drawings), "labels": labels_for(drawings)}

@@ -7,7 +7,7 @@ say without it: the initializer alone, and the fullest description of the toy th
 import json
 import os
 from collections import Counter
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from PIL import Image
 
 from ..common import places
 from ..common.errors import UserError
+from ..common.files import write_json
 from ..concept.concept import Concept
 from ..dataset.images import add_images, load_images
 from ..inference.examples import examples_for
@@ -24,7 +25,7 @@ from ..training.train import train
 from .captions import describe, prompt
 from .drawing import write_examples
 from .judge import Judge, Reading
-from .world import HELD_OUT_TOYS, SCENES, STYLES, TRAITS, Drawing, Toy, readable
+from .world import HELD_OUT_TOYS, SCENES, STYLES, TRAITS, Drawing, Toy, readable, value_of
 
 PICTURES = 64
 STEPS = 25
@@ -53,14 +54,14 @@ def toy_in(images: list[Image.Image], judge: Judge) -> Toy:
     return Toy(**{trait: counts.most_common(1)[0][0] for trait, counts in seen.items()})
 
 
-def share_right(readings: list[Reading], wanted: list[Drawing], attribute: str) -> float:
-    """The share of pictures that show what was wanted, of those whose style can show it."""
+def fraction_right(readings: list[Reading], wanted: list[Drawing], attribute: str) -> float:
+    """The fraction of pictures that show what was wanted, of those whose style can show it."""
     right = [
-        reading.values[attribute] == _value(drawing, attribute)
+        reading.values[attribute] == value_of(drawing, attribute)
         for reading, drawing in zip(readings, wanted, strict=True)
         if readable(attribute, drawing)
     ]
-    return float(np.mean(right))
+    return round(float(np.mean(right)), 4)
 
 
 def score_subject(pipeline: Any, subject: str, wanted: list[Drawing], judge: Judge, guidance: float) -> dict:
@@ -68,16 +69,16 @@ def score_subject(pipeline: Any, subject: str, wanted: list[Drawing], judge: Jud
 
     Returns:
         `identity`, the mean over the toy's traits, `prompt`, the mean over scene and style, and the
-        share for each of them under `traits` and `asked`.
+        fraction for each of them under `traits` and `asked`.
     """
     prompts = [prompt(subject, drawing, "a photo of a {}") for drawing in wanted]
     pictures = generate(pipeline, prompts, list(range(PICTURES)), STEPS, guidance)
     readings = judge.read([picture.image for picture in pictures])
-    traits = {name: round(share_right(readings, wanted, name), 4) for name in TRAITS}
-    asked = {name: round(share_right(readings, wanted, name), 4) for name in _PROMPT}
+    traits = {name: fraction_right(readings, wanted, name) for name in TRAITS}
+    asked = {name: fraction_right(readings, wanted, name) for name in _PROMPT}
     return {
-        "identity": round(float(np.mean(list(traits.values()))), 4),
-        "prompt": round(float(np.mean(list(asked.values()))), 4),
+        "identity": _mean(traits.values()),
+        "prompt": _mean(asked.values()),
         "traits": traits,
         "asked": asked,
     }
@@ -92,7 +93,7 @@ def score_word(concept: Concept | str, toy: Toy | None = None, known: dict[str, 
         known: scores by what was said, from another word for the same toy: they are not drawn again.
 
     Returns:
-        `identity` and `prompt` (shares, 0 to 1) of the word; the same with details for `word`,
+        `identity` and `prompt` (fractions, 0 to 1) of the word; the same with details for `word`,
         `initializer` and `description`.
 
     Raises:
@@ -115,20 +116,14 @@ def score_word(concept: Concept | str, toy: Toy | None = None, known: dict[str, 
         name: known.get(subject) or score_subject(pipeline, subject, wanted, judge, guidance)
         for name, subject in subjects.items()
     }
-    summary = {name: scores["word"][name] for name in ("identity", "prompt")}
-    return _save(concept, {**summary, "pictures": PICTURES, "said": subjects, **scores})
+    first = {name: scores["word"][name] for name in ("identity", "prompt")}
+    everything = {**first, "pictures": PICTURES, "said": subjects, **scores}
+    write_json(concept.folder / "scores.json", everything)
+    return everything
 
 
-def _value(drawing: Drawing, attribute: str) -> str:
-    return getattr(drawing.toy if attribute in TRAITS else drawing, attribute)
-
-
-def _save(concept: Concept, scores: dict) -> dict:
-    path: Path = concept.folder / "scores.json"
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
-    return scores
+def _mean(values: Iterable[float]) -> float:
+    return round(float(np.mean(list(values))), 4)
 
 
 # `make held-out-scores`: is a word for a toy that the miniature has never seen as good as a description?
@@ -163,16 +158,12 @@ def summary(scores: list[dict]) -> dict:
     for subject in _SUBJECTS:
         runs = [score[subject] for score in scores]
         means[subject] = {
-            "identity": _mean([run["identity"] for run in runs]),
+            "identity": _mean(run["identity"] for run in runs),
             "identity_deviation": round(float(np.std([run["identity"] for run in runs])), 4),
-            "prompt": _mean([run["prompt"] for run in runs]),
-            "traits": {trait: _mean([run["traits"][trait] for run in runs]) for trait in runs[0]["traits"]},
+            "prompt": _mean(run["prompt"] for run in runs),
+            "traits": {trait: _mean(run["traits"][trait] for run in runs) for trait in TRAITS},
         }
     return means
-
-
-def _mean(values: list[float]) -> float:
-    return round(float(np.mean(values)), 4)
 
 
 def main() -> None:
@@ -180,14 +171,10 @@ def main() -> None:
     os.environ[places.ROOT_VARIABLE] = str(root)
     scores = {toy: scores_of(toy) for toy in HELD_OUT_TOYS}
     everything = [score for runs in scores.values() for score in runs]
-    result = {
-        "seeds": SEEDS,
-        "all": summary(everything),
-        **{toy: summary(runs) for toy, runs in scores.items()},
-    }
-    path: Path = places.miniature_folder() / "held_out_scores.json"
-    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(result["all"], indent=1), f"\nAll of it: {path}")
+    by_toy = {toy: summary(runs) for toy, runs in scores.items()}
+    result = {"seeds": SEEDS, "all": summary(everything), **by_toy}
+    path = write_json(places.miniature_folder() / "held_out_scores.json", result)
+    print(json.dumps(result["all"], indent=2), f"\nAll of it: {path}")
 
 
 if __name__ == "__main__":

@@ -54,21 +54,26 @@ class Posterior:
 
 @torch.no_grad()
 def encode(
-    vae: Any, pixel_values: torch.Tensor, device: torch.device | str = "cpu", keep: bool = False
+    vae: Any,
+    pixel_values: torch.Tensor,
+    device: torch.device | str = "cpu",
+    keep: bool = False,
+    batch: int = 1,
 ) -> Posterior:
-    """Pictures to posteriors in the UNet's scale, one picture at a time, so that many take no more memory.
+    """Pictures to posteriors in the UNet's scale.
 
     Args:
         pixel_values: (pictures, 3, height, width) in -1..1.
         device: where to work, and where the posteriors end up.
         keep: leave the VAE there; else it goes back to the CPU.
+        batch: how many pictures at once; by default one, so that many take no more memory.
 
     Returns:
         Mean and deviation, (pictures, channels, height / factor, width / factor).
     """
     vae.to(device)
-    seen = progress(pixel_values, "encoding pictures")
-    posteriors = [vae.encode(one.unsqueeze(0).to(device, vae.dtype)).latent_dist for one in seen]
+    seen = progress(pixel_values.split(batch), "encoding pictures")
+    posteriors = [vae.encode(some.to(device, vae.dtype)).latent_dist for some in seen]
     if not keep:
         vae.to("cpu")
     scale, shift = _scale_and_shift(vae)
@@ -78,16 +83,18 @@ def encode(
 
 
 @torch.no_grad()
-def decode(vae: Any, latents: torch.Tensor, device: torch.device | str = "cpu") -> torch.Tensor:
+def decode(
+    vae: Any, latents: torch.Tensor, device: torch.device | str = "cpu", batch: int = 1
+) -> torch.Tensor:
     """Latents in the UNet's scale to pictures (pictures, 3, height, width), float32 in -1..1, on the CPU.
 
-    The VAE goes back to the CPU afterwards.
+    The VAE works on `batch` pictures at once, and goes back to the CPU afterwards.
     """
     vae.to(device)
     scale, shift = _scale_and_shift(vae)
     latents = latents.float().to(device) / scale + shift
-    seen = progress(latents, "decoding pictures")
-    drawn = torch.cat([vae.decode(one.unsqueeze(0).to(vae.dtype)).sample for one in seen])
+    seen = progress(latents.split(batch), "decoding pictures")
+    drawn = torch.cat([vae.decode(some.to(vae.dtype)).sample for some in seen])
     vae.to("cpu")
     return drawn.float().clamp(-1, 1).cpu()
 

@@ -1,8 +1,8 @@
-"""`make outputs`: what `make run` made goes into the notebooks, so that a reader on the web sees it.
+"""What is derived from the notebooks: their outputs, the one notebook for clouds, the README's links.
 
-Only what a page can show is kept, and nothing that names this machine: small pictures, text and
-tables, cells counted from 1. A hash of the code stands beside the outputs: a test sees by it
-whether both are still in step.
+`make outputs` puts what `make run` made into the notebooks, so that a reader on the web sees it. Only what a
+page can show is kept, and nothing that names this machine: small pictures, text and tables, cells counted
+from 1. A hash of the code stands beside the outputs: a test sees by it whether both are still in step.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from PIL import Image
 
 from ..common import places
 from ..common.errors import UserError
-from ..common.sheets import image_grid
+from ..common.sheets import image_grid, packed
 from ..concept.concept import Concept
 from ..dataset.images import FIRST_CONCEPT, load_images
 from .run import notebooks, run_notebook, start_here
@@ -148,12 +148,8 @@ def small_picture(content: bytes) -> tuple[str, bytes]:
     """A picture of at most 1000 px a side, as PNG or JPEG, whichever is smaller: (mime type, bytes)."""
     picture = Image.open(io.BytesIO(content)).convert("RGB")
     picture.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE), Image.Resampling.LANCZOS)
-    png, jpeg = io.BytesIO(), io.BytesIO()
-    picture.save(png, "PNG", optimize=True)
-    picture.save(jpeg, "JPEG", quality=85, optimize=True)
-    if png.tell() < jpeg.tell():
-        return "image/png", png.getvalue()
-    return "image/jpeg", jpeg.getvalue()
+    png, jpeg = packed(picture, "PNG", optimize=True), packed(picture, "JPEG", quality=85, optimize=True)
+    return min(("image/png", png), ("image/jpeg", jpeg), key=lambda one: len(one[1]))
 
 
 def without_machine(text: str) -> str:
@@ -165,6 +161,7 @@ def without_machine(text: str) -> str:
 
 # Links in the README that open a notebook on a cloud, once the repository has a public address.
 _PLACE = re.compile(r"(?<=<!-- badges -->\n).*?(?=<!-- /badges -->)", re.DOTALL)
+_ALL_IN_ONE = "notebooks/all_in_one.ipynb"
 _CLOUDS = {
     "Colab": "https://colab.research.google.com/github/{repository}/blob/main/{path}",
     "Kaggle": "https://kaggle.com/kernels/welcome?src={address}/blob/main/{path}",
@@ -172,34 +169,17 @@ _CLOUDS = {
 }
 
 
-def badges(address: str | None) -> str:
-    """A line of links to the all-in-one notebook; nothing where there is no address.
+def with_badges(readme: str) -> str:
+    """The README's text with the links for the present address, if there is one, between its two marks."""
+    return _PLACE.sub(lambda _: _badges(places.REPOSITORY_ADDRESS), readme)
 
-    Args:
-        address: of a repository on GitHub, for example `https://github.com/owner/name`.
-    """
+
+def _badges(address: str | None) -> str:
     if address is None:
         return ""
     address = address.rstrip("/").removesuffix(".git")
-    repository = "/".join(address.split("/")[-2:])
-    path = "notebooks/all_in_one.ipynb"
-    links = (
-        f"[Open in {cloud}]({link.format(address=address, repository=repository, path=path)})"
-        for cloud, link in _CLOUDS.items()
-    )
-    return " · ".join(links) + "\n"
-
-
-def with_badges(readme: str) -> str:
-    """The README's text with the links for the present address between its two marks."""
-    return _PLACE.sub(lambda _: badges(places.REPOSITORY_ADDRESS), readme)
-
-
-def write_badges() -> Path:
-    """Bring the README in step with the address."""
-    path = places.repository_folder() / "README.md"
-    path.write_text(with_badges(path.read_text(encoding="utf-8")), encoding="utf-8")
-    return path
+    given = {"address": address, "repository": "/".join(address.split("/")[-2:]), "path": _ALL_IN_ONE}
+    return " · ".join(f"[Open in {cloud}]({link.format(**given)})" for cloud, link in _CLOUDS.items()) + "\n"
 
 
 # `make all-in-one`: one notebook out of the six, for a cloud where each would open on a machine of its own.
@@ -213,10 +193,6 @@ _BEFORE_THE_CLONE = """\
 This brings the code here and installs what it needs. Then restart the kernel and run this cell again. Until
 then, a library that was loaded before the install stays the old one. On Kaggle, first switch Internet on,
 under Session options."""
-
-
-def all_in_one_path() -> Path:
-    return places.repository_folder() / "notebooks" / "all_in_one.ipynb"
 
 
 def joined() -> nbformat.NotebookNode:
@@ -245,12 +221,6 @@ def joined() -> nbformat.NotebookNode:
 def is_parameters(cell: nbformat.NotebookNode) -> bool:
     """Whether papermill puts its values after this cell."""
     return "parameters" in cell.metadata.get("tags", [])
-
-
-def write_all_in_one() -> Path:
-    """Write `notebooks/all_in_one.ipynb` and return its path."""
-    nbformat.write(joined(), all_in_one_path())
-    return all_in_one_path()
 
 
 def _clone_cells(address: str | None) -> list[nbformat.NotebookNode]:
@@ -312,28 +282,37 @@ def _plain(cell: nbformat.NotebookNode, source: str, cell_id: str) -> nbformat.N
     return make(source, id=cell_id, metadata=cell.metadata)
 
 
-def publish_outputs() -> int:
-    """Publish the run of the first concept, the one that the notebooks' own parameters name."""
+def write_outputs() -> None:
+    """Publish the run of the first concept, the one that the notebooks' own parameters name.
+
+    Raises:
+        UserError: it was not run, or not as the notebooks are now.
+    """
     concept = Concept.make(FIRST_CONCEPT)
-    try:
-        picture = readme_picture(concept)
-        for path in publish(concept):
-            print(f"{path.name}: {path.stat().st_size / 1024:.0f} KiB")
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 1
+    picture = readme_picture(concept)
+    for path in publish(concept):
+        print(f"{path.name}: {path.stat().st_size / 1024:.0f} KiB")
     picture.save(places.data_folder() / "readme.jpg", quality=85)
-    return 0
+
+
+def write_all_in_one() -> None:
+    """Write the one notebook, and bring the README's links in step with the address."""
+    notebook, readme = places.repository_folder() / _ALL_IN_ONE, places.repository_folder() / "README.md"
+    nbformat.write(joined(), notebook)
+    readme.write_text(with_badges(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    print(notebook)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """`outputs` publishes the first concept; `all-in-one` writes what is derived from the notebooks."""
     parser = argparse.ArgumentParser(prog="python -m helpers.series.publish", description=__doc__)
     parser.add_argument("what", choices=["outputs", "all-in-one"])
-    if parser.parse_args(arguments).what == "outputs":
-        return publish_outputs()
-    print(write_all_in_one())
-    write_badges()
+    what = parser.parse_args(arguments).what
+    try:
+        write_outputs() if what == "outputs" else write_all_in_one()
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
     return 0
 
 

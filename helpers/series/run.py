@@ -62,15 +62,11 @@ def run_notebook(notebook: Path, output_folder: Path, parameters: dict) -> float
         )
     except papermill.PapermillExecutionError as error:
         what = error.evalue if error.ename == UserError.__name__ else f"{error.ename}: {error.evalue}"
-        raise UserError(
-            f"{notebook.name} stopped in cell [{error.exec_count}]. {what.rstrip('.')}. Open {output} to see "
-            "where."
-        ) from None
+        cell = f"{notebook.name} stopped in cell [{error.exec_count}]"
+        raise UserError(f"{cell}. {what.rstrip('.')}. Open {output} to see where.") from None
     except DeadKernelError:
-        raise UserError(
-            f"{notebook.name}: its kernel died, most often for want of memory. Close other programs, or "
-            "choose a smaller model."
-        ) from None
+        advice = "most often for want of memory. Close other programs, or choose a smaller model."
+        raise UserError(f"{notebook.name}: its kernel died, {advice}") from None
     return ran.metadata.papermill.duration
 
 
@@ -139,7 +135,7 @@ def _check_pictures(source: str) -> None:
         raise UserError(f"“{source}” can't be learned from. {fetched[0].problem}")
 
 
-def main(arguments: list[str] | None = None) -> int:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m helpers.series.run", description="Run the six notebooks."
     )
@@ -148,7 +144,25 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--images", help="pictures to learn from: a folder, a file or an address")
     parser.add_argument("--initializer", help="the word to start from, for example cat")
     parser.add_argument("--vectors", type=int, help="how many rows of numbers the word gets")
-    given = parser.parse_args(arguments)
+    return parser
+
+
+def _check(given: argparse.Namespace) -> None:
+    """Refuse what can't work before anything runs.
+
+    Raises:
+        UserError: there is no such base model, or there are no pictures.
+    """
+    if given.base_model:
+        check_base_model(given.base_model)
+    if given.images:
+        _check_pictures(given.images)
+    elif not default_sources(given.base_model or MINIATURE, given.concept):
+        raise UserError(f"“{given.concept}” has no pictures yet: say where they are, as IMAGES=my_photos.")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    given = _parser().parse_args(arguments)
     parameters = {
         "BASE_MODEL": _from_here(given.base_model) if given.base_model else None,
         "ADDRESSES": [_from_here(given.images)] if given.images else None,
@@ -156,14 +170,7 @@ def main(arguments: list[str] | None = None) -> int:
         "VECTORS": given.vectors,
     }
     try:
-        if given.base_model:
-            check_base_model(given.base_model)
-        if given.images:
-            _check_pictures(given.images)
-        elif not default_sources(given.base_model or MINIATURE, given.concept):
-            raise UserError(
-                f"“{given.concept}” has no pictures yet: say where they are, as IMAGES=my_photos."
-            )
+        _check(given)
         report = run_series(given.concept, **parameters)
     except UserError as error:
         print(error, file=sys.stderr)

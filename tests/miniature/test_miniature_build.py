@@ -55,13 +55,22 @@ def test_a_killed_build_goes_on_where_it_was(built):
     folder, at_the_kill, step, said = built
     assert not any("miniature" in path.relative_to(folder).parts[0] for path in at_the_kill)
     done = [path for path in at_the_kill if "diffusion-2" not in path.name and "partial" not in path.name]
-    assert {"shard-024.npz", "vocab.json", "vae.pt", "diffusion-1.pt"} <= {path.name for path in done}
+    assert {"captioned-024.npz", "vocab.json", "vae.pt", "diffusion-1.pt"} <= {path.name for path in done}
     assert {path: _times(folder)[path] for path in done} == {path: at_the_kill[path] for path in done}
     assert re.search(r"diffusion-2: [^\r]*? (\d+)/3 ", said).group(1) == str(step) != "0"
 
 
 def test_every_stage_shows_its_progress(built):
-    stages = ("drawings", "latents", "diffusion-3", "polish", "round trips", "judge", "pictures")
+    stages = (
+        "captioned drawings",
+        "latents",
+        "diffusion-3",
+        "sharp drawings",
+        "sharp",
+        "round trips",
+        "judge",
+        "pictures",
+    )
     assert [stage for stage in stages if f"{stage}: 100%" not in built[3]] == []
 
 
@@ -71,21 +80,23 @@ def test_what_was_built_opens_and_draws(built):
     pipeline = StableDiffusionPipeline.from_pretrained(built[0] / "miniature", torch_dtype=torch.float32)
     seed = torch.Generator().manual_seed(1)
     image = pipeline("a photo of a red toy", num_inference_steps=2, generator=seed).images[0]
-    assert image.size == (64, 64) and np.isfinite(np.asarray(image)).all()
+    assert image.size == (128, 128) and np.isfinite(np.asarray(image)).all()
 
 
 def test_its_card_tells_what_it_was_trained_on(built):
     folder = built[0] / "miniature"
     card = (folder / "README.md").read_text()
     training = json.loads((folder / "training.json").read_text())
-    assert [sitting["pictures"] for sitting in training["sittings"]] == [192, 384, 384]
-    assert "UNet saw 960\npictures" in card
-    assert "| autoencoder | 24 |" in card and "| text encoder and UNet, sitting 3 | 384 |" in card
+    assert [part["pictures"] for part in training["parts"]] == [12, 12, 27, 60, 144, 15, 48]
+    assert "UNet\nsaw 243 pictures in 4 sessions" in card and "draws pictures\nof 128 x 128" in card
+    assert "| autoencoder of 64 pixels, whose latents the UNet learns | 12 |" in card
+    assert "| text encoder and UNet, session 3 | 60 |" in card
+    assert "| autoencoder of 128 pixels, on the latents of the other | 15 |" in card
     assert "35% of them say" in card and "| 200 drawings |" in card
     assert "No person has labelled its pictures" in card
     for picture in re.findall(r"!\[.*?\]\((.*?)\)", card):
         assert (folder / picture).stat().st_size > 1_000
-    assert json.loads((folder / "report.json").read_text())["pictures_trained"] == 960
+    assert json.loads((folder / "report.json").read_text())["pictures_trained"] == 243
 
 
 def test_the_example_pictures_are_drawn_too(built):

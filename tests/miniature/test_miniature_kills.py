@@ -18,9 +18,12 @@ from helpers.miniature.pictures import save_whole
 
 SIZE = 40
 DRAW = f"""
+from functools import partial
 from pathlib import Path
-from helpers.miniature.pictures import make_shards
-make_shards(500, Path({{folder!r}}), Path({str(miniature_folder() / "tokenizer")!r}), size={SIZE})
+from helpers.miniature.pictures import draw_with_captions, make_shards
+tokenizer = Path({str(miniature_folder() / "tokenizer")!r})
+draw = partial(draw_with_captions, size={SIZE}, tokenizer_folder=tokenizer)
+make_shards("captioned", 500, Path({{folder!r}}), draw)
 """
 
 
@@ -51,11 +54,11 @@ def test_drawing_that_is_killed_leaves_no_process_and_no_half_a_file(tmp_path):
         start_new_session=True,
         stderr=subprocess.DEVNULL,
     )
-    _wait_for(lambda: list(tmp_path.glob("shard-*.npz")))
+    _wait_for(lambda: list(tmp_path.glob("captioned-*.npz")))
     process.send_signal(signal.SIGKILL)
     process.wait()
     _wait_for(lambda: _is_gone(process.pid))
-    shards = list(tmp_path.glob("shard-*.npz"))
+    shards = list(tmp_path.glob("captioned-*.npz"))
     assert 0 < len(shards) < 500
     assert {np.load(shard)["pixels"].shape for shard in shards} == {(SIZE, 64, 64, 3)}
 
@@ -69,8 +72,8 @@ def test_a_file_that_was_cut_short_has_not_its_name_and_is_cleared_away(tmp_path
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(np, "savez", savez)
-        save_whole(pictures / "shard-000.npz", pixels=np.zeros(3))
-    assert not (pictures / "shard-000.npz").exists() and list(pictures.iterdir())
+        save_whole(pictures / "captioned-000.npz", pixels=np.zeros(3))
+    assert not (pictures / "captioned-000.npz").exists() and list(pictures.iterdir())
     begin(RECIPE, tmp_path)
     assert not list(pictures.iterdir())
 

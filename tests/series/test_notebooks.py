@@ -139,7 +139,7 @@ def test_names_no_machine(path):
 
 
 def test_all_in_one_is_in_step():
-    written = _read(publish.all_in_one_path())
+    written = _read(places.repository_folder() / "notebooks" / "all_in_one.ipynb")
     assert written == publish.joined(), "`make all-in-one`"
 
 

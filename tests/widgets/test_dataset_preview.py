@@ -38,9 +38,9 @@ def text(view):
 @pytest.mark.parametrize("flipped", [False, True])
 def test_an_example_has_the_very_pixels_of_training(grooty, flipped):
     shown = Preview(grooty).example(SECOND, RED, flipped)
-    trained = preprocess(load_image(grooty, SECOND), grooty.training, 64, flipped)
+    trained = preprocess(load_image(grooty, SECOND), grooty.training, 128, flipped)
     assert torch.equal(to_pixel_values(shown.image), trained)
-    assert (shown.picture, shown.image.size, shown.original.size) == (SECOND, (64, 64), (256, 256))
+    assert (shown.picture, shown.image.size, shown.original.size) == (SECOND, (128, 128), (256, 256))
 
 
 def test_the_sentences_are_those_that_training_shows(grooty):
@@ -97,7 +97,7 @@ def test_the_sliders_choose_the_example(grooty):
     assert f"<b>{training_templates(grooty)[1].replace('{}', '&lt;grooty&gt;')}</b>" in text(view)
     assert view.sentence.max == len(training_templates(grooty))
     seen = Image.open(io.BytesIO(base64.b64decode(view.shown.value.split("base64,")[2].split('"')[0])))
-    straight = resize(crop(load_image(grooty, SECOND), grooty.training), 64, "bicubic")
+    straight = resize(crop(load_image(grooty, SECOND), grooty.training), 128, "bicubic")
     assert seen.convert("RGB").tobytes() == ImageOps.mirror(straight).tobytes()
 
 

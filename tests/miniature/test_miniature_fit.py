@@ -1,11 +1,9 @@
 """A training run of the recipe that is killed goes on as it would have."""
 
-import json
-
 import pytest
 import torch
 
-from helpers.miniature.fit import Plan, generator_of, sit
+from helpers.miniature.fit import Plan, fit, generator_of, read_log
 
 PLAN = Plan("tiny", pictures=120, batch=2, lr=0.02)
 
@@ -20,7 +18,7 @@ def _run(folder, kill_at: int | None = None) -> torch.nn.Module:
         inputs = torch.randn(PLAN.batch, 4, generator=generator_of(step))
         return (model(inputs) - inputs.sum(1, keepdim=True)).square().mean()
 
-    return sit(PLAN, model, loss_of, folder)
+    return fit(PLAN, model, loss_of, folder)
 
 
 def test_a_killed_run_ends_with_the_same_weights(tmp_path, monkeypatch):
@@ -35,7 +33,7 @@ def test_a_killed_run_ends_with_the_same_weights(tmp_path, monkeypatch):
 
 def test_it_learns_and_logs(tmp_path):
     _run(tmp_path)
-    lines = [json.loads(line) for line in (tmp_path / "tiny.jsonl").read_text().splitlines()]
+    lines = read_log(tmp_path, "tiny")
     assert lines[-1]["loss"] < lines[0]["loss"]
     assert [line["pictures"] for line in lines] == [50, 100, 120]
 
@@ -43,21 +41,19 @@ def test_it_learns_and_logs(tmp_path):
 def test_a_killed_run_loses_a_tenth_at_most_and_logs_nothing_twice(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         _run(tmp_path, kill_at=26)
-    log = tmp_path / "tiny.jsonl"
     assert torch.load(tmp_path / "tiny.pt", weights_only=True)["step"] == 24
-    assert [json.loads(line)["pictures"] for line in log.read_text().splitlines()] == [50]
-    with log.open("a") as file:
-        file.write('{"pictures": 5')  # as a kill may cut it
+    assert read_log(tmp_path, "tiny") == []
+    (tmp_path / "tiny.pt.partial").write_text("as a kill may leave it")
     _run(tmp_path)
-    assert [json.loads(line)["pictures"] for line in log.read_text().splitlines()] == [98, 120]
+    assert [line["pictures"] for line in read_log(tmp_path, "tiny")] == [98, 120]
 
 
-def test_a_share_of_a_plan_keeps_its_rates_and_is_never_nothing():
+def test_a_fraction_of_a_plan_keeps_its_rates_and_is_never_nothing():
     tenth = PLAN.at(0.1)
     assert (tenth.pictures, tenth.lr, tenth.batch) == (12, PLAN.lr, PLAN.batch)
     assert PLAN.at(1e-6).steps > 0
 
 
 def test_the_rate_rises_holds_and_falls():
-    shares = [PLAN.lr_share(step) for step in range(PLAN.steps)]
+    shares = [PLAN.lr_factor(step) for step in range(PLAN.steps)]
     assert shares[0] < 1 == max(shares) and shares[-1] == 0.01
