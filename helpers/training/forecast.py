@@ -110,9 +110,7 @@ class Estimate:
             return "Time: not known before the first such run on this machine; the run says it as it starts."
         seconds = self.steps * self.seconds_per_step
         time = f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.0f} seconds"
-        return (
-            f"Time: at most {time}, {self.seconds_per_step:.2g} s a step, as in the newest run like it here."
-        )
+        return f"Time: at most {time}, {self.seconds_per_step:.2g} s a step, as in the last such run here."
 
 
 def estimate(concept: Concept) -> Estimate:
