@@ -106,7 +106,8 @@ class Draws:
         self.settings, self.weights, self.device = settings, weights, device
         self.sampler = EndlessBatches(settings.train_batch_size, processes)
         self.batches = iter(DataLoader(dataset, batch_sampler=self.sampler))
-        self.batch: dict[str, Any] = {}
+        self.input_ids: list[torch.Tensor] = []  # of this step, until `sentences` gives them
+        self.shape = torch.Size()  # of one latent
         self.generator = torch.Generator().manual_seed(settings.seed)
         self.whole_batch = settings.train_batch_size * processes.count
         first = settings.train_batch_size * processes.index
@@ -114,8 +115,9 @@ class Draws:
 
     def latents(self) -> torch.Tensor:
         """Latents of the next pictures, some mirrored: (batch, channels, height, width), float32."""
-        self.batch = next(self.batches)
-        posterior = Posterior(self.batch["mean"], self.batch["deviation"])
+        batch = next(self.batches)
+        self.input_ids, self.shape = batch["input_ids"], batch["mean"].shape[1:]
+        posterior = Posterior(batch["mean"], batch["deviation"])
         return self._repeated(posterior.draw(self._normal(self.whole_batch, self.part)))
 
     def noise(self) -> torch.Tensor:
@@ -137,7 +139,7 @@ class Draws:
 
     def sentences(self) -> list[torch.Tensor]:
         """Token ids of a sentence for each sample of `latents`, one (batch, length) a tokenizer."""
-        return [self._repeated(ids.to(self.device)) for ids in self.batch["input_ids"]]
+        return [self._repeated(ids.to(self.device)) for ids in self.input_ids]
 
     def state_dict(self) -> dict[str, Any]:
         return {"generator": self.generator.get_state(), "batches": self.sampler.taken}
@@ -159,8 +161,7 @@ class Draws:
         return values.repeat_interleave(self._times, dim=0) if self._times > 1 else values
 
     def _normal(self, count: int, part: slice) -> torch.Tensor:
-        shape = self.batch["mean"].shape[1:]
-        return torch.randn(count, *shape, generator=self.generator)[part].to(self.device)
+        return torch.randn(count, *self.shape, generator=self.generator)[part].to(self.device)
 
 
 class DrawsTogether:
