@@ -18,7 +18,7 @@ RUNS := .venv/.installed
 TESTS := .venv/.installed-dev
 endif
 
-.PHONY: help run lab test test-oldest lint miniature miniature-report held-out-scores bench outputs all-in-one constraints
+.PHONY: help run lab test test-oldest lint miniature miniature-report held-out-scores bench truth outputs all-in-one constraints
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
@@ -53,6 +53,9 @@ held-out-scores: $(RUNS) ## teach three toys that were held out with three seeds
 
 bench: $(RUNS) ## the trainer against the well-known ones
 	$(PYTHON) -m tests.bench
+
+truth: $(RUNS) ## words for toys that nobody tuned to, ours beside the well-known loops
+	$(PYTHON) -m tests.bench.truth
 
 outputs: $(RUNS) ## put what `make run` made into the notebooks, and the README's picture
 	$(PYTHON) -m helpers.series.publish outputs

@@ -1,6 +1,6 @@
-"""The sentences a word is taught with.
+"""The sentences a word is taught with, and what a base model may be asked to see in a picture.
 
-They are those of the textual inversion paper (Gal et al. 2022, arXiv 2208.01618), as the
+The templates are those of the textual inversion paper (Gal et al. 2022, arXiv 2208.01618), as the
 well-known training script has them: 27 for an object, 19 for a style. `{}` stands for the word.
 """
 
@@ -40,3 +40,34 @@ def templates_for(what_to_teach: str, own: list[str] | tuple[str, ...] = ()) -> 
             raise UserError(f"Put exactly one {{}} into the sentence “{sentence}”: it stands for your word.")
     shipped = OBJECT_TEMPLATES if what_to_teach == "object" else STYLE_TEMPLATES
     return shipped + tuple(own)
+
+
+# Sentences that say nothing of the picture but that the word is in it; none of them is kept back.
+NEUTRAL_TEMPLATES = (
+    "a photo of a {}",
+    "a rendering of a {}",
+    "the photo of a {}",
+    "a photo of my {}",
+    "a photo of the {}",
+    "a photo of one {}",
+    "a rendition of the {}",
+    "a rendition of a {}",
+    "a good photo of a {}",
+)
+# What may be around a thing, and on it, in words that the base model knows.
+MINIATURE_PLACES = (
+    *("on a beach", "in a forest", "at night", "in the snow", "in a city", "in a desert"),
+    *("under the sea", "in a room", "on a white background", "on a yellow background"),
+    *("on a pink background", "on a green background", "on a blue background", "on a orange background"),
+)
+MINIATURE_THINGS_ON = ("wearing a scarf", "wearing a bow tie", "holding a balloon", "holding a flag")
+PLACES = (
+    *("on a white background", "on a black background", "before a white wall", "before a brick wall"),
+    *("on a wooden table", "on a kitchen table", "on a desk", "on a shelf", "on a bed", "on a sofa"),
+    *("on a carpet", "on a wooden floor", "on a tiled floor", "on a windowsill", "in a hand", "in the grass"),
+    *("in a garden", "in a forest", "on a beach", "in the snow", "on a street", "at night"),
+)
+THINGS_ON = (
+    *("wearing a hat", "wearing a cap", "wearing glasses", "wearing a scarf", "wearing a bow tie"),
+    *("wearing a collar", "wearing a shirt", "holding a flower", "holding a ball", "holding a cup"),
+)

@@ -194,7 +194,12 @@ def all_sentences(concept: Concept) -> tuple[tuple[str, ...], dict[int, range]]:
     Raises:
         UserError: the concept has no pictures, or a caption can't be used.
     """
-    templates, own, captions = [*training_templates(concept)], captions_of(concept), {}
+    return with_captions(concept, training_templates(concept))
+
+
+def with_captions(concept: Concept, templates: Sequence[str]) -> tuple[tuple[str, ...], dict[int, range]]:
+    """Templates with the captions after them, and for a picture that has its own, which these are."""
+    templates, own, captions = [*templates], captions_of(concept), {}
     for place, path in enumerate(image_paths(concept)):
         if path.name in own:
             captions[place] = range(len(templates), len(templates) + len(own[path.name]))

@@ -65,15 +65,26 @@ def fraction_right(readings: list[Reading], wanted: list[Drawing], attribute: st
 
 
 def score_subject(pipeline: Any, subject: str, wanted: list[Drawing], judge: Judge, guidance: float) -> dict:
-    """Draw `subject` in each of the surroundings and read the pictures.
+    """Draw `subject` in each of the surroundings and score what the judge reads: see `score_readings`."""
+    return score_readings(read_subject(pipeline, subject, wanted, judge, guidance), wanted)
+
+
+def read_subject(
+    pipeline: Any, subject: str, wanted: list[Drawing], judge: Judge, guidance: float
+) -> list[Reading]:
+    """Draw `subject` in each of the surroundings and read the pictures."""
+    prompts = [prompt(subject, drawing, "a photo of a {}") for drawing in wanted]
+    pictures = generate(pipeline, prompts, list(range(len(wanted))), STEPS, guidance)
+    return judge.read([picture.image for picture in pictures])
+
+
+def score_readings(readings: list[Reading], wanted: list[Drawing]) -> dict:
+    """How much of what was wanted is in pictures.
 
     Returns:
         `identity`, the mean over the toy's traits, `prompt`, the mean over scene and style, and the
         fraction for each of them under `traits` and `asked`.
     """
-    prompts = [prompt(subject, drawing, "a photo of a {}") for drawing in wanted]
-    pictures = generate(pipeline, prompts, list(range(PICTURES)), STEPS, guidance)
-    readings = judge.read([picture.image for picture in pictures])
     traits = {name: fraction_right(readings, wanted, name) for name in TRAITS}
     asked = {name: fraction_right(readings, wanted, name) for name in _PROMPT}
     return {

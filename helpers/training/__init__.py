@@ -12,6 +12,7 @@ from .by_hand import (
     show_predictions,
 )
 from .control import request_stop, resume
+from .describe import describe_pictures
 from .evaluate import rank_initializers, try_initializers
 from .figures import plot_run, sample_sheet
 from .forecast import estimate, training_plan

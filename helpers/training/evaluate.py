@@ -14,6 +14,7 @@ from ..dataset.dataset import (
     preprocess,
     sentence_of,
     token_ids,
+    with_captions,
     with_word,
 )
 from ..dataset.images import load_images
@@ -94,9 +95,10 @@ class HeldOutScore:
     def __init__(self, concept: Concept, model: Model):
         settings = concept.training
         self.latents = encode(model.vae, _closer_views(concept, model.resolution), model.device).mean
-        sentences = with_word(concept, held_out_templates(concept))
-        ids = token_ids(model.components.tokenizers, sentences, model.device)
-        self.loss = FixedLoss(self.latents, ids, settings, seed=settings.seed + 2)
+        # What a picture's captions say is no longer in the word: without them it would seem to get worse.
+        templates, captions = with_captions(concept, held_out_templates(concept))
+        ids = token_ids(model.components.tokenizers, with_word(concept, templates), model.device)
+        self.loss = FixedLoss(self.latents, ids, settings, settings.seed + 2, captions=captions)
         self.start = self.loss(model)
         self.obedience = Obedience(concept, model, self.latents[:1])
 

@@ -37,14 +37,14 @@ class SourceLoop:
         self.parts, self.resolution = parts, concept.training.resolution or parts.resolution
         self.model = Model(parts, torch.device("cpu"), torch.float32, self.resolution)
         self.tokenizer, self.text_encoder = parts.tokenizers[0], parts.text_encoders[0].train()
-        self.word = self._add_word(concept)
+        self.words = self._add_word(concept)
         self.table.requires_grad_(True)
         self.optimizer = torch.optim.AdamW([self.table], lr=rate)
         self.batches = self._batches(concept, seed)
 
     @property
     def table(self) -> torch.nn.Parameter:
-        """All embeddings, (entries, width), the new one last."""
+        """All embeddings, (entries, width), the new ones last."""
         return self.text_encoder.get_input_embeddings().weight
 
     def step(self) -> None:
@@ -68,20 +68,21 @@ class SourceLoop:
         self.optimizer.step()
 
     def rows(self) -> Rows:
-        """The word's row, as training leaves it: one (1, width)."""
-        return [self.table.detach()[self.word : self.word + 1].clone()]
+        """The word's rows, as training leaves them: one (vectors, width)."""
+        return [self.table.detach()[self.words].clone()]
 
     def _others(self) -> torch.Tensor:
-        return torch.arange(len(self.table)) != self.word
+        return ~torch.isin(torch.arange(len(self.table)), torch.tensor(self.words))
 
     @torch.no_grad()
-    def _add_word(self, concept: Concept) -> int:
-        [start] = initializer_ids(self.tokenizer, concept.initializer_token, vectors=1)
-        self.tokenizer.add_tokens(concept.placeholder_token)
+    def _add_word(self, concept: Concept) -> list[int]:
+        """The ids of the word's tokens, one a vector, which start as the initializer's."""
+        start = initializer_ids(self.tokenizer, concept.initializer_token, concept.vectors)
+        self.tokenizer.add_tokens(concept.placeholder_tokens)
         self.text_encoder.resize_token_embeddings(len(self.tokenizer), mean_resizing=False)
-        word = self.tokenizer.convert_tokens_to_ids(concept.placeholder_token)
-        self.table[word] = self.table[start]
-        return word
+        words = self.tokenizer.convert_tokens_to_ids(concept.placeholder_tokens)
+        self.table[words] = self.table[start]
+        return words
 
     def _batches(self, concept: Concept, seed: int) -> Iterator[dict]:
         concept = concept.changed(training={"seed": seed})

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from helpers.concept.embedding import load_rows
+from helpers.miniature.judge import Reading
+from helpers.miniature.world import Drawing
 from helpers.training.processes import Processes
-from tests.bench import busy, runs, setting, table
+from tests.bench import busy, runs, setting, table, truth, truth_table
 from tests.bench.figures import figures
 from tests.bench.ledger import Ledger
 from tests.bench.ours import BareOurs
@@ -24,6 +26,7 @@ from tests.bench.plan import (
     our_run,
     their_run,
 )
+from tests.bench.population import population
 from tests.bench.readings import best_rate, time_to
 from tests.bench.rivals import DiffusersLoop, SourceLoop
 from tests.bench.timing import Clock, side_by_side
@@ -51,19 +54,19 @@ def stepped(loop, steps=STEPS):
 
 def test_the_sources_loop_moves_the_word_and_shrinks_all_other_rows(folder):
     rival, before = stepped(SourceLoop)
-    others = torch.arange(len(before)) != rival.word
+    others = torch.arange(len(before)) != rival.words[0]
     decayed = before[others] * (1 - RATE * DECAY) ** STEPS
     assert torch.allclose(rival.table[others], decayed, rtol=1e-5, atol=0)
     assert not torch.equal(rival.table[others], before[others])
-    moved = (rival.table[rival.word] - before[rival.word]).abs().max().item()
+    moved = (rival.table[rival.words] - before[rival.words]).abs().max().item()
     assert RATE / 2 < moved <= 1.1 * RATE * STEPS
 
 
 def test_the_diffusers_loop_moves_the_word_alone(folder):
     rival, before = stepped(DiffusersLoop)
-    others = torch.arange(len(before)) != rival.word
+    others = torch.arange(len(before)) != rival.words[0]
     assert torch.equal(rival.table[others], before[others])
-    assert not torch.equal(rival.table[rival.word], before[rival.word])
+    assert not torch.equal(rival.table[rival.word], before[rival.words])
 
 
 def test_both_rivals_move_the_word_alike(folder):
@@ -293,3 +296,66 @@ def test_the_table_is_written_between_its_marks(tmp_path):
     assert (
         "| 90% of the gain, their own settings | over 100.0 s | over 100.0 s | 10.0 s | over 10.0 |" in text
     )
+
+
+@pytest.fixture
+def truth_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(truth, "repository_folder", lambda: tmp_path)
+    monkeypatch.setattr(truth, "PATH", tmp_path / "truth.json")
+    return tmp_path
+
+
+def test_the_population_is_drawn_by_its_seed_alone():
+    easy, hard = population(4, 7, "easy"), population(4, 7, "hard")
+    assert easy == population(4, 7, "easy") != population(4, 8, "easy")
+    assert (
+        [one.toy for one in easy]
+        == [one.toy for one in hard]
+        == [one.toy for one in population(5, 7, "easy")[:4]]
+    )
+    assert all(len({d.scene for d in one.drawings}) == 5 for one in easy)
+    assert all(len({(d.scene, d.accessory) for d in one.drawings}) == 1 for one in hard)
+
+
+def test_what_leaks_is_the_old_place_or_thing_where_another_was_asked_for():
+    toy = population(1, 7, "hard")[0].toy
+    learned_from = (Drawing(toy, accessory="scarf", scene="snow"),)
+    wanted = [Drawing(toy, scene=scene) for scene in ("snow", "beach", "beach", "beach", "beach")]
+    seen = [
+        ("snow", "scarf"),
+        ("beach", "nothing"),
+        ("snow", "nothing"),
+        ("beach", "scarf"),
+        ("city", "flag"),
+    ]
+    readings = [Reading({"scene": scene, "accessory": on}, {}) for scene, on in seen]
+    assert truth.leak(readings, wanted, learned_from) == 0.5
+
+
+def test_truth_is_resumed_and_counts_its_toys(concepts, truth_folder, monkeypatch, capsys):
+    taught = []
+
+    def judged(concept, sitter):
+        score = 0.8 if "easy" in concept.name else 0.6
+        return {"identity": score, "prompt": 1.0, "traits": dict.fromkeys(truth.TRAITS, score), "leak": 0.0}
+
+    monkeypatch.setattr(truth, "judged", judged)
+    monkeypatch.setitem(truth.TRAINERS, "ours", lambda concept: taught.append(concept.name))
+    monkeypatch.setattr(truth, "write_table", lambda content: truth_table.write_table(content, readme))
+    readme = truth_folder / "README.md"
+    readme.write_text("<!-- truth -->\n<!-- /truth -->\n")
+    truth.main(["--toys", "1", "--seed", "1", "--trainers", "ours"])
+    truth.main(["--toys", "2", "--seed", "1", "--trainers", "ours", "--setting", "easy"])
+    assert taught == ["easy-1-0-ours", "hard-1-0-ours", "easy-1-1-ours"]
+    figures = json.loads(truth.PATH.read_text())["ours"]
+    assert (figures["easy"]["toys"], figures["hard"]["toys"]) == (2, 1)
+    assert figures["easy"]["identity"] == 0.8 and figures["easy"]["seeds"] == [1]
+    assert "| ours, easy | 2 | 0.80 ± 0.00 | 0.80 |" in readme.read_text()
+
+
+def test_a_loop_of_several_vectors_moves_them_all(folder):
+    concept = setting.make_concept("rival").changed(vectors=2)
+    rival = DiffusersLoop(setting.their_parts(), concept, RATE)
+    start = rival.rows()[0]
+    rival.step()
+    assert len(start) == 2 and (rival.rows()[0] != start).any(dim=1).all()

@@ -1,0 +1,206 @@
+"""`make truth`: is a word as good on toys that nobody tuned to, and beside the well-known loops?
+
+Toys are drawn by chance (`population`), each is taught by each trainer from the same five pictures, and
+the judge reads 64 pictures of every word. Each result is written when it is finished, so that a run that
+was killed goes on; one of other weights or other default settings is not mixed with them.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from helpers.common.files import write_whole
+from helpers.common.places import ROOT_VARIABLE, miniature_mark, repository_folder
+from helpers.concept.concept import Concept
+from helpers.concept.embedding import save_result
+from helpers.dataset.images import image_paths
+from helpers.inference.examples import examples_for
+from helpers.inference.pipeline import pipeline_with_word
+from helpers.miniature.drawing import render
+from helpers.miniature.judge import Judge, Reading
+from helpers.miniature.scores import evaluation_surroundings, read_subject, score_readings
+from helpers.miniature.world import TRAITS, Drawing, readable
+from helpers.model.libraries import quiet_loading
+from helpers.training.describe import describe_pictures
+from helpers.training.train import train
+
+from .population import SETTINGS, Setting, Sitter, population
+from .rivals import DiffusersLoop, SourceLoop
+from .setting import INITIALIZER, their_parts
+from .truth_table import write_table
+
+PATH = Path(__file__).with_name("truth.json")
+SIDE = 256  # pixels of a drawing, as the pictures that ship have
+STEPS = 1000  # of a rival
+
+
+def ours(concept: Concept) -> None:
+    """As the notebooks do it, with the default settings."""
+    describe_pictures(concept)
+    train(concept)
+
+
+def rival(kind: type[SourceLoop], rate: float) -> Callable[[Concept], None]:
+    """A well-known loop for 1,000 steps at one learning rate, with as many vectors as ours."""
+
+    def run(concept: Concept) -> None:
+        loop = kind(their_parts(), concept, rate, seed=concept.training.seed)
+        for _ in range(STEPS):
+            loop.step()
+        save_result(concept, loop.rows())
+
+    return run
+
+
+TRAINERS: dict[str, Callable[[Concept], None]] = {
+    "ours": ours,
+    "source 5e-4": rival(SourceLoop, 5e-4),
+    "diffusers 5e-4": rival(DiffusersLoop, 5e-4),
+    "diffusers 5e-3": rival(DiffusersLoop, 5e-3),
+    "diffusers 2e-2": rival(DiffusersLoop, 2e-2),
+}
+
+
+def folder() -> Path:
+    """Where results lie: a folder for each combination of weights and default settings."""
+    settings = hashlib.sha256(Concept.make("x").model_dump_json().encode()).hexdigest()[:8]
+    return repository_folder() / "build" / "truth" / f"{miniature_mark()}-{settings}"
+
+
+def teach_and_judge(trainer: str, setting: Setting, seed: int, number: int) -> dict[str, Any]:
+    """The scores of one word, from the folder if they are there.
+
+    Returns:
+        What was asked, and `identity`, `prompt`, `traits`, `leak` and `seconds`, the processor's time that
+        the training took in this process, which other programs do not lengthen much.
+    """
+    name = f"{setting}-{seed}-{number}-{trainer.replace(' ', '-')}"
+    path = folder() / f"{name}.json"
+    if path.is_file():
+        return json.loads(path.read_text(encoding="utf-8"))
+    sitter = population(number + 1, seed, setting)[number]
+    concept = make_concept(name, sitter)
+    before = time.process_time()
+    TRAINERS[trainer](concept)
+    seconds = round(time.process_time() - before, 1)
+    asked = {"trainer": trainer, "setting": setting, "seed": seed, "toy": number, "seconds": seconds}
+    result = {**asked, **judged(concept, sitter)}
+    write_whole(path, json.dumps(result) + "\n")
+    return result
+
+
+def make_concept(name: str, sitter: Sitter) -> Concept:
+    """A concept with the drawings of a toy; its settings are the defaults, but no samples are drawn."""
+    concept = Concept.make(name, initializer_token=INITIALIZER, training={"sample_every": 0})
+    if concept.folder.is_dir():
+        return Concept.load(name)  # training goes on where it was killed
+    concept.save()
+    concept.images_folder.mkdir()
+    for place, drawing in enumerate(sitter.drawings, start=1):
+        render(drawing, SIDE).save(concept.images_folder / f"{place:03}.png")
+    assert len(image_paths(concept)) == len(sitter.drawings)
+    return concept
+
+
+def judged(concept: Concept, sitter: Sitter) -> dict[str, Any]:
+    """What the judge says of a learned word, on 64 pictures."""
+    wanted, guidance = evaluation_surroundings(sitter.toy), examples_for(concept).guidance
+    pipeline = pipeline_with_word(concept)
+    readings = read_subject(pipeline, concept.placeholder_token, wanted, _judge(), guidance)
+    scores = score_readings(readings, wanted)
+    kept = {name: scores[name] for name in ("identity", "prompt", "traits")}
+    return {**kept, "leak": leak(readings, wanted, sitter.drawings)}
+
+
+def leak(readings: list[Reading], wanted: list[Drawing], learned_from: tuple[Drawing, ...]) -> float:
+    """How often the old place or thing comes, of the pictures that were asked for elsewhere and bare."""
+    places = {drawing.scene for drawing in learned_from}
+    things = {drawing.accessory for drawing in learned_from} - {"nothing"}
+    came = [
+        (reading.values["scene"] in places and readable("scene", drawing))
+        or reading.values["accessory"] in things
+        for reading, drawing in zip(readings, wanted, strict=True)
+        if drawing.scene not in places
+    ]
+    return round(float(np.mean(came)), 4)
+
+
+@cache
+def _judge() -> Judge:
+    return Judge.load()
+
+
+def summary(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means over the toys of one trainer in one setting, with identity's deviation and its least."""
+    identities = [result["identity"] for result in results]
+    means = {name: _mean(result[name] for result in results) for name in ("prompt", "leak", "seconds")}
+    return {
+        "toys": len(results),
+        "seeds": sorted({result["seed"] for result in results}),
+        "identity": _mean(identities),
+        "deviation": round(float(np.std(identities)), 4),
+        "least": min(identities),
+        "traits": {trait: _mean(result["traits"][trait] for result in results) for trait in TRAITS},
+        **means,
+    }
+
+
+def _mean(values: Iterator[float] | list[float]) -> float:
+    return round(float(np.mean(list(values))), 4)
+
+
+def content(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """All that is known, by trainer and setting, and each result."""
+    cells: dict[str, dict[str, Any]] = {}
+    for trainer, setting in product(TRAINERS, SETTINGS):
+        own = [one for one in results if (one["trainer"], one["setting"]) == (trainer, setting)]
+        if own:
+            cells.setdefault(trainer, {})[setting] = summary(own)
+    return {"miniature": miniature_mark(), "machine": platform.processor(), **cells, "results": results}
+
+
+def known_results(seeds: list[int]) -> list[dict[str, Any]]:
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder().glob("*.json"))]
+    return [result for result in found if result["seed"] in seeds]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="tests.bench.truth", description=__doc__.splitlines()[0])
+    parser.add_argument("--toys", type=int, default=12, help="of each seed")
+    parser.add_argument("--seed", type=int, nargs="+", default=[1, 2], help="by which toys are drawn")
+    parser.add_argument("--setting", nargs="+", choices=SETTINGS, default=SETTINGS)
+    parser.add_argument("--trainers", nargs="+", choices=TRAINERS, default=list(TRAINERS))
+    given = parser.parse_args(arguments)
+    folder().mkdir(parents=True, exist_ok=True)
+    os.environ[ROOT_VARIABLE] = str(folder() / "concepts")
+    for job in product(given.trainers, range(given.toys), given.seed, given.setting):
+        trainer, number, seed, setting = job
+        with quiet_loading():
+            result = teach_and_judge(trainer, setting, seed, number)
+        shown = {name: result[name] for name in ("identity", "prompt", "leak", "seconds")}
+        print(trainer, setting, f"seed {seed} toy {number}:", shown, flush=True)
+        report(given.seed)
+
+
+def report(seeds: list[int]) -> None:
+    """Write `truth.json` and the README's table."""
+    everything = content(known_results(seeds))
+    results = everything.pop("results")
+    lines = [f" {json.dumps(name)}: {json.dumps(value)}" for name, value in everything.items()]
+    rows = ",\n".join(f"  {json.dumps(result)}" for result in results)
+    write_whole(PATH, "{\n" + ",\n".join(lines) + ',\n "results": [\n' + rows + "\n ]\n}\n")
+    write_table(everything)
+
+
+if __name__ == "__main__":
+    main()

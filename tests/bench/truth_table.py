@@ -1,0 +1,54 @@
+"""The README's table of toys that nobody tuned to, between its two marks."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from helpers.common.places import repository_folder
+
+_PLACE = re.compile(r"(?<=<!-- truth -->\n).*?(?=<!-- /truth -->)", re.DOTALL)
+_HEAD = """\
+## Toys that nobody tuned to
+
+`make truth` draws toys by chance from the combinations that the miniature never saw, with five drawings
+each, and teaches each of them with the same number of vectors. *Easy* is five places and nothing on;
+*hard* is how people often take photos: one place, one pose, one thing on. *Identity* is how many of the
+toy's six traits are right in 64 pictures, with the deviation and the least of the toys; *feet* no sentence
+can say. *Leak* is how often the old place or thing comes where another place was asked for. The settings
+were chosen on seeds from 100 on, these toys are of other seeds: {seeds}. Seconds are of the processor.
+
+| | toys | identity | least | feet | prompt | leak | seconds |
+| --- | --- | --- | --- | --- | --- | --- | --- |
+"""
+
+
+def write_table(content: dict[str, Any], readme: Path | None = None) -> str:
+    """Put the section between `<!-- truth -->` and `<!-- /truth -->`; return it.
+
+    Args:
+        content: by trainer and setting, as `truth.content` gives it.
+        readme: the repository's own if None. One without the marks is left as it is.
+    """
+    readme, text = readme or repository_folder() / "README.md", section(content)
+    old = readme.read_text(encoding="utf-8")
+    readme.write_text(_PLACE.sub(lambda _: text, old), encoding="utf-8")
+    return text
+
+
+def section(content: dict[str, Any]) -> str:
+    """The section as Markdown: a row for each trainer and setting that has been measured."""
+    cells = [
+        (f"{trainer}, {setting}", cell)
+        for setting in ("easy", "hard")
+        for trainer, by_setting in content.items()
+        if isinstance(by_setting, dict) and (cell := by_setting.get(setting))
+    ]
+    seeds = sorted({seed for _, cell in cells for seed in cell["seeds"]})
+    rows = [f"| {name} | {' | '.join(_figures(cell))} |\n" for name, cell in cells]
+    return _HEAD.format(seeds=" and ".join(map(str, seeds))) + "".join(rows)
+
+
+def _figures(cell: dict[str, Any]) -> list[str]:
+    identity = f"{cell['identity']:.2f} ± {cell['deviation']:.2f}"
+    rest = [cell["least"], cell["traits"]["feet"], cell["prompt"], cell["leak"]]
+    return [str(cell["toys"]), identity, *(f"{value:.2f}" for value in rest), f"{cell['seconds']:.0f}"]
