@@ -116,7 +116,7 @@ def test_notebook_4_trains_and_shows_how(lab, page, grooty):
     for words in (
         "5 pictures, 5 in a row.",
         re.compile(r"^Curves over the steps: fixed loss from .* at step 0 to .* was kept: \d\."),
-        "4 samples at each of these steps: 0, 2, 4.",
+        "4 samples at each of these steps: 0, 1, 2, 4.",
     ):
         page.get_by_alt_text(words).wait_for()
     page.get_by_text(re.compile(r"the word moved by \d")).wait_for()
