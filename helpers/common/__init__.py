@@ -1,4 +1,4 @@
-"""What every room stands on: errors, places, files written whole, progress, sheets and figures.
+"""What every room stands on: errors, places, files and locks, progress bars, pictures and figures.
 
 It knows nothing of concepts or models.
 """

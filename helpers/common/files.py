@@ -1,11 +1,19 @@
-"""Files and folders that are written whole or not at all, and which files are pictures."""
+"""Files and folders that are written whole or not at all; a lock; and which files are pictures."""
 
 import json
+import os
+import platform
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
+
+from .errors import UserError
 
 PICTURE_SUFFIXES = frozenset(
     ".png .jpg .jpeg .jpe .jfif .webp .avif .gif .bmp .tif .tiff .heic .heif".split()
@@ -81,3 +89,88 @@ def made_once(folder: Path) -> Iterator[Path]:
     unfinished.mkdir(parents=True)
     yield unfinished
     unfinished.rename(folder)
+
+
+# A lock that says who holds it.
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lock: a process, the machine that it runs on, and since when (seconds since 1970)."""
+
+    pid: int
+    host: str
+    start: float
+
+    def __str__(self) -> str:
+        where = "" if self.host == platform.node() else f" on {self.host}"
+        return (
+            f"process {self.pid}{where}, since {time.strftime('%Y-%m-%d %H:%M', time.localtime(self.start))}"
+        )
+
+
+@contextmanager
+def locked(path: Path, refusal: str) -> Iterator[None]:
+    """Hold the lock of that name until `with` ends, or the process does, however it ends.
+
+    Args:
+        refusal: what to say where another process has it; `{}` stands for that one.
+
+    Raises:
+        UserError: another process has it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = _acquire(path, _PATIENCE)
+    if lock is None:
+        raise UserError(refusal.format(holder(path) or "another process"))
+    try:
+        write_json(_about(path), asdict(Holder(os.getpid(), platform.node(), time.time())))
+        yield
+    finally:
+        _about(path).unlink(missing_ok=True)
+        lock.release()
+
+
+def holder(path: Path) -> Holder | None:
+    """Who holds a lock now; None where nobody does."""
+    if not path.parent.is_dir() or not (path.exists() or _soft(path).exists()):
+        return None
+    if lock := _acquire(path, 0):
+        lock.release()
+        return None
+    try:
+        return Holder(**json.loads(_about(path).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):  # it has only just taken it
+        return Holder(0, platform.node(), time.time())
+
+
+_PATIENCE = 1.0  # seconds: one who only asks for the holder has the lock for an instant
+
+
+def _acquire(path: Path, seconds: float) -> BaseFileLock | None:
+    """The lock, or None where another has it.
+
+    The system's own lock ends with its process. Where a disk has none, as some that are mounted over a
+    network, a file stands for it that is there or not; filelock removes that of a dead process.
+    """
+    lock = FileLock(path, timeout=seconds, fallback_to_soft=False)
+    try:
+        lock.acquire()
+        return lock
+    except Timeout:
+        return None
+    except (OSError, NotImplementedError):
+        lock = SoftFileLock(_soft(path), timeout=seconds)
+    try:
+        lock.acquire()
+        return lock
+    except Timeout:
+        return None
+
+
+def _soft(path: Path) -> Path:
+    return path.with_name(f"{path.name}.soft")
+
+
+def _about(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")

@@ -5,13 +5,13 @@ import os
 from functools import cache
 from pathlib import Path
 
-from . import places
 from .errors import UserError
 
 # The one place that knows the repository's public address. It has none yet: until it does,
 # badges are left out and a cloud notebook works from a clone or a zip (README, "On a cloud").
 REPOSITORY_ADDRESS: str | None = None
 ROOT_VARIABLE = "CONCEPTS_ROOT"
+_SHOWN = 80  # letters of what was typed, in a sentence
 
 
 def repository_folder() -> Path:
@@ -30,8 +30,8 @@ def miniature_folder() -> Path:
 
 
 @cache
-def miniature_mark() -> str:
-    """A hash of the miniature's weights: its name stays when it is built anew."""
+def miniature_hash() -> str:
+    """A hash of the miniature's weights, which change when it is built anew; its name does not."""
     digest = hashlib.sha256()
     for path in sorted(miniature_folder().rglob("*.safetensors")):
         digest.update(path.read_bytes())
@@ -59,10 +59,12 @@ def concepts_root() -> Path:
 
     On Colab that is Drive where it is mounted, on Kaggle `/kaggle/working`, on Gradient
     `/storage`, on RunPod `/workspace`; anywhere else, `concepts/` in the repository.
+
+    Raises:
+        UserError: `CONCEPTS_ROOT` is not the path of a folder.
     """
-    chosen = os.environ.get(ROOT_VARIABLE)
-    if chosen:
-        return repository_folder() / Path(chosen).expanduser()
+    if chosen := os.environ.get(ROOT_VARIABLE):
+        return _chosen_root(chosen)
     kept = {
         "colab": Path("/content/drive/MyDrive"),
         "kaggle": Path("/kaggle/working"),
@@ -74,9 +76,40 @@ def concepts_root() -> Path:
     return repository_folder() / "concepts"
 
 
+def _chosen_root(chosen: str) -> Path:
+    try:
+        root = repository_folder() / Path(chosen).expanduser()
+        is_something_else = root.exists() and not root.is_dir()
+    except (OSError, RuntimeError, ValueError):  # too long a name, `~nobody`, a zero byte
+        is_something_else = True
+    if is_something_else:
+        shown = chosen if len(chosen) <= _SHOWN else f"{chosen[:_SHOWN]}…"
+        raise UserError(f"{ROOT_VARIABLE} is “{shown}”, which can be no folder: set it to the path of one.")
+    return root
+
+
+def make_folder(folder: Path) -> Path:
+    """Make a folder under the root of concepts, where there is none, and see that it can be written to.
+
+    Raises:
+        UserError: it can't be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        problem = "" if os.access(folder, os.W_OK) else "it may only be read"
+    except OSError as error:
+        problem = error.strerror
+    if problem:
+        raise UserError(
+            f"Nothing can be written to {concepts_root().name}/ ({problem}): set {ROOT_VARIABLE} to another "
+            "folder."
+        )
+    return folder
+
+
 def connection_advice() -> str:
     """What to do when a connection fails: one sentence, for the cloud that this machine is."""
-    if places.cloud() == "kaggle":
+    if cloud() == "kaggle":
         return "On Kaggle, switch Internet on: in the panel at the right, under Session options."
     return "Check your connection, then try again."
 
@@ -87,7 +120,7 @@ def mount_drive() -> None:
     Raises:
         UserError: Drive was not mounted, for example because the question was declined.
     """
-    if places.cloud() == "colab":
+    if cloud() == "colab":
         from google.colab import drive
 
         try:
@@ -97,4 +130,4 @@ def mount_drive() -> None:
                 "Drive is not mounted: run this cell again, or go on without it and take the concept "
                 "home as a zip before the machine goes."
             ) from error
-    print(f"Concepts are kept in the folder “{places.concepts_root().name}” ({places.cloud()}).")
+    print(f"Concepts are kept in the folder “{concepts_root().name}” ({cloud()}).")

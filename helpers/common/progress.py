@@ -1,4 +1,4 @@
-"""A bar for what takes longer than one likes to wait without a word."""
+"""Progress bars, shown after two seconds: one line of text, in a notebook as in a terminal."""
 
 import multiprocessing
 from collections.abc import Iterable

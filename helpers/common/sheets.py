@@ -59,7 +59,8 @@ def html_table(rows: Iterable[Sequence[Any]], head: Sequence[str] = (), named_ro
     """
     lines = [_html_row(row, named_rows) for row in rows]
     titles = "".join(f'<th scope="col" {_LEFT}>{html.escape(title)}</th>' for title in head)
-    return f"<table>{f'<tr>{titles}</tr>' * bool(head)}{''.join(lines)}</table>" if lines else ""
+    first = [f"<tr>{titles}</tr>"] if head else []
+    return "\n".join(["<table>", *first, *lines, "</table>"]) if lines else ""
 
 
 _LEFT = 'style="text-align:left;vertical-align:top;overflow-wrap:anywhere"'

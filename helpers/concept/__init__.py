@@ -1,5 +1,17 @@
-"""A concept: one folder that holds all there is of a word. Its settings, its learned rows, an overview of all
-concepts, and what is done to a whole folder: rename, delete, pack."""
+"""A concept: one folder that holds all there is of a word, with its settings and its learned rows.
+
+Also an overview of all concepts, and what is done to a whole folder: rename, delete, pack.
+"""
 
 from .concept import Concept, TrainingSettings, saved_concepts
 from .embedding import read_rows, use_step
+from .manage import (
+    delete_concept,
+    empty_trash,
+    in_trash,
+    pack,
+    rename_concept,
+    restore_concept,
+    unpack,
+)
+from .overview import all_concepts, concept_names, concept_sheet, concept_table, open_concept

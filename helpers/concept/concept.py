@@ -1,17 +1,22 @@
 """A concept: what to teach, with which word, on which model, and how. One folder each."""
 
+import json
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from ..common import places
 from ..common.errors import UserError
+from ..common.files import write_whole
 from .templates import templates_for
 
-Positive = Annotated[int, Field(gt=0)]
+LOCK_FILE = ".training.lock"
+# The groups of the training settings.
+PICTURES, LENGTH, OPTIMIZER = "Pictures", "Length of the run", "Optimizer"
+LOSS, MACHINE = "Loss", "Machine"
 
 
 class _Settings(BaseModel):
@@ -34,27 +39,75 @@ _WHAT_TO_DO = {
 }
 
 
-class TrainingSettings(_Settings):
-    """The hyperparameters. Names are those of diffusers' `textual_inversion.py` where it has them."""
+def _setting(default: Any, group: str, description: str, roles: str = "", **limits: Any) -> Any:
+    """One setting, with all that is known of it.
 
-    # pictures
-    resolution: Annotated[int, Field(ge=32, le=2048, multiple_of=8)] | None = None  # None: the model's own
-    interpolation: Literal["linear", "bilinear", "bicubic", "lanczos"] = "bicubic"
-    center_crop: bool = True
-    random_crop: bool = False
-    flip_probability: Annotated[float, Field(ge=0, le=1)] = 0.5
-    # the length of a run
-    max_train_steps: Positive = 600
-    stop_when_learned: bool = True
-    evaluate_every: Positive = 20
-    sample_every: Annotated[int, Field(ge=0)] = 100  # 0: never
-    checkpoint_every: Positive = 50
-    seed: int = 42
-    # the optimizer
-    train_batch_size: Positive = 4
-    gradient_accumulation_steps: Positive = 1
-    learning_rate: Annotated[float, Field(gt=0, lt=1)] | None = None  # None: by the initializer's numbers
-    scale_lr: bool = False
+    Args:
+        group: of the form in notebook 2.
+        description: what it is, in which unit, and when to touch it.
+        roles: some of `shared` (several words that are taught together have it in common), `may_change` (a
+            run that was stopped goes on under another value), `speed` and `memory` (a step's time and
+            memory depend on it).
+        limits: as pydantic's `Field` takes them, for example `gt=0`.
+    """
+    about = {"group": group, **dict.fromkeys(roles.split(), True)}
+    return Field(default, description=description, json_schema_extra=about, **limits)
+
+
+class TrainingSettings(_Settings):
+    """The hyperparameters. Names are those of diffusers' `textual_inversion.py` where it has them.
+
+    `settings_where` looks them up by group and role.
+    """
+
+    resolution: int | None = _setting(
+        None,
+        PICTURES,
+        "side of the pictures in pixels; empty: what the model draws",
+        "shared speed memory",
+        ge=32,
+        le=2048,
+        multiple_of=8,
+    )
+    interpolation: Literal["linear", "bilinear", "bicubic", "lanczos"] = _setting(
+        "bicubic", PICTURES, "how pictures are brought to that size"
+    )
+    center_crop: bool = _setting(True, PICTURES, "cut the largest square from the middle; off: squeeze")
+    random_crop: bool = _setting(
+        False, PICTURES, "another square each time; encodes at every step, so it is slow", "speed memory"
+    )
+    flip_probability: float = _setting(
+        0.5, PICTURES, "share of pictures that are mirrored, 0 to 1; 0 for writing", ge=0, le=1
+    )
+
+    max_train_steps: int = _setting(600, LENGTH, "steps at most; it may end sooner", "may_change", gt=0)
+    stop_when_learned: bool = _setting(True, LENGTH, "end when the fixed loss has come to rest", "may_change")
+    evaluate_every: int = _setting(20, LENGTH, "steps between two looks at the fixed loss", gt=0)
+    sample_every: int = _setting(
+        100, LENGTH, "steps between two strips of samples; 0: none", "may_change", ge=0
+    )
+    checkpoint_every: int = _setting(
+        50, LENGTH, "steps between two saved states, of which the best becomes the result", "may_change", gt=0
+    )
+    # A run draws with the seed, and with the next three.
+    seed: int = _setting(
+        42,
+        LENGTH,
+        "of all random numbers: the same seed, the same run; -1 is a seed as any other, none by chance",
+        ge=-(2**63),
+        lt=2**63,
+    )
+
+    train_batch_size: int = _setting(
+        4, OPTIMIZER, "pictures a step; less takes less memory", "shared speed memory", gt=0
+    )
+    gradient_accumulation_steps: int = _setting(
+        1, OPTIMIZER, "batches before the word is moved", "shared speed", gt=0
+    )
+    learning_rate: float | None = _setting(
+        None, OPTIMIZER, "length of a step; empty: eight tenths of the initializer's numbers", gt=0, lt=1
+    )
+    scale_lr: bool = _setting(False, OPTIMIZER, "multiply it by batch, accumulation and processes")
     lr_scheduler: Literal[
         "constant",
         "constant_with_warmup",
@@ -64,24 +117,42 @@ class TrainingSettings(_Settings):
         "polynomial",
         "piecewise_constant",
         "inverse_time",
-    ] = "inverse_time"
-    lr_warmup_steps: Annotated[int, Field(ge=0)] = 10
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
-    use_8bit_adam: bool = False
-    # the loss
-    snr_gamma: Annotated[float, Field(gt=0)] | None = None
-    norm: Literal["free", "hold", "decay"] = "free"
-    first_timestep: Annotated[int, Field(ge=0, le=999)] = 0
-    last_timestep: Annotated[int, Field(ge=0, le=999)] = 999
-    timesteps_per_picture: Positive = 1
-    # the machine
-    num_processes: Positive = 1
-    mixed_precision: Literal["auto", "no", "fp16", "bf16"] = "auto"
-    gradient_checkpointing: bool = False
-    compile: bool = False
-    quantize: Literal["no", "8bit", "4bit"] = "no"
-    save_pipeline: bool = False
+    ] = _setting(
+        "inverse_time", OPTIMIZER, "how it changes during the run; inverse_time falls, and needs no known end"
+    )
+    lr_warmup_steps: int = _setting(10, OPTIMIZER, "steps until it is at its full length", ge=0)
+    weight_decay: float = _setting(0.0, OPTIMIZER, "pull of the rows towards 0 at each step", ge=0)
+    max_grad_norm: float | None = _setting(1.0, OPTIMIZER, "longest gradient; empty: any", gt=0)
+    use_8bit_adam: bool = _setting(
+        False, OPTIMIZER, "bitsandbytes' optimizer; rows are so small that it saves nothing"
+    )
+
+    snr_gamma: float | None = _setting(
+        None, LOSS, "min-SNR weight of the timesteps, 5 is usual; empty: all the same", gt=0
+    )
+    norm: Literal["free", "hold", "decay"] = _setting(
+        "free", LOSS, "length of the rows: free, held, or drawn back to where it began"
+    )
+    first_timestep: int = _setting(0, LOSS, "least noise that is trained on, 0 to 999", ge=0, le=999)
+    last_timestep: int = _setting(999, LOSS, "most noise that is trained on, 0 to 999", ge=0, le=999)
+    timesteps_per_picture: int = _setting(
+        1, LOSS, "noise levels of one picture in a batch", "shared speed memory", gt=0
+    )
+
+    num_processes: int = _setting(1, MACHINE, "one for each GPU", "may_change", gt=0)
+    mixed_precision: Literal["auto", "no", "fp16", "bf16"] = _setting(
+        "auto", MACHINE, "number format of the frozen model; auto looks at the machine", "shared speed"
+    )
+    gradient_checkpointing: bool = _setting(
+        False, MACHINE, "less memory, more time", "shared may_change speed memory"
+    )
+    compile: bool = _setting(False, MACHINE, "quicker steps, once it has compiled", "shared may_change speed")
+    quantize: Literal["no", "8bit", "4bit"] = _setting(
+        "no", MACHINE, "hold the frozen UNet in 8 or 4 bit: less memory", "shared speed memory"
+    )
+    save_pipeline: bool = _setting(
+        False, MACHINE, "also save the whole pipeline with the word in it", "may_change"
+    )
 
     @model_validator(mode="after")
     def _timesteps_in_order(self):
@@ -94,16 +165,31 @@ class Concept(_Settings):
     """The settings of one concept, checked when made, kept in `<root>/<name>/concept.json`.
 
     Everything else about the concept lies beside that file: see the properties that end in
-    `_folder`. Change a setting by assignment, then `save()`.
+    `_folder`. Change a setting by assignment, then `save()`. No file repeats the name: it is the folder's.
+
+    Attributes:
+        earlier_words: placeholders that a rename took away; prompts of saved pictures may have them.
     """
 
     name: str
-    what_to_teach: Literal["object", "style"] = "object"
-    placeholder_token: str
-    initializer_token: str = "toy"
-    vectors: Annotated[int, Field(ge=1, le=32)] = 2
-    base_model: str = "miniature"
-    own_templates: list[str] = []
+    what_to_teach: Literal["object", "style"] = Field(
+        "object", description="a thing, or a manner of drawing: it decides on the sentences"
+    )
+    placeholder_token: str = Field(description="your new word; brackets keep it apart from words that exist")
+    initializer_token: str = Field(
+        "toy", description="the word that it starts from: the kind of thing that you teach"
+    )
+    vectors: int = Field(
+        2,
+        description="rows of numbers for the word; more hold more detail, and listen less to the prompt",
+        ge=1,
+        le=32,
+    )
+    base_model: str = Field(
+        "miniature", description="miniature, a hub id, a folder, or a .safetensors or .ckpt file"
+    )
+    own_templates: list[str] = Field([], description="sentences of your own beside the usual ones")
+    earlier_words: list[str] = []
     training: TrainingSettings = TrainingSettings()
 
     @field_validator("name")
@@ -150,14 +236,28 @@ class Concept(_Settings):
         Raises:
             UserError: there is no such concept, or its file was damaged.
         """
-        path = places.concepts_root() / name / "concept.json"
-        if not path.is_file():
+        root = places.concepts_root()
+        if name not in saved_concepts():
             raise UserError(
-                f"There is no concept “{name}” in {path.parent.parent.name}/ yet: run notebook 2 first, "
+                f"There is no concept “{name}” in {root.name}/ yet: run notebook 2 first, "
                 f"or choose one of these: {', '.join(saved_concepts()) or '(none yet)'}."
             )
-        concept = _checked(cls, path.read_bytes())
-        return concept if concept.name == name else concept.changed(name=name)  # its folder was copied
+        return cls.read(root / name / "concept.json")
+
+    @classmethod
+    def read(cls, path: Path) -> "Concept":
+        """Read a `concept.json`, wherever it lies; its folder's name is the concept's.
+
+        Raises:
+            UserError: it was damaged, or a setting in it can't be used.
+        """
+        try:
+            settings = json.loads(path.read_bytes().decode("utf-8-sig"))
+        except ValueError:
+            settings = None
+        if not isinstance(settings, dict):
+            raise UserError("concept.json is damaged: mend it, or delete it and run notebook 2 again.")
+        return _checked(cls, {**settings, "name": path.parent.name})
 
     @classmethod
     def open(cls, name: str, default_base_model: str = "miniature", **settings) -> "Concept":
@@ -184,12 +284,16 @@ class Concept(_Settings):
         return _checked(Concept, {**old, **settings, "training": {**old["training"], **(training or {})}})
 
     def save(self) -> Path:
-        """Write `concept.json` in one go (a temporary file, then a rename) and return its path."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / "concept.json"
-        partial = path.with_suffix(".partial")
-        partial.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        return partial.replace(path)
+        """Write `concept.json`, whole or not at all, and return its path."""
+        path = places.make_folder(self.folder) / "concept.json"
+        return write_whole(path, self.model_dump_json(indent=2, exclude={"name"}) + "\n")
+
+    def with_present_word(self, prompt: str) -> str:
+        """A prompt with the word in place of those that the concept had before it was renamed."""
+        for word in self.earlier_words:
+            alone = rf"(?<!\w){re.escape(word)}(?!\w)"
+            prompt = re.sub(alone, lambda _: self.placeholder_token, prompt, flags=re.IGNORECASE)
+        return prompt
 
     @property
     def folder(self) -> Path:
@@ -210,6 +314,15 @@ class Concept(_Settings):
     @property
     def export_folder(self) -> Path:
         return self.folder / "export"
+
+    @property
+    def report_path(self) -> Path:
+        return self.folder / "report.html"
+
+    @property
+    def lock_path(self) -> Path:
+        """Held while the word is being learned; see `files.locked`."""
+        return self.folder / LOCK_FILE
 
     @property
     def embeds_path(self) -> Path:
@@ -234,17 +347,13 @@ def saved_concepts() -> list[str]:
 
 def _checked(cls, settings):
     try:
-        return (
-            cls.model_validate_json(settings) if isinstance(settings, bytes) else cls.model_validate(settings)
-        )
+        return cls.model_validate(settings)
     except ValidationError as error:
         raise UserError(_sentence(error)) from None
 
 
 def _sentence(error: ValidationError) -> str:
     first = error.errors()[0]
-    if first["type"] == "json_invalid":
-        return "concept.json is damaged: mend it, or delete it and run notebook 2 again."
     places_in = [str(part) for part in first["loc"] if part != "training"]
     where = ".".join(places_in) or "The settings"
     given = "" if isinstance(first["input"], dict) else f" (you gave {first['input']!r})"
@@ -258,43 +367,21 @@ def _what_to_do(error: ErrorDetails) -> str:
     return f"{what[:1].lower()}{what[1:]}"
 
 
-# A sentence for each setting: what it is, in which unit, and when to touch it.
-HELP = {
-    "what_to_teach": "a thing, or a manner of drawing: it decides on the sentences",
-    "placeholder_token": "your new word; brackets keep it apart from words that exist",
-    "initializer_token": "the word that it starts from: the kind of thing that you teach",
-    "vectors": "rows of numbers for the word; more hold more detail, and listen less to the prompt",
-    "base_model": "miniature, a hub id, a folder, or a .safetensors or .ckpt file",
-    "own_templates": "sentences of your own beside the usual ones",
-    "resolution": "side of the pictures in pixels; empty: what the model draws",
-    "interpolation": "how pictures are brought to that size",
-    "center_crop": "cut the largest square from the middle; off: squeeze",
-    "random_crop": "another square each time; encodes at every step, so it is slow",
-    "flip_probability": "share of pictures that are mirrored, 0 to 1; 0 for writing",
-    "max_train_steps": "steps at most; it may end sooner",
-    "stop_when_learned": "end when the fixed loss has come to rest",
-    "evaluate_every": "steps between two looks at the fixed loss",
-    "sample_every": "steps between two strips of samples; 0: none",
-    "checkpoint_every": "steps between two saved states, of which the best becomes the result",
-    "seed": "of all random numbers: the same seed, the same run",
-    "train_batch_size": "pictures a step; less takes less memory",
-    "gradient_accumulation_steps": "batches before the word is moved",
-    "learning_rate": "length of a step; empty: eight tenths of the initializer's numbers",
-    "scale_lr": "multiply it by batch, accumulation and processes",
-    "lr_scheduler": "how it changes during the run; inverse_time falls, and needs no known end",
-    "lr_warmup_steps": "steps until it is at its full length",
-    "weight_decay": "pull of the rows towards 0 at each step",
-    "max_grad_norm": "longest gradient; empty: any",
-    "use_8bit_adam": "bitsandbytes' optimizer; rows are so small that it saves nothing",
-    "snr_gamma": "min-SNR weight of the timesteps, 5 is usual; empty: all the same",
-    "norm": "length of the rows: free, held, or drawn back to where it began",
-    "first_timestep": "least noise that is trained on, 0 to 999",
-    "last_timestep": "most noise that is trained on, 0 to 999",
-    "timesteps_per_picture": "noise levels of one picture in a batch",
-    "num_processes": "one for each GPU",
-    "mixed_precision": "number format of the frozen model; auto looks at the machine",
-    "gradient_checkpointing": "less memory, more time",
-    "compile": "quicker steps, once it has compiled",
-    "quantize": "hold the frozen UNet in 8 or 4 bit: less memory",
-    "save_pipeline": "also save the whole pipeline with the word in it",
-}
+def settings_where(**wanted: Any) -> tuple[str, ...]:
+    """Names of the training settings that have a role (`shared=True`) or are of a group, in their order.
+
+    The roles are those of `_setting`.
+    """
+    about = {name: field.json_schema_extra for name, field in TrainingSettings.model_fields.items()}
+    return tuple(name for name in about if all(about[name].get(key) == wanted[key] for key in wanted))
+
+
+def setting_groups() -> dict[str, tuple[str, ...]]:
+    """Names of the training settings by their group, as the form shows them."""
+    groups = [field.json_schema_extra["group"] for field in TrainingSettings.model_fields.values()]
+    return {group: settings_where(group=group) for group in groups}
+
+
+def setting_help(name: str) -> str:
+    """A sentence on a setting, the concept's own or the training's: what it is, in which unit."""
+    return (Concept.model_fields | TrainingSettings.model_fields)[name].description

@@ -1,19 +1,21 @@
 """The learned rows on disk: the result, and those that the training kept on its way."""
 
+import contextlib
 import filecmp
+import hashlib
 import io
 import pickle
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 
 from ..common.errors import UserError
 from ..common.files import write_whole
-from .concept import Concept
+from .concept import Concept, saved_concepts
 
 
 def read_rows(concept: Concept, step: int | None = None) -> list[torch.Tensor]:
@@ -166,3 +168,45 @@ def step_path(concept: Concept, step: int) -> Path:
 def saved_steps(concept: Concept) -> list[int]:
     """The steps whose rows were kept, in order, 0 being the initializer."""
     return sorted(int(path.stem) for path in step_path(concept, 0).parent.glob("*.safetensors"))
+
+
+def hash_rows(rows: Sequence[torch.Tensor]) -> str:
+    """A hash of a word's rows, as saved pictures hold it: other rows, other pictures."""
+    return hashlib.sha256(b"".join(own.numpy().tobytes() for own in rows)).hexdigest()[:16]
+
+
+def concept_with_rows(hash_: str, step: int | None, near: Path) -> Concept | None:
+    """The concept whose word has the rows of that hash (`hash_rows`); None where no concept has them.
+
+    Args:
+        step: the training step that they are from; None: the result.
+        near: of several the one is taken in whose folder this file lies.
+    """
+    folders = Path(near).resolve().parents
+    for name in sorted(saved_concepts(), key=lambda name: Concept.make(name).folder.resolve() not in folders):
+        with contextlib.suppress(UserError):
+            concept = Concept.load(name)
+            if hash_rows(read_rows(concept, step)) == hash_:
+                return concept
+    return None
+
+
+def name_result(concept: Concept) -> None:
+    """Give the result the concept's word as its key, where notebook 2 has changed the word since."""
+    rows = read_rows(concept)
+    if as_state(concept, rows).keys() != read_tensors(concept.embeds_path).keys():
+        save_result(concept, rows)
+
+
+def rename_key(path: Path, word: str, new_word: str) -> None:
+    """Give the rows in a safetensors file the key `new_word`, where they have `word`.
+
+    Files for other programs held the concept's name in their header once: it goes.
+    """
+    with safe_open(path, "pt") as file:
+        before = file.metadata() or {}
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    about = {key: text for key, text in before.items() if key == "base_model"}
+    if word in tensors or about != before:
+        renamed = {new_word if key == word else key: rows for key, rows in tensors.items()}
+        write_whole(path, save(renamed, about or None))

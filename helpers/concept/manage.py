@@ -1,36 +1,26 @@
-"""Deleting a concept: it goes to a folder that is not shown, from where it can be brought back."""
+"""What is done to a whole concept: delete it and bring it back, rename it, pack it as a zip and unpack it."""
 
 import filecmp
 import json
-import os
 import re
 import shutil
 import stat
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from PIL import Image, PngImagePlugin
-from pydantic import ValidationError
-from safetensors.torch import load_file
-
 from ..common import places
 from ..common.errors import UserError
+from ..common.files import holder, whole, write_json, write_whole
 from ..common.progress import progress
-from ..export.files import PROGRAMS, export_for
-from ..inference.png import Picture, PictureSettings, read_settings, save_picture
-from ..model.base_model import load_tokenizers, save_pipeline
-from ..model.tokens import check_words
-from ..training.control import check_at_rest
-from ..training.records import INPUTS_FILE, SUMMARY_FILE
-from .concept import Concept
-from .embedding import load_rows, read_rows, save_result, save_rows
+from .concept import LOCK_FILE, Concept
+from .embedding import read_rows, rename_key, save_result
 from .overview import concept_folder, concept_names, in_bytes, overview
 
-FOLDER = ".trash"
+TRASH = ".trash"
 
 
 def delete_concept(name: str, sure: bool = False) -> str:
@@ -46,7 +36,7 @@ def delete_concept(name: str, sure: bool = False) -> str:
         UserError: there is no such concept, or its word is being learned right now.
     """
     folder = concept_folder(name)
-    check_at_rest(folder)
+    _check_at_rest(folder)
     if not sure:
         return f'{question(name)} If you mean it: delete_concept("{name}", sure=True).'
     target = _trash() / str(1 + max(map(int, _numbers()), default=0)) / name
@@ -65,7 +55,7 @@ def question(name: str) -> str:
     learned = f" and the learned word {one.concept.placeholder_token}" if one.state == "learned" else ""
     return (
         f"Delete {name}, {one.pictures} picture(s){learned}, {in_bytes(one.size)}? It goes to the trash "
-        f"({places.concepts_root().name}/{FOLDER}/), and can be brought back until you empty that."
+        f"({places.concepts_root().name}/{TRASH}/), and can be brought back until you empty that."
     )
 
 
@@ -120,7 +110,7 @@ def erasing_question() -> str:
 
 
 def _trash() -> Path:
-    return places.concepts_root() / FOLDER
+    return places.concepts_root() / TRASH
 
 
 def _numbers() -> list[str]:
@@ -128,15 +118,15 @@ def _numbers() -> list[str]:
     return [path.name for path in _trash().glob("*") if path.name.isdigit()]
 
 
-# Giving a concept another name: its folder, its settings, and every file that speaks of either.
-_PLAN = "grid"  # the text in a sheet's file that says how it was drawn
+# Giving a concept another name: its folder's, and that of the files that programs take the word from.
 
 
 def rename_concept(name: str, new_name: str, placeholder_token: str | None = None) -> str:
     """Rename a concept and, with it or alone, its word. What was learned stays learned.
 
     A run goes on afterwards as it would have, a saved picture can be made again, and each program's
-    file is there under the new name. Former runs, which were put aside, stay as they were.
+    file is there under the new name. Saved pictures keep the prompt that they were drawn with. Runs that
+    were put aside stay as they were; so does the report, as `report-<name>.html`.
 
     Args:
         new_name: may be the old one, where only the word is to change.
@@ -150,10 +140,10 @@ def rename_concept(name: str, new_name: str, placeholder_token: str | None = Non
             word is being learned right now. Nothing was changed then.
     """
     folder = concept_folder(name)
-    check_at_rest(folder)
+    _check_at_rest(folder)
     target = Concept.make(new_name).folder
     _check_free(folder, target)
-    before = _settings(folder)
+    before = Concept.load(name) if (folder / "concept.json").is_file() else None
     after = before and _renamed(before, new_name, placeholder_token)
     rows = read_rows(before) if before and before.embeds_path.is_file() else None
     folder.rename(target)
@@ -161,7 +151,7 @@ def rename_concept(name: str, new_name: str, placeholder_token: str | None = Non
         return f"{name} is {new_name} now; it has pictures only."
     after.save()
     if rows:
-        _rename_rows(after, rows)
+        save_result(after, rows)
     _rename_files(before, after)
     return f"{name} is {new_name} now, and its word {after.placeholder_token}."
 
@@ -169,6 +159,13 @@ def rename_concept(name: str, new_name: str, placeholder_token: str | None = Non
 def word_after(name: str, new_name: str, placeholder_token: str) -> str:
     """The word that a renamed concept gets unless told otherwise: it follows the name if it did so."""
     return f"<{new_name}>" if placeholder_token == f"<{name}>" else placeholder_token
+
+
+def _check_at_rest(folder: Path) -> None:
+    if at_work := holder(folder / LOCK_FILE):
+        raise UserError(
+            f"The word of “{folder.name}” is being learned now, by {at_work}: press Stop in notebook 4 first."
+        )
 
 
 def _check_free(folder: Path, target: Path) -> None:
@@ -179,126 +176,66 @@ def _check_free(folder: Path, target: Path) -> None:
         )
 
 
-def _settings(folder: Path) -> Concept | None:
-    return Concept.load(folder.name) if (folder / "concept.json").is_file() else None
-
-
 def _renamed(before: Concept, new_name: str, placeholder_token: str | None) -> Concept:
-    word = placeholder_token or word_after(before.name, new_name, before.placeholder_token)
-    after = before.changed(name=new_name, placeholder_token=word)
-    if word != before.placeholder_token:
-        check_words(after, load_tokenizers(after.base_model))
+    old = before.placeholder_token
+    word = placeholder_token or word_after(before.name, new_name, old)
+    if word == old:
+        return before.changed(name=new_name)
+    earlier = [one for one in (*before.earlier_words, old) if one != word]
+    after = before.changed(name=new_name, placeholder_token=word, earlier_words=earlier)
+    if not re.fullmatch(r"<[^<>|]+>", word):
+        plain = word.strip("<>|")
+        raise UserError(
+            f"Write the new word in angle brackets, for example <{plain}>: then no model knows it."
+        )
     return after
 
 
-def _rename_rows(after: Concept, rows: list) -> None:
-    """The result and the rows of each step: files for one text encoder have the word as their key."""
-    save_result(after, rows)
-    for part in ("steps", "replaced"):
-        for path in sorted((after.training_folder / part).glob("*.safetensors")):
-            save_rows(path, after, load_rows(path))
-
-
 def _rename_files(before: Concept, after: Concept) -> None:
-    _edit(
-        after.training_folder / INPUTS_FILE, lambda made: made["concept"].update(_names(before, after, made))
-    )
-    _edit(after.training_folder / SUMMARY_FILE, lambda outcome: outcome.update(concept=after.name))
-    _edit(after.folder / "scores.json", lambda scores: scores["said"].update(word=after.placeholder_token))
-    for program in PROGRAMS:
-        _rename_export(before, after, program)
-    for path in sorted(after.grids_folder.rglob("*.png")):
-        _rename_picture(before, after, path)
+    """What has the name or the word in it for others: for programs, for diffusers, for other trainers."""
+    for path in sorted(after.export_folder.rglob(f"{before.name}.*")):
+        path.rename(path.with_name(f"{after.name}{path.suffix}"))
+    old, new = before.placeholder_token, after.placeholder_token
+    for kept in ("training/steps", "training/replaced"):
+        for path in sorted((after.folder / kept).glob("*.safetensors")):
+            rename_key(path, old, new)
+    for path in sorted(after.export_folder.rglob("*.safetensors")):
+        rename_key(path, old.lower(), new.lower())  # as diffusers reads prompts
     for path in sorted(after.images_folder.glob("*.txt")):
         _rename_caption(before, path)
-    if (after.folder / "report.html").is_file():
-        from ..series.report import write_report
-
-        write_report(after)
-    if (after.folder / "pipeline").is_dir() and after.placeholder_token != before.placeholder_token:
-        save_pipeline(after)
-
-
-def _names(before: Concept, after: Concept, made: dict) -> dict[str, str]:
-    """What a run was made with, under the new names: else it would be taken for another run."""
-    same_word = made["concept"]["placeholder_token"] == before.placeholder_token
-    return {"name": after.name} | ({"placeholder_token": after.placeholder_token} if same_word else {})
-
-
-def _edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Change a JSON file, whole or not at all. It keeps its time: by that a run's state is told."""
-    if not path.is_file():
-        return
-    content, times = json.loads(path.read_text(encoding="utf-8")), path.stat()
-    change(content)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.utime(partial, ns=(times.st_atime_ns, times.st_mtime_ns))
-    partial.replace(path)
-
-
-def _rename_export(before: Concept, after: Concept, program: str) -> None:
-    old = after.export_folder / program / f"{before.name}.safetensors"
-    if old.is_file():
-        half = any(tensor.element_size() == 2 for tensor in load_file(old).values())
-        if export_for(after, program, half) != old:
-            old.unlink()
-
-
-def _rename_picture(before: Concept, after: Concept, path: Path) -> None:
-    """What a picture or a sheet was drawn with, under the new names; pixels and time stay."""
-    times = path.stat()
-    try:
-        new = _rename_settings(before, after, path) or _rename_plan(before, after, path)
-    except (UserError, OSError, ValueError):
-        return  # from elsewhere, or damaged
-    os.utime(new, ns=(times.st_atime_ns, times.st_mtime_ns))
-    if new != path:
-        path.unlink()
-
-
-def _rename_settings(before: Concept, after: Concept, path: Path) -> Path | None:
-    """The picture in a file that is named by its settings, as all are; None where it is a sheet."""
-    with Image.open(path) as image:
-        if _PLAN in image.info:
-            return None
-        settings = read_settings(path)
-        if settings.concept != before.name:
-            return path
-        changed = _with_names(settings.model_dump(), before, after)
-        return save_picture(Picture(image.copy(), PictureSettings(**changed)), path.parent)
-
-
-def _rename_plan(before: Concept, after: Concept, path: Path) -> Path:
-    with Image.open(path) as image:
-        plan = _with_names(json.loads(image.info[_PLAN]), before, after)
-        texts = PngImagePlugin.PngInfo()
-        texts.add_text(_PLAN, json.dumps(plan))
-        partial = path.with_suffix(".partial")
-        image.save(partial, format="PNG", pnginfo=texts)
-    return partial.replace(path)
+    if new != old:
+        _rename_tokens(before, after)
+    if after.report_path.is_file():
+        after.report_path.replace(after.folder / f"report-{before.name}.html")
 
 
 def _rename_caption(before: Concept, path: Path) -> None:
     """A picture's own sentences may have the word itself; `{}` stands for any."""
     text = path.read_bytes()
     if (word := before.placeholder_token.encode()) in text:
-        partial = path.with_suffix(".partial")
-        partial.write_bytes(text.replace(word, b"{}"))
-        partial.replace(path)
+        write_whole(path, text.replace(word, b"{}"))
 
 
-def _with_names(value: Any, before: Concept, after: Concept) -> Any:
-    """JSON with the new word wherever the old one stands, and the new name as its `concept`."""
+def _rename_tokens(before: Concept, after: Concept) -> None:
+    """The whole pipeline, where it was saved, has the word in the files of its tokenizers."""
+    tokens = dict(zip(before.placeholder_tokens, after.placeholder_tokens, strict=True))
+    for path in sorted((after.folder / "pipeline").glob("tokenizer*/*.json")):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        renamed = _with_tokens(content, tokens)
+        if renamed != content:
+            write_json(path, renamed)
+
+
+def _with_tokens(value: Any, tokens: dict[str, str]) -> Any:
+    """JSON with tokens replaced, where they stand alone as a key or a text."""
     if isinstance(value, dict):
-        changed = {key: _with_names(part, before, after) for key, part in value.items()}
-        return changed | ({"concept": after.name} if value.get("concept") == before.name else {})
+        return {tokens.get(key, key): _with_tokens(part, tokens) for key, part in value.items()}
     if isinstance(value, list):
-        return [_with_names(part, before, after) for part in value]
-    word = rf"(?<!\w){re.escape(before.placeholder_token)}(?!\w)"
-    return re.sub(word, lambda _: after.placeholder_token, value) if isinstance(value, str) else value
+        return [_with_tokens(part, tokens) for part in value]
+    return tokens.get(value, value) if isinstance(value, str) else value
 
 
+# A concept as a zip, to be taken to another machine.
 _MOST_FILES = 20_000
 _MOST_GROWTH = 200  # times the size of the zip, when unpacked
 _SYSTEM_FILES = {"__MACOSX", ".DS_Store"}  # what a Mac adds to a zip
@@ -315,11 +252,10 @@ def pack(concept: Concept | str) -> Path:
     if not files:
         raise UserError(f"There is nothing in the concept “{folder.name}” yet: run notebook 1 or 2 first.")
     target = folder.with_name(f"{folder.name}.zip")
-    partial = target.with_suffix(".partial")
-    with zipfile.ZipFile(partial, "w", strict_timestamps=False) as archive:
+    with whole(target) as partial, zipfile.ZipFile(partial, "w", strict_timestamps=False) as archive:
         for path in progress(files, "packing"):
-            archive.write(path, path.relative_to(folder.parent))
-    return partial.replace(target)
+            archive.write(path, _portable(path.relative_to(folder.parent)))
+    return target
 
 
 def unpack(path: str | Path) -> Concept:
@@ -335,11 +271,8 @@ def unpack(path: str | Path) -> Concept:
         UserError: it is no zip of a concept, is damaged, would write outside its folder, grows beyond
             reason, or a different concept of that name is here. Nothing has changed then.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise UserError(f"There is no file “{path.name}” here: upload it first, or give its path.")
-    root = places.concepts_root()
-    root.mkdir(parents=True, exist_ok=True)
+    path = _zip_file(path)
+    root = places.make_folder(places.concepts_root())
     try:
         with (
             zipfile.ZipFile(path) as archive,
@@ -351,6 +284,25 @@ def unpack(path: str | Path) -> Concept:
             return _move_in(Path(folder), root)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise UserError(f"“{path.name}” is damaged or no zip: pack and copy it again.") from error
+
+
+def _zip_file(path: str | Path) -> Path:
+    try:
+        found = Path(path).expanduser()
+        is_there = found.is_file()
+    except (OSError, RuntimeError, ValueError):  # too long a name, `~nobody/…`, a zero byte
+        found, is_there = Path(path), False
+    if not is_there:
+        raise UserError(f"There is no file “{found.name[-80:]}” here: upload it first, or give its path.")
+    return found
+
+
+def _portable(path: Path) -> str:
+    """A path in a zip as any system can unpack it: what Windows forbids is written as `%3A`."""
+    escaped = (
+        re.sub(r'[<>:"\\|?*\x00-\x1f]', lambda found: f"%{ord(found[0]):02X}", part) for part in path.parts
+    )
+    return "/".join(escaped)
 
 
 def _handle(concept: Concept | str) -> Concept:
@@ -391,17 +343,18 @@ def _stays_inside(info: zipfile.ZipInfo) -> bool:
 def _move_in(unpacked: Path, root: Path) -> Concept:
     concept = _concept_in(unpacked)
     new, here = unpacked / concept.name, root / concept.name
-    for path in _files(here):
-        twin = new / path.relative_to(here)
+    known = {_portable(path.relative_to(here)): path for path in _files(here)}
+    for name, path in known.items():
+        twin = new / name
         if not twin.is_file() or not filecmp.cmp(path, twin, shallow=False):
             raise UserError(
                 f"A different concept “{concept.name}” is here already ({path.relative_to(here)} is not the "
                 "same): rename or delete its folder first."
             )
     for path in _files(new):
-        target = here / path.relative_to(new)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        path.replace(target)
+        if (name := path.relative_to(new)).as_posix() not in known:
+            (here / name).parent.mkdir(parents=True, exist_ok=True)
+            path.replace(here / name)
     return concept
 
 
@@ -410,13 +363,9 @@ def _concept_in(unpacked: Path) -> Concept:
     if len(folders) != 1 or not folders[0].is_dir():
         raise UserError("This zip does not hold one concept's folder: make it with `pack`.")
     concept = Concept.make(folders[0].name)
-    settings = folders[0] / "concept.json"
-    if not settings.is_file():
+    if not (settings := folders[0] / "concept.json").is_file():
         return concept
     try:
-        concept = Concept.model_validate_json(settings.read_bytes())
-    except ValidationError as error:
+        return Concept.read(settings)
+    except UserError as error:
         raise UserError("The settings in this zip (concept.json) are damaged: pack it again.") from error
-    if concept.name != folders[0].name:
-        raise UserError(f"The folder in this zip must be named as its concept is: {concept.name}.")
-    return concept

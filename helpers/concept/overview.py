@@ -1,8 +1,6 @@
 """All concepts at a glance: what each folder holds, and which notebook comes next for it."""
 
-import base64
 import html
-import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,16 +8,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from PIL import Image
+from IPython.display import HTML
+from PIL import Image, ImageOps
 
 from ..common import places
 from ..common.errors import UserError
-from ..common.sheets import Described, image_grid
-from ..dataset.check import open_picture
-from ..dataset.fetch import is_picture_file
-from ..inference.png import read_settings
+from ..common.files import is_picture_file
+from ..common.sheets import Described, html_picture, html_table, image_grid, packed
 from .concept import Concept
 
+_UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what Pillow raises
 _SIDE = 192  # pixels at most; of the miniature's smaller pictures each pixel is kept
 
 
@@ -32,11 +30,8 @@ class Cover:
 
     def as_html(self, side: int) -> str:
         """An `<img>` of at most `side` pixels."""
-        packed = io.BytesIO()
-        self.image.save(packed, format="PNG")
-        data = base64.b64encode(packed.getvalue()).decode()
         style = f"width:{side}px;height:{side}px;object-fit:contain"
-        return f'<img style="{style}" alt="{html.escape(self.alt)}" src="data:image/png;base64,{data}">'
+        return html_picture(packed(self.image), "image/png", self.alt, style)
 
 
 def cover(folder: Path, concept: Concept | None) -> Cover | None:
@@ -58,12 +53,18 @@ def _candidates(folder: Path, concept: Concept | None) -> Iterator[Cover]:
 
 def _drawn(grids: Path, concept: Concept) -> Iterator[Cover]:
     for path in sorted(grids.rglob("*.png"), key=lambda path: path.stat().st_mtime, reverse=True):
-        try:
-            prompt = read_settings(path).prompt
-        except UserError:
-            continue  # a sheet, or a picture from elsewhere
+        prompt = concept.with_present_word(_prompt(path))
         if concept.placeholder_token in prompt:
             yield from _opened(path, f"drawn with the word: {prompt}")
+
+
+def _prompt(path: Path) -> str:
+    """What a picture was drawn for, where AUTOMATIC1111's convention has it; a sheet has none."""
+    try:
+        with Image.open(path) as image:
+            return image.info.get("parameters", "").partition("\n")[0]
+    except _UNREADABLE:
+        return ""
 
 
 def _samples(samples: Path, concept: Concept) -> Iterator[Cover]:
@@ -75,8 +76,9 @@ def _samples(samples: Path, concept: Concept) -> Iterator[Cover]:
 def _opened(path: Path, alt: str, first_square: bool = False) -> Iterator[Cover]:
     """Nothing where the file is damaged: what it belongs to says so."""
     try:
-        image = open_picture(path.read_bytes())
-    except (UserError, OSError):
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file).convert("RGB")
+    except _UNREADABLE:
         return
     if first_square:  # of a strip
         image = image.crop((0, 0, image.height, image.height))
@@ -84,6 +86,7 @@ def _opened(path: Path, alt: str, first_square: bool = False) -> Iterator[Cover]
     yield Cover(image, alt)
 
 
+# How a cover is picked is above, what a folder has come to below.
 State = Literal["only pictures", "settings", "learned", "damaged"]
 _TITLES = ("concept", "picture", "state", "word", "model", "scores", "size", "changed")
 _SHEET_CELL = 160
@@ -138,8 +141,7 @@ class ConceptTable:
     def _repr_html_(self) -> str:
         if not self.concepts:
             return f"<p>{html.escape(nothing_yet())}</p>"
-        head = "".join(f"<th style='text-align:left'>{title}</th>" for title in _TITLES)
-        return f"<table><tr>{head}</tr>{''.join(map(_html_row, self.concepts))}</table>"
+        return html_table(map(_html_row, self.concepts), _TITLES)
 
 
 @dataclass(frozen=True)
@@ -292,7 +294,6 @@ def _row(one: Overview) -> list[str]:
     return [one.name, state, word, model, scores, in_bytes(one.size), f"{one.changed:%Y-%m-%d %H:%M}"]
 
 
-def _html_row(one: Overview) -> str:
-    name, *rest = (f"<td style='text-align:left'>{html.escape(cell)}</td>" for cell in _row(one))
-    picture = one.cover.as_html(_PICTURE) if one.cover else ""
-    return f"<tr>{name}<td>{picture}</td>{''.join(rest)}</tr>"
+def _html_row(one: Overview) -> list[str | HTML]:
+    name, *rest = _row(one)
+    return [name, HTML(one.cover.as_html(_PICTURE) if one.cover else " "), *rest]

@@ -118,7 +118,7 @@ def add_fetched(
     folder = _images_folder(concept)
     resolution = _resolution(base_model or _base_model_of(concept))
     known = {path: fingerprint(_open(path)) for path in _picture_files(folder)}
-    folder.mkdir(parents=True, exist_ok=True)
+    places.make_folder(folder)
     return [_judge(one, folder, resolution, known, keep_alike) for one in fetched]
 
 

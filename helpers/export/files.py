@@ -5,7 +5,6 @@ all read; for diffusers the key is the word. XL: `clip_l` and `clip_g`. A progra
 the file's name, so the file is named as the concept.
 """
 
-import json
 from pathlib import Path
 
 import torch
@@ -35,7 +34,9 @@ def export_for(concept: Concept, program: str, half: bool = False) -> Path:
     rows = [row.to(torch.float16 if half else torch.float32) for row in read_rows(concept)]
     tensors = dict(zip(_keys(concept, program, len(rows)), rows, strict=True))
     path = concept.export_folder / program / f"{concept.name}.safetensors"
-    return write_whole(path, _in_fixed_order(save(tensors, _about(concept))))
+    # Loaders skip it. A second note would stand before or after it by chance, and the file not be the same.
+    about = {"base_model": Path(concept.base_model).name}
+    return write_whole(path, save(tensors, about))
 
 
 def word_in(concept: Concept, program: str) -> str:
@@ -64,24 +65,3 @@ def _keys(concept: Concept, program: str, encoders: int) -> tuple[str, ...]:
     if encoders == 2:
         return ("clip_l", "clip_g")
     return (_diffusers_word(concept),) if program == "diffusers" else ("emb_params",)
-
-
-def _about(concept: Concept) -> dict[str, str]:
-    """Notes in the file's header, which the loaders skip."""
-    return {
-        "format": "pt",
-        "name": concept.name,
-        "placeholder_token": concept.placeholder_token,
-        "base_model": Path(concept.base_model).name,
-    }
-
-
-def _in_fixed_order(content: bytes) -> bytes:
-    """A safetensors file whose header is sorted: safetensors itself writes its notes in any order.
-
-    Eight bytes give the header's length (little-endian), then come the header, JSON, and the numbers.
-    """
-    end = 8 + int.from_bytes(content[:8], "little")
-    header = json.dumps(json.loads(content[8:end]), sort_keys=True, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)
-    return len(header).to_bytes(8, "little") + header + content[end:]

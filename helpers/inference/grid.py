@@ -16,15 +16,13 @@ from pydantic import ValidationError
 from ..common.errors import UserError
 from ..common.sheets import GAP, image_grid, packed, picture_bundle
 from ..concept.concept import Concept
-from ..concept.embedding import read_rows, saved_steps
+from ..concept.embedding import concept_with_rows, hash_rows, read_rows, saved_steps
 from .grid_plan import RESULT, Axis, Cell, GridPlan
 from .pipeline import (
     DEFAULT_SCHEDULER,
-    LearnedWord,
     check_settings,
     draw,
     drawing_bar,
-    hash_rows,
     one_at_a_time,
     own_size,
     pipeline_with_word,
@@ -113,8 +111,7 @@ def make_plan(pipeline: Any, x: Given, y: Given | None = None, **settings) -> Gr
     """
     word = getattr(pipeline, "learned_word", None)
     own = {
-        "concept": word and word.concept,
-        "base_model": Path(word.base_model).name if word else "unknown",
+        "base_model": Path(word.concept.base_model).name if word else "unknown",
         "word": word and word.placeholder_token,
         "training_step": word and word.step,
         "scheduler": DEFAULT_SCHEDULER,
@@ -212,24 +209,42 @@ def redraw(path: Path | str, pipeline: Any = None) -> Sheet:
         UserError: the file holds no grid, or the word has been learned anew since.
     """
     plan = reopen(path)
-    if plan.concept is None:
+    if plan.word is None:
         raise UserError(f"{Path(path).name} was made without a concept: there is no word to load.")
-    concept = Concept.load(plan.concept)
-    pipeline = pipeline or pipeline_with_word(concept, plan.training_step)
+    if not pipeline:
+        pipeline = pipeline_with_word(_concept_of(plan, Path(path)), plan.training_step)
+    concept = pipeline.learned_word.concept
+    check_same_concept(pipeline, plan)
     check_same_word(pipeline, concept, plan)
-    return draw_plan(pipeline, plan, concept, Path(path).stem)
+    return draw_plan(pipeline, plan.with_word(concept.placeholder_token), concept, Path(path).stem)
 
 
-def check_same_concept(pipeline: Any, plan: GridPlan) -> LearnedWord:
-    """The word that the pipeline has, where a grid was drawn with the same concept's.
+def _concept_of(plan: GridPlan, near: Path) -> Concept:
+    """The concept whose word a grid was drawn with, by the hash of its rows."""
+    for step, hash_ in _hashes_by_step(plan):
+        if concept := concept_with_rows(hash_, step, near):
+            return concept
+    raise UserError(f"The word of {near.name} is not here as it was: it has been learned again since.")
+
+
+def _hashes_by_step(plan: GridPlan) -> list[tuple[int | None, str]]:
+    return [(None if step == RESULT else int(step), hash_) for step, hash_ in plan.rows_hashes.items()]
+
+
+def check_same_concept(pipeline: Any, plan: GridPlan) -> None:
+    """See that a grid was not drawn with another concept than the pipeline's.
 
     Raises:
-        UserError: it was another one.
+        UserError: another concept's word has the rows that it was drawn with.
     """
-    word = getattr(pipeline, "learned_word", None)
-    if word is None or word.concept != plan.concept:
-        raise UserError(f"This grid was drawn with the concept {plan.concept}: open notebook 5 with it.")
-    return word
+    word = pipeline.learned_word
+    for step, hash_ in _hashes_by_step(plan):
+        if (word.step, word.rows_hash) != (step, hash_):
+            found = concept_with_rows(hash_, step, near=word.concept.embeds_path)
+            if found and found.name != word.concept.name:
+                raise UserError(
+                    f"This grid was drawn with the concept {found.name}: open notebook 5 with it."
+                )
 
 
 def check_same_word(pipeline: Any, concept: Concept, plan: GridPlan) -> None:
@@ -238,9 +253,8 @@ def check_same_word(pipeline: Any, concept: Concept, plan: GridPlan) -> None:
     Raises:
         UserError: it is another word, or it has been learned again since.
     """
-    word = check_same_concept(pipeline, plan)
-    for step, then in plan.rows_hashes.items():
-        step = None if step == RESULT else int(step)
+    word = pipeline.learned_word
+    for step, then in _hashes_by_step(plan):
         now = word.rows_hash if step == word.step else hash_rows(read_rows(concept, step))
         if now != then:
             raise UserError(
@@ -253,7 +267,7 @@ def _check_training_steps(
     pipeline: Any, concept: Concept | None, plan: GridPlan, steps: set[int | None]
 ) -> None:
     for step in steps - {_step(pipeline)}:
-        if concept is None or concept.name != plan.concept:
+        if concept is None or concept.name != pipeline.learned_word.concept.name:
             raise UserError(
                 "Training steps need the concept that the pipeline was loaded with: give that one."
             )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..common.errors import UserError
 from .prompt_weights import MOST as MOST_WEIGHT
@@ -97,7 +97,6 @@ class GridPlan(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    concept: str | None
     base_model: str
     word: str | None
     prompt: str
@@ -117,6 +116,12 @@ class GridPlan(BaseModel):
         {},
         validation_alias=AliasChoices("rows_hashes", "rows"),  # `rows` in older files
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_name(cls, saved: Any) -> Any:
+        """Older files hold the concept's name."""
+        return {name: saved[name] for name in saved if name != "concept"}
 
     @classmethod
     def make(cls, **settings) -> Self:
@@ -148,6 +153,24 @@ class GridPlan(BaseModel):
         """What tells each picture from the others, row by row."""
         beside = self.y.labels if self.y else [""]
         return [", ".join(filter(None, (down, across))) for down in beside for across in self.x.labels]
+
+    def with_word(self, word: str) -> Self:
+        """The same grid for its word's present name."""
+        if self.word is None:
+            return self
+        alone = rf"(?<!\w){re.escape(self.word)}(?!\w)"
+
+        def renamed(value: Value) -> Value:
+            return (
+                re.sub(alone, lambda _: word, value, flags=re.IGNORECASE) if isinstance(value, str) else value
+            )
+
+        axes = {
+            side: axis.model_copy(update={"values": tuple(map(renamed, axis.values))})
+            for side, axis in zip("xy", self.axes, strict=False)
+        }
+        texts = {name: renamed(getattr(self, name)) for name in ("word", *_LINES)}
+        return self.model_copy(update=axes | texts)
 
     def cells(self) -> list[Cell]:
         """What each picture is asked for, row by row.

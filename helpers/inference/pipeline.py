@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import hashlib
 import math
 import re
 import threading
@@ -17,7 +16,7 @@ import torch
 from ..common.errors import UserError
 from ..common.progress import counting_bar
 from ..concept.concept import Concept
-from ..concept.embedding import read_rows
+from ..concept.embedding import concept_with_rows, hash_rows, read_rows
 from ..model.base_model import load_pipeline
 from ..model.libraries import diffusers
 from ..model.precision import pick_dtype
@@ -59,11 +58,13 @@ def one_at_a_time(function: Callable) -> Callable:
 class LearnedWord:
     """Which rows a pipeline has been given: kept on it as `pipeline.learned_word`."""
 
-    concept: str
-    placeholder_token: str
-    base_model: str
+    concept: Concept
     step: int | None
     rows_hash: str
+
+    @property
+    def placeholder_token(self) -> str:
+        return self.concept.placeholder_token
 
 
 def pipeline_with_word(concept: Concept | str, step: int | None = None, safety_checker: bool = True) -> Any:
@@ -107,11 +108,6 @@ def add_word(pipeline: Any, word: str, rows: Sequence[torch.Tensor]) -> None:
     """
     _check_fit(pipeline, word, rows)
     put_word(pipeline, word, rows)
-
-
-def hash_rows(rows: Sequence[torch.Tensor]) -> str:
-    """Other rows, another hash."""
-    return hashlib.sha256(b"".join(own.numpy().tobytes() for own in rows)).hexdigest()[:16]
 
 
 def switch_step(pipeline: Any, concept: Concept, step: int | None) -> None:
@@ -250,22 +246,27 @@ def remake(path: Path | str, pipeline: Any = None) -> Picture:
         UserError: the file holds no settings, or the word has been learned anew since.
     """
     settings = read_settings(path)
-    if settings.concept is None:
+    if settings.rows_hash is None:
         raise UserError(f"{Path(path).name} was made without a concept: there is no word to load.")
-    pipeline = pipeline or pipeline_with_word(settings.concept, settings.training_step)
-    if pipeline.learned_word.rows_hash != settings.rows_hash:
+    if pipeline:
+        concept, found = pipeline.learned_word.concept, pipeline.learned_word.rows_hash == settings.rows_hash
+    else:
+        concept = concept_with_rows(settings.rows_hash, settings.training_step, near=Path(path))
+        found = concept is not None
+    if not found:
         raise UserError(
-            f"{pipeline.learned_word.placeholder_token} is not what it was when {Path(path).name} was "
-            "made: it has been learned again since, or another step is in use."
+            f"{concept.placeholder_token if concept else 'The word'} is not what it was when "
+            f"{Path(path).name} was made: it has been learned again since, or another step is in use."
         )
+    pipeline = pipeline or pipeline_with_word(concept, settings.training_step)
     copies = generate(
         pipeline,
-        [settings.prompt] * settings.batch_size,
+        [concept.with_present_word(settings.prompt)] * settings.batch_size,
         settings.seed,
         settings.steps,
         settings.guidance,
         settings.scheduler,
-        settings.negative_prompt,
+        concept.with_present_word(settings.negative_prompt),
         settings.size,
         settings.batch_size,
     )
@@ -289,8 +290,7 @@ def _draw_batch(
     word = getattr(pipeline, "learned_word", None)
     common = {
         "size": size,
-        "base_model": Path(word.base_model).name if word else "unknown",
-        "concept": word and word.concept,
+        "base_model": Path(word.concept.base_model).name if word else "unknown",
         "training_step": word and word.step,
         "rows_hash": word and word.rows_hash,
         "batch_size": len(prompts),
@@ -424,4 +424,4 @@ def _sum(widths: list[int]) -> str:
 
 
 def _learned_word(concept: Concept, step: int | None, rows: list[torch.Tensor]) -> LearnedWord:
-    return LearnedWord(concept.name, concept.placeholder_token, concept.base_model, step, hash_rows(rows))
+    return LearnedWord(concept.model_copy(deep=True), step, hash_rows(rows))

@@ -23,9 +23,10 @@ _CHUNK = "settings"
 class PictureSettings(BaseModel):
     """What a picture was made with.
 
-    `concept`, `training_step` and `rows_hash` say which rows the word had; they are None for a picture
-    without a learned word. `batch_size` and `position` matter for the last bit only:
-    on some processors sums are rounded differently for batches of another size.
+    `training_step` and `rows_hash` say which rows the word had: by them its concept is found, whatever it
+    is named by now. `rows_hash` is None for a picture without a learned word. `batch_size` and `position`
+    matter for the last bit only: on some processors sums are rounded differently for batches of another
+    size.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -38,7 +39,6 @@ class PictureSettings(BaseModel):
     scheduler: str
     size: int
     base_model: str
-    concept: str | None
     training_step: int | None
     rows_hash: str | None = Field(validation_alias=AliasChoices("rows_hash", "rows"))  # `rows` in older files
     batch_size: int

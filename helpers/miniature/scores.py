@@ -128,7 +128,8 @@ def score_word(concept: Concept | str, toy: Toy | None = None, known: dict[str, 
         for name, subject in subjects.items()
     }
     first = {name: scores["word"][name] for name in ("identity", "prompt")}
-    everything = {**first, "pictures": PICTURES, "said": subjects, **scores}
+    said = {**subjects, "word": "{}"}  # whatever it is named by now
+    everything = {**first, "pictures": PICTURES, "said": said, **scores}
     write_json(concept.folder / "scores.json", everything)
     return everything
 
@@ -178,7 +179,7 @@ def summary(scores: list[dict]) -> dict:
 
 
 def main() -> None:
-    root = places.repository_folder() / "build" / "held_out_scores" / places.miniature_mark()
+    root = places.repository_folder() / "build" / "held_out_scores" / places.miniature_hash()
     os.environ[places.ROOT_VARIABLE] = str(root)
     scores = {toy: scores_of(toy) for toy in HELD_OUT_TOYS}
     everything = [score for runs in scores.values() for score in runs]

@@ -41,7 +41,7 @@ def write_report(concept: Concept) -> Path:
         exports=_exports(concept),
         times=_times(concept),
     )
-    return write_whole(concept.folder / "report.html", page)
+    return write_whole(concept.report_path, page)
 
 
 def _images(concept: Concept) -> dict | None:
@@ -65,7 +65,8 @@ def _scores(concept: Concept) -> dict | None:
         return None
     scores = json.loads(path.read_text(encoding="utf-8"))
     columns = [_fractions(scores[name]) for name in ("word", "initializer", "description")]
-    rows = [("", *(f"{name}: {words}" for name, words in scores["said"].items()))]
+    said = scores["said"] | {"word": concept.placeholder_token}
+    rows = [("", *(f"{name}: {words}" for name, words in said.items()))]
     rows += [(name, *(f"{column[name]:.2f}" for column in columns)) for name in columns[0]]
     return {"pictures": scores.get("pictures", "some"), "rows": rows}
 

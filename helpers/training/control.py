@@ -1,11 +1,9 @@
 """A run from outside: resumed in a process of its own, watched, stopped, or failed by the machine."""
 
-import contextlib
 import errno
 import functools
 import gc
 import itertools
-import json
 import re
 import signal
 import subprocess
@@ -16,18 +14,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-import psutil
 import torch
 
 from ..common import places
 from ..common.errors import UserError
+from ..common.files import holder, write_json
 from ..concept.concept import Concept
 from .records import INPUTS_FILE, LOG_FILE, SUMMARY_FILE, RunSummary
 
 OUTPUT = "resume.log"
-_PROCESS = "resume.json"
+_RESUMED = "resume.json"  # when `resume` was last asked
+_STARTED: dict[Path, subprocess.Popen] = {}  # by training folder: what this process has started
 _LAUNCHERS_REMARK = re.compile(r"E\d{4} \d\d:\d\d:")
-_SILENCE = 120  # seconds after which a run that writes nothing is taken for dead
+_LOADS = 20.0  # seconds at most until a process that another kernel started holds the lock
 State = Literal["new", "starting", "running", "broken", "learned", "ceiling", "stopped", "failed"]
 
 
@@ -39,7 +38,7 @@ def resume(concept: Concept) -> None:
     Where such a process is at work already, nothing is done.
     """
     folder = concept.training_folder
-    if _is_alive(folder):
+    if holder(concept.lock_path) or _is_starting(folder):
         return
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / OUTPUT).open("w", encoding="utf-8") as output:
@@ -51,7 +50,8 @@ def resume(concept: Concept) -> None:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    _note(process.pid, folder)
+    _STARTED[folder] = process
+    write_json(folder / _RESUMED, {"at": time.time()})
     threading.Thread(target=_wait, args=(process, folder), daemon=True).start()
 
 
@@ -66,8 +66,10 @@ def state_of(concept: Concept, lines: list[dict[str, Any]]) -> State:
     """
     folder = concept.training_folder
     begun = _written(folder / INPUTS_FILE)
-    if _is_alive(folder):
-        return "running" if begun > _written(folder / _PROCESS) else "starting"
+    if at_work := holder(concept.lock_path):
+        return "running" if begun > at_work.start else "starting"
+    if _is_starting(folder):
+        return "starting"
     if _is_broken(folder):
         return "broken"
     if _written(folder / SUMMARY_FILE):
@@ -75,22 +77,6 @@ def state_of(concept: Concept, lines: list[dict[str, Any]]) -> State:
         if begun <= _written(folder / SUMMARY_FILE) and _ends_with(lines, summary.reason):
             return summary.ended
     return "running" if lines else "new"
-
-
-def check_at_rest(concept_folder: Path) -> None:
-    """Make sure that no run would lose its folder.
-
-    Raises:
-        UserError: a process of `resume` is at work on it, or another that wrote something just now.
-    """
-    folder = concept_folder / "training"
-    newest = max(_written(folder / INPUTS_FILE), _written(folder / "log.jsonl"))
-    has_ended = _written(folder / SUMMARY_FILE) >= newest
-    if _is_alive(folder) or (not has_ended and time.time() - newest < _SILENCE):
-        raise UserError(
-            f"The word of “{concept_folder.name}” is being learned now: press Stop in notebook 4 first. "
-            f"(If that run was killed, wait {_SILENCE // 60} minutes.)"
-        )
 
 
 def last_output(folder: Path) -> str:
@@ -107,16 +93,6 @@ def _launcher(concept: Concept) -> list[str]:
     return ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] * (processes > 1)
 
 
-def _note(pid: int, folder: Path) -> None:
-    """Write down which process it is; its time of birth tells it from a later one of the same number."""
-    born = None
-    with contextlib.suppress(psutil.Error):
-        born = psutil.Process(pid).create_time()
-    partial = folder / f"{_PROCESS}.partial"
-    partial.write_text(json.dumps({"pid": pid, "born": born}) + "\n", encoding="utf-8")
-    partial.replace(folder / _PROCESS)
-
-
 def _wait(process: subprocess.Popen, folder: Path) -> None:
     """Note a death that the process itself could not speak of."""
     if process.wait() < 0 and folder.is_dir():
@@ -124,21 +100,18 @@ def _wait(process: subprocess.Popen, folder: Path) -> None:
             output.write(f"\nThe process was killed (signal {-process.returncode}).\n")
 
 
-def _is_alive(folder: Path) -> bool:
-    path = folder / _PROCESS
-    if not path.is_file():
+def _is_starting(folder: Path) -> bool:
+    """Whether a process of `resume` is at work, or may be in another kernel; it has not ended yet."""
+    asked = _written(folder / _RESUMED)
+    if _written(folder / SUMMARY_FILE) > asked:
         return False
-    noted = json.loads(path.read_text(encoding="utf-8"))
-    try:
-        process = psutil.Process(noted["pid"])
-        return process.create_time() == noted["born"] and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
+    process = _STARTED.get(folder)
+    return process.poll() is None if process else time.time() - asked < _LOADS
 
 
 def _is_broken(folder: Path) -> bool:
     """Whether a process of `resume`, now dead, did not say how it ended, and no other run has begun since."""
-    started = _written(folder / _PROCESS)
+    started = _written(folder / _RESUMED)
     if not started or _written(folder / SUMMARY_FILE) > started:
         return False
     return _written(folder / INPUTS_FILE) <= max(started, _written(folder / OUTPUT))

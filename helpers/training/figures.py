@@ -5,9 +5,9 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from ..common.files import whole
+from ..common.files import write_whole
 from ..common.progress import progress
-from ..common.sheets import GAP, Described, described, finish, image_grid, new_figure
+from ..common.sheets import GAP, Described, described, finish, image_grid, new_figure, packed
 from ..concept.concept import Concept
 from ..dataset.dataset import token_ids, with_word
 from ..model.vae import decode, to_image
@@ -86,9 +86,7 @@ def save_sample(concept: Concept, model: Model, noise: torch.Tensor, step: int) 
     """Draw the strip of a step into `training/samples/`, whole or not at all."""
     path = concept.training_folder / "samples" / f"{step:05d}.png"
     images = draw_pictures(model, sample_prompts(concept), noise)
-    with whole(path) as partial:
-        image_grid(images, columns=len(images)).save(partial, format="png")
-    return path
+    return write_whole(path, packed(image_grid(images, columns=len(images))))
 
 
 def saved_samples(concept: Concept) -> dict[int, Path]:

@@ -19,7 +19,7 @@ from accelerate.utils import is_cuda_available
 from torch import nn
 
 from ..common.files import write_json
-from ..concept.concept import Concept, TrainingSettings
+from ..concept.concept import Concept, TrainingSettings, settings_where
 from ..dataset.captions import captions_of
 from ..dataset.dataset import (
     all_sentences,
@@ -37,17 +37,6 @@ from .records import read_log, steps_per_second
 GIB = 2**30
 WORDS_AT_ONCE = 4  # of a run of many, in one forward pass: more words take more time, not more memory
 _BYTES_PER_WEIGHT = {"no": None, "8bit": 1, "4bit": 0.53}  # NF4: half a byte, and a scale for 64 weights
-# What decides how much memory a step takes, beside model and number format, ...
-_MEMORY = (
-    "resolution",
-    "random_crop",
-    "train_batch_size",
-    "timesteps_per_picture",
-    "gradient_checkpointing",
-    "quantize",
-)
-# ... and how long it takes.
-_SPEED = (*_MEMORY, "gradient_accumulation_steps", "mixed_precision", "compile")
 _CIRCUMSTANCES_FILE = "circumstances.json"
 
 
@@ -120,7 +109,7 @@ def estimate(concept: Concept) -> Estimate:
         UserError: the base model can't be read, or this machine can't compute in the format asked for.
     """
     machine, settings = this_machine(), concept.training
-    counted = tuple((name, getattr(settings, name)) for name in _MEMORY)
+    counted = tuple((name, getattr(settings, name)) for name in settings_where(memory=True))
     memory = _memory_of(concept.base_model, machine.dtype(settings.mixed_precision), counted)
     return Estimate(machine, memory, seconds_per_step(concept), settings.max_train_steps)
 
@@ -152,7 +141,7 @@ def seconds_per_step(concept: Concept) -> float | None:
 
 def _circumstances(concept: Concept) -> dict[str, Any]:
     settings = concept.training.model_dump(mode="json")
-    speed = {name: settings[name] for name in _SPEED}
+    speed = {name: settings[name] for name in settings_where(speed=True)}
     return {"machine": this_machine().name, "base_model": concept.base_model, **speed}
 
 

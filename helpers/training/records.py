@@ -20,7 +20,7 @@ import torch
 from ..common import places
 from ..common.errors import UserError
 from ..common.files import write_json, write_whole
-from ..concept.concept import Concept
+from ..concept.concept import Concept, settings_where
 from ..dataset.captions import captions_of
 from ..dataset.images import image_paths
 
@@ -56,7 +56,10 @@ class RunSummary:
     best_fixed_loss: float
 
     def save(self, folder: Path) -> None:
-        write_json(folder / SUMMARY_FILE, asdict(self))
+        """Write `outcome.json`. The concept's name is its folder's."""
+        content = asdict(self)
+        del content["concept"]
+        write_json(folder / SUMMARY_FILE, content)
 
     @classmethod
     def load(cls, concept: Concept) -> "RunSummary":
@@ -68,7 +71,7 @@ class RunSummary:
         path = concept.training_folder / SUMMARY_FILE
         if not path.is_file():
             raise UserError(f"“{concept.name}” has not been trained yet: run notebook 4 first.")
-        return cls(**json.loads(path.read_text(encoding="utf-8")))
+        return cls(**json.loads(path.read_text(encoding="utf-8")) | {"concept": concept.name})
 
     def __str__(self) -> str:
         return (
@@ -213,16 +216,9 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
 
 
 # Settings that may change when a run is resumed: its length, what is shown, the machine.
-_MAY_CHANGE = {
-    "max_train_steps",
-    "stop_when_learned",
-    "sample_every",
-    "checkpoint_every",
-    "num_processes",
-    "gradient_checkpointing",
-    "compile",
-    "save_pipeline",
-}
+_MAY_CHANGE = settings_where(may_change=True)
+# What a concept and its word are called decides nothing; older folders have it written down.
+_NAMES = {"name", "placeholder_token", "earlier_words"}
 
 
 def finished(concept: Concept) -> RunSummary | None:
@@ -241,7 +237,7 @@ def run_inputs(concept: Concept) -> dict:
     Raises:
         UserError: the concept has no pictures, or a caption can't be used.
     """
-    settings = concept.model_dump(mode="json")
+    settings = concept.model_dump(mode="json", exclude=_NAMES)
     settings["training"] = {
         name: value for name, value in settings["training"].items() if name not in _MAY_CHANGE
     }
@@ -252,14 +248,18 @@ def run_inputs(concept: Concept) -> dict:
     if captions := captions_of(concept):  # left out where there are none: older folders have no such key
         inputs["captions"] = captions
     if concept.base_model == "miniature":
-        inputs["weights"] = places.miniature_mark()
+        inputs["weights"] = places.miniature_hash()
     return inputs
 
 
 def inputs_changed(concept: Concept, inputs: dict) -> bool:
     """Whether the run in the training folder was made with other `run_inputs` than these."""
     path = concept.training_folder / INPUTS_FILE
-    return path.is_file() and json.loads(path.read_text(encoding="utf-8")) != inputs
+    if not path.is_file():
+        return False
+    before = json.loads(path.read_text(encoding="utf-8"))
+    before["concept"] = {name: value for name, value in before["concept"].items() if name not in _NAMES}
+    return before != inputs
 
 
 def save_inputs(concept: Concept, inputs: dict) -> None:

@@ -2,7 +2,8 @@
 
 import gc
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import torch
 
 from ..common import places
 from ..common.errors import UserError
-from ..concept.concept import Concept
+from ..common.files import locked
+from ..concept.concept import Concept, settings_where
+from ..concept.embedding import name_result
 from ..model.base_model import MINIATURE, save_pipeline
 from .control import Interrupts, clear_request, in_sentences
 from .evaluate import HeldOutScore, Scorer, fixed_loss
@@ -31,17 +34,6 @@ from .records import (
 )
 from .watch import Watch
 
-# Settings of the shared batch and the shared model.
-_SHARED = (
-    "train_batch_size",
-    "gradient_accumulation_steps",
-    "timesteps_per_picture",
-    "resolution",
-    "mixed_precision",
-    "gradient_checkpointing",
-    "compile",
-    "quantize",
-)
 TIMED = 6  # steps, after which a run says how long it may take
 _OTHER_ORDER = (
     "It was begun by an earlier version: from here on, pictures and sentences come in another order."
@@ -92,13 +84,14 @@ def train_many(
     _check_fit(concepts)
     processes = Processes()
     try:
-        prepared = [_prepare(concept, fresh) for concept in concepts] if processes.is_main else None
-        todo = [concept for concept, open_ in zip(concepts, processes.agree(prepared), strict=True) if open_]
-        if todo:
-            _train(todo, processes, scorer, started)
-        if processes.is_main:
-            _save_pipelines(concepts, todo)
-        processes.wait()
+        with _held(concepts if processes.is_main else []):
+            prepared = [_prepare(concept, fresh) for concept in concepts] if processes.is_main else None
+            todo = [one for one, is_open in zip(concepts, processes.agree(prepared), strict=True) if is_open]
+            if todo:
+                _train(todo, processes, scorer, started)
+            if processes.is_main:
+                _save_pipelines(concepts, todo)
+            processes.wait()
     finally:
         processes.close()
     summaries = [RunSummary.load(concept) for concept in concepts]
@@ -106,6 +99,18 @@ def train_many(
         if summary.ended == "failed":
             raise UserError(f"{summary.concept}: {summary.reason}")
     return summaries
+
+
+@contextmanager
+def _held(concepts: list[Concept]) -> Iterator[None]:
+    """No other run, and nobody who would rename or delete a folder, comes in between."""
+    with ExitStack() as stack:
+        for concept in concepts:
+            refusal = (
+                f"The word of “{concept.name}” is being learned already, by {{}}: press Stop there first."
+            )
+            stack.enter_context(locked(concept.lock_path, refusal))
+        yield
 
 
 def as_concept(concept: Concept | str | Path) -> Concept:
@@ -133,7 +138,7 @@ def _check_fit(concepts: list[Concept]) -> None:
     for concept in concepts[1:]:
         if concept.base_model != first.base_model:
             raise UserError(f"{first.name} and {concept.name} have different base models: train them apart.")
-        for name in _SHARED:
+        for name in settings_where(shared=True):
             if getattr(concept.training, name) != getattr(first.training, name):
                 raise UserError(f"Give {first.name} and {concept.name} the same {name}, or train them apart.")
 
@@ -143,6 +148,7 @@ def _prepare(concept: Concept, fresh: bool) -> bool:
     inputs = run_inputs(concept)
     changed = inputs_changed(concept, inputs)
     if not fresh and not changed and finished(concept):
+        name_result(concept)
         return False
     if fresh or changed:
         archived = archive_run(concept)

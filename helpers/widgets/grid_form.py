@@ -264,7 +264,7 @@ class GridForm(View):
 
     def _filled(self, plan: GridPlan, is_another: bool = False) -> str:
         check_same_concept(self._pipeline, plan)  # else the form stays as it is
-        self.fill(plan)
+        self.fill(plan.with_word(self._concept.placeholder_token))
         if is_another:  # the pictures below the form would be of the one before
             self.sheet = None
             self.pictures.clear()
@@ -419,7 +419,7 @@ def _settings(chosen: Picture) -> dict[str, object]:
     shown = {_title(name): getattr(settings, name) for name in _HELP if name != "weight"}
     shown["Guidance"] = f"{settings.guidance:g}"
     step = "the result" if settings.training_step is None else settings.training_step
-    shown["Training step"] = step if settings.concept else ""
+    shown["Training step"] = step if settings.rows_hash else ""
     shown["Size"] = f"{settings.size} x {settings.size}"
     shown["Base model"] = settings.base_model
     shown["Safety checker"] = "made this picture black" if chosen.refused else ""

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from ..common.errors import UserError
 from ..common.sheets import html_table
-from ..concept.concept import HELP, Concept
+from ..concept.concept import Concept, setting_groups, setting_help
 from ..model.base_model import load_tokenizers, load_word_table
 from ..model.tokens import check_words, collisions, nearest_words, show_tokens
 from ..training.forecast import estimate
@@ -22,37 +22,6 @@ FIRST = (
     "base_model",
     "own_templates",
 )
-GROUPS = {
-    "Pictures": ("resolution", "interpolation", "center_crop", "random_crop", "flip_probability"),
-    "Length of the run": (
-        "max_train_steps",
-        "stop_when_learned",
-        "evaluate_every",
-        "sample_every",
-        "checkpoint_every",
-        "seed",
-    ),
-    "Optimizer": (
-        "train_batch_size",
-        "gradient_accumulation_steps",
-        "learning_rate",
-        "scale_lr",
-        "lr_scheduler",
-        "lr_warmup_steps",
-        "weight_decay",
-        "max_grad_norm",
-        "use_8bit_adam",
-    ),
-    "Loss": ("snr_gamma", "norm", "first_timestep", "last_timestep", "timesteps_per_picture"),
-    "Machine": (
-        "num_processes",
-        "mixed_precision",
-        "gradient_checkpointing",
-        "compile",
-        "quantize",
-        "save_pipeline",
-    ),
-}
 _WORDS = ("placeholder_token", "initializer_token", "vectors", "base_model")
 _LAYOUT = {"style": {"description_width": "200px"}, "layout": {"width": "420px", "flex": "0 0 auto"}}
 _WHEN_LEFT = {"continuous_update": False} | _LAYOUT  # half a value is no value
@@ -73,8 +42,8 @@ class SettingsForm(View):
         self._beside: dict[str, ipywidgets.HTML] = {}
         self._words, self._needs, self._message = WordPanel(concept), NeedsPanel(concept), Message()
         self.save = button("Save", lambda: self._message.do(self._save), "Write concept.json", "primary")
-        groups = [ipywidgets.VBox(list(map(self._field, names))) for names in GROUPS.values()]
-        more = ipywidgets.Accordion(groups, titles=tuple(GROUPS))
+        groups = [ipywidgets.VBox(list(map(self._field, names))) for names in setting_groups().values()]
+        more = ipywidgets.Accordion(groups, titles=tuple(setting_groups()))
         first = map(self._field, FIRST)
         super().__init__([*first, self._words, self._needs, more, self.save, self._message])
         self._look()
@@ -82,9 +51,9 @@ class SettingsForm(View):
     def _field(self, name: str) -> ipywidgets.Widget:
         part = self._part(name)
         field = _widget(type(part).model_fields[name].annotation, getattr(part, name))
-        field.description, field.tooltip = name, HELP[name]
+        field.description, field.tooltip = name, setting_help(name)
         field.observe(lambda _: self._changed(name), "value")
-        beside = ipywidgets.HTML(hint(HELP[name]), layout={"flex": "1 1 0%", "min_width": "120px"})
+        beside = ipywidgets.HTML(hint(setting_help(name)), layout={"flex": "1 1 0%", "min_width": "120px"})
         self._fields[name], self._beside[name] = field, beside
         return ipywidgets.HBox([field, beside], layout={"align_items": "center"})
 
@@ -112,7 +81,7 @@ class SettingsForm(View):
 
     def _mark(self, name: str, why: str) -> None:
         self._wrong = self._wrong | {name} if why else self._wrong - {name}
-        self._beside[name].value = problem(why) if why else hint(HELP[name])
+        self._beside[name].value = problem(why) if why else hint(setting_help(name))
         mark(self._fields[name], why)
 
     def _look(self) -> None:

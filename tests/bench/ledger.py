@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from helpers.common.places import miniature_mark
+from helpers.common.files import write_whole
+from helpers.common.places import miniature_hash
 from helpers.concept.concept import TrainingSettings
 
 from .figures import figures
@@ -66,9 +67,7 @@ class Ledger:
 
     def write(self) -> None:
         """Replace the file in one go."""
-        partial = self.path.with_suffix(".partial")
-        partial.write_text(_one_line_each(self.content()), encoding="utf-8")
-        partial.replace(self.path)
+        write_whole(self.path, _one_line_each(self.content()))
 
 
 def this_machine() -> dict[str, Any]:
@@ -77,7 +76,7 @@ def this_machine() -> dict[str, Any]:
         "processor": _processor(),
         "threads": torch.get_num_threads(),
         **{name: version(name) for name in ("torch", "diffusers", "transformers")},
-        "miniature": miniature_mark(),
+        "miniature": miniature_hash(),
         "settings": TrainingSettings().model_dump(),
     }
 

@@ -1,5 +1,7 @@
 """A concept as a zip: what comes back, and what a bad zip can't do."""
 
+import json
+import shutil
 import stat
 import sys
 import types
@@ -149,10 +151,42 @@ def test_a_zip_of_something_else_is_refused(concepts, tmp_path):
     refused(zip_of(tmp_path / "bad.zip", files={"toy/concept.json": b"{}"}), "damaged", tmp_path)
 
 
-def test_settings_must_belong_to_their_folder(packed, concepts, tmp_path):
+def test_a_folder_renamed_in_its_zip_is_a_concept_of_that_name(packed, concepts, tmp_path):
     settings = (concepts / "away" / "concept.json").read_bytes()
-    other = zip_of(tmp_path / "other.zip", files={"other/concept.json": settings})
-    refused(other, "named as its concept is: toy", concepts)
+    for content in (settings, json.dumps({"name": "toy"} | json.loads(settings)).encode()):
+        assert unpack(zip_of(tmp_path / "other.zip", files={"other/concept.json": content})).name == "other"
+        shutil.rmtree(concepts / "other")
+
+
+@pytest.mark.parametrize(
+    "name", ["12:30.png", "what?.png", 'a "b".png', "100%.png", "a\\b.png", "<toy>|*.png"]
+)
+def test_a_name_that_windows_forbids_travels(name, packed, concepts):
+    picture = unpack(packed).images_folder / name
+    Image.new("RGB", (8, 8), "red").save(picture)
+    path = pack("toy")
+    with zipfile.ZipFile(path) as archive:
+        assert not [one for one in archive.namelist() if {*one} & {*'<>:"|?*\\'}]
+    before = snapshot(concepts / "toy")
+    assert unpack(path).name == "toy" and snapshot(concepts / "toy") == before, "it is the same concept"
+    (concepts / "toy").rename(concepts / "packed")
+    there = unpack(path).images_folder
+    names = zipfile.ZipFile(path).namelist()
+    assert sorted(zipfile.ZipFile(pack("toy")).namelist()) == sorted(names), "to and fro"
+    assert (
+        picture_bytes(there) == picture_bytes(concepts / "packed" / "images") and len([*there.iterdir()]) == 2
+    )
+
+
+def picture_bytes(folder):
+    return sorted(path.read_bytes() for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("path", ["x" * 300, "~nobody-of-this-name/toy.zip", "a\0b.zip", "", "."])
+def test_a_path_that_can_be_none_is_one_sentence(path, concepts):
+    with pytest.raises(UserError, match="There is no file") as told:
+        unpack(path)
+    assert len(str(told.value)) < 200
 
 
 def test_a_zip_that_a_mac_made_again_still_works(packed, concepts, tmp_path):

@@ -3,22 +3,27 @@
 import json
 import os
 import shutil
-import time
 
 import pytest
 import torch
-from PIL import Image, PngImagePlugin
-from safetensors.torch import load_file
+from known_words import known_rows
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from helpers.common.errors import UserError
-from helpers.concept import manage as renaming
-from helpers.concept.concept import Concept
-from helpers.concept.embedding import load_rows, read_rows, save_result, save_rows, step_path
+from helpers.common.files import locked
+from helpers.concept.concept import Concept, setting_help
+from helpers.concept.embedding import hash_rows, load_rows, read_rows, save_result, save_rows, step_path
 from helpers.concept.manage import delete_concept, empty_trash, in_trash, rename_concept, restore_concept
 from helpers.concept.overview import all_concepts, concept_sheet, concept_table, open_concept, overview
+from helpers.dataset.dataset import fill
 from helpers.export.files import PROGRAMS, export_for
+from helpers.inference.grid import redraw, xy_grid
 from helpers.inference.pipeline import generate, pipeline_with_word, remake
 from helpers.inference.png import Picture, PictureSettings, read_settings, save_picture
+from helpers.model.base_model import load_pipeline, save_pipeline
+from helpers.series.report import _scores, write_report
 from helpers.training.control import request_stop, state_of
 from helpers.training.records import (
     Log,
@@ -32,6 +37,9 @@ from helpers.training.records import (
 from helpers.training.train import train
 from helpers.widgets.concept_gallery import ConceptGallery
 
+SCORES = {"identity": 0.67, "traits": {}, "prompt": 1.0, "asked": {}}
+FORMER_NAMES = {"name": "grooty", "placeholder_token": "<grooty>"}  # as the version before wrote them
+
 
 @pytest.fixture
 def learned(grooty):
@@ -44,9 +52,9 @@ def learned(grooty):
         grooty.training_folder
     )
     draw(grooty, "a photo of a <grooty> on a beach", "red")
-    (grooty.folder / "scores.json").write_text(
-        json.dumps({"identity": 0.67, "prompt": 1.0, "said": {"word": "<grooty>", "initializer": "toy"}})
-    )
+    said = {"word": "<grooty>", "initializer": "toy", "description": "an orange toy"}
+    scores = {"identity": 0.67, "prompt": 1.0, "said": said, **dict.fromkeys(said, SCORES)}
+    (grooty.folder / "scores.json").write_text(json.dumps(scores))
     for program in PROGRAMS:
         export_for(grooty, program, half=program == "forge")
     return grooty
@@ -62,9 +70,8 @@ def draw(concept, prompt, colour):
         scheduler="DDIM",
         size=64,
         base_model="miniature",
-        concept=concept.name,
         training_step=None,
-        rows="0",
+        rows_hash=hash_rows(read_rows(concept)),
         batch_size=1,
         position=0,
     )
@@ -164,12 +171,9 @@ def test_a_learned_word_stays_learned_under_its_new_name(learned):
     for path in (robo.embeds_path, step_path(robo, 4)):
         assert list(load_file(path)) == ["<robo>"] and torch.equal(load_rows(path)[0], rows[0])
     assert list(torch.load(robo.embeds_path.with_suffix(".bin"), weights_only=True)) == ["<robo>"]
-    assert json.loads((robo.folder / "scores.json").read_text())["said"]["word"] == "<robo>"
-    assert (
-        RunSummary.load(robo).concept == "robo"
-        and finished(robo)
-        and not inputs_changed(robo, run_inputs(robo))
-    )
+    assert "word: <robo>" in str(_scores(robo)) and "grooty" not in str(_scores(robo))
+    assert RunSummary.load(robo).concept == "robo" and finished(robo)
+    assert not inputs_changed(robo, run_inputs(robo))
 
 
 def test_each_programs_file_has_the_new_name(learned):
@@ -184,28 +188,29 @@ def test_each_programs_file_has_the_new_name(learned):
     assert list(load_file(robo.export_folder / "diffusers" / "robo.safetensors")) == ["<robo>"]
 
 
-def test_a_saved_picture_speaks_of_the_new_name(learned):
+def test_a_saved_picture_stays_as_it_is_and_its_word_is_known(learned):
     (path,) = learned.grids_folder.rglob("*.png")
-    before = path.stat().st_mtime
+    before, saved = path.stat().st_mtime, path.read_bytes()
     rename_concept("grooty", "robo")
-    (path,) = Concept.load("robo").grids_folder.rglob("*.png")
+    robo = Concept.load("robo")
+    (path,) = robo.grids_folder.rglob("*.png")
     settings = read_settings(path)
-    assert settings.concept == "robo" and settings.prompt == "a photo of a <robo> on a beach"
-    assert path.stat().st_mtime == before and Image.open(path).getpixel((0, 0)) == (255, 0, 0)
-    assert "robo" in path.name and Image.open(path).text["parameters"].startswith(settings.prompt)
+    assert path.stat().st_mtime == before and path.read_bytes() == saved
+    assert robo.with_present_word(settings.prompt) == "a photo of a <robo> on a beach"
+    assert overview("robo").cover.alt == "drawn with the word: a photo of a <robo> on a beach"
 
 
-def test_a_sheet_is_drawn_with_the_new_word(learned):
-    path, texts = learned.grids_folder / "sheet.png", PngImagePlugin.PngInfo()
-    axis = {"kind": "word", "values": ["toy", "<grooty>"]}
-    plan = {"concept": "grooty", "word": "<grooty>", "prompt": "a photo of a {}", "x": axis}
-    texts.add_text("grid", json.dumps(plan))
-    Image.new("RGB", (8, 8), "red").save(path, pnginfo=texts)
+def test_a_sheet_is_drawn_with_the_new_word(grooty):
+    save_result(grooty, known_rows("miniature", "red toy"))
+    pipeline, axis = pipeline_with_word(grooty), ("word", ["toy", "<grooty>"])
+    sheet = xy_grid(pipeline, grooty, axis, prompt="a {} and no (<grooty>:0.5)", steps=2, size=32)
+    sheet.save(grooty)
     rename_concept("grooty", "robo")
-    with Image.open(Concept.load("robo").grids_folder / "sheet.png") as sheet:
-        renamed = json.loads(sheet.info["grid"])
-    assert (renamed["concept"], renamed["word"]) == ("robo", "<robo>")
-    assert renamed["prompt"] == plan["prompt"] and renamed["x"]["values"] == ["toy", "<robo>"]
+    (path,) = Concept.load("robo").grids_folder.glob("*.png")
+    again = redraw(path)
+    assert again.plan.x.values == ("toy", "<robo>") and again.plan.word == "<robo>"
+    assert again.plan.prompt == "a {} and no (<robo>:0.5)"
+    assert [one.image.tobytes() for one in again.pictures] == [one.image.tobytes() for one in sheet.pictures]
 
 
 def test_a_picture_can_be_made_again_after_renaming(learned):
@@ -213,9 +218,83 @@ def test_a_picture_can_be_made_again_after_renaming(learned):
     picture = generate(pipeline_with_word(learned), "a photo of a <grooty>", steps=2)[0]
     save_picture(picture, learned.grids_folder / "single")
     rename_concept("grooty", "robo", "<my-toy>")
-    (path,) = Concept.load("robo").grids_folder.rglob("*.png")
-    assert read_settings(path).prompt == "a photo of a <my-toy>"
-    assert remake(path).image.tobytes() == picture.image.tobytes()
+    rename_concept("robo", "zorg", "<robot>")
+    (path,) = Concept.load("zorg").grids_folder.rglob("*.png")
+    again = remake(path)
+    assert again.settings.prompt == "a photo of a <robot>"
+    assert again.image.tobytes() == picture.image.tobytes()
+    rename_concept("zorg", "grooty", "<grooty>")
+    (path,) = Concept.load("grooty").grids_folder.rglob("*.png")
+    assert remake(path).settings == picture.settings
+
+
+def test_of_two_copies_the_one_beside_the_picture_draws_it(learned, concepts):
+    shutil.rmtree(learned.grids_folder)
+    shutil.copytree(learned.folder, concepts / "copy")
+    rename_concept("copy", "copy", "<copy>")
+    copy = Concept.load("copy")
+    picture = generate(pipeline_with_word(copy), "a photo of a <copy>", steps=1, size=32)[0]
+    assert remake(save_picture(picture, copy.grids_folder)).settings == picture.settings
+
+
+def test_files_of_the_version_before_are_read_and_renamed(learned):
+    """They held the concept's name and word."""
+    rewrite(learned.folder / "concept.json", lambda content: FORMER_NAMES | content)
+    made = learned.training_folder / "made_with.json"
+    rewrite(made, lambda content: content | {"concept": FORMER_NAMES | content["concept"]})
+    rewrite(learned.training_folder / "outcome.json", lambda content: {"concept": "grooty"} | content)
+    export = learned.export_folder / "diffusers" / "grooty.safetensors"
+    now = export.read_bytes()
+    save_file(load_file(export), export, {"format": "pt", "base_model": "miniature", **FORMER_NAMES})
+    assert not inputs_changed(learned, run_inputs(learned)) and RunSummary.load(learned).concept == "grooty"
+    rename_concept("grooty", "robo")
+    robo = Concept.load("robo")
+    assert not inputs_changed(robo, run_inputs(robo)) and finished(robo).concept == "robo"
+    export = robo.export_folder / "diffusers" / "robo.safetensors"
+    with safe_open(export, "pt") as file:
+        assert file.metadata() == {"base_model": "miniature"}
+    assert export.read_bytes() == export_for(robo, "diffusers").read_bytes() != now
+
+
+def rewrite(path, change):
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+
+
+def test_no_file_of_a_renamed_concept_repeats_a_name(learned):
+    write_report(learned)
+    rename_concept("grooty", "robo")
+    texts = ("concept.json", "scores.json", "training/made_with.json", "training/outcome.json")
+    robo = Concept.load("robo")
+    for path in texts:
+        content = json.loads((robo.folder / path).read_text())
+        assert "robo" not in json.dumps(content | {"placeholder_token": ""}), path
+    assert not robo.report_path.exists() and "grooty" in (robo.folder / "report-grooty.html").read_text()
+    page = write_report(robo).read_text()
+    assert "&lt;robo&gt;, on miniature" in page and "robo.safetensors" in page and "grooty." not in page
+
+
+def test_a_pipeline_that_was_saved_has_the_new_word(learned):
+    save_pipeline(learned)
+    before = pipeline_files(learned)
+    rename_concept("grooty", "robo")
+    robo = Concept.load("robo")
+    tokenizer = load_pipeline(str(robo.folder / "pipeline")).tokenizer
+    vocabulary = tokenizer.get_vocab()
+    assert {*robo.placeholder_tokens} <= {*vocabulary} and "<grooty>" not in vocabulary
+    ids = tokenizer.convert_tokens_to_ids(robo.placeholder_tokens)
+    assert tokenizer("a <robo>", add_special_tokens=False).input_ids[1:] == ids[:1]
+    assert pipeline_files(robo) == before, "the weights stay"
+
+
+def pipeline_files(concept):
+    return {path.name: path.read_bytes() for path in (concept.folder / "pipeline").rglob("*.safetensors")}
+
+
+def test_a_word_changed_in_notebook_2_goes_into_the_result(grooty, families):
+    concept = grooty.changed(base_model=str(families["sd1"]), training={"resolution": 64, "sample_every": 0})
+    train(concept, scorer=lambda concept, model: 1.0)
+    changed = concept.changed(placeholder_token="<robo>")
+    assert train(changed).steps == 4 and list(load_file(changed.embeds_path)) == ["<robo>"]
 
 
 def test_a_stopped_run_goes_on_after_renaming(grooty, families):
@@ -255,7 +334,8 @@ def test_own_sentences_lose_the_word_they_name(learned):
     [
         ("settled", None, "There is “settled” already"),
         ("../robo", None, "letters"),
-        ("robo", "toy", "toy"),
+        ("robo", "toy", "in angle brackets, for example <toy>"),
+        ("robo", "<|endoftext|>", "in angle brackets, for example <endoftext>"),
         ("robo", "two words", "one word"),
     ],
 )
@@ -279,7 +359,7 @@ def test_a_rename_that_breaks_off_leaves_the_word(learned, monkeypatch):
     def full(*given):
         raise OSError("no space left")
 
-    monkeypatch.setattr(renaming, "save_result", full)
+    monkeypatch.setattr("helpers.concept.embedding.write_whole", full)
     with pytest.raises(OSError):
         rename_concept("grooty", "robo")
     assert overview("robo").state == "learned" and torch.equal(read_rows(Concept.load("robo"))[0], rows[0])
@@ -290,12 +370,13 @@ def test_a_run_at_work_keeps_its_folder(grooty):
     log = Log(grooty.training_folder, 0)
     log.write(1, loss=0.1)
     log.close()
-    for change in (lambda: rename_concept("grooty", "robo"), lambda: delete_concept("grooty", sure=True)):
-        with pytest.raises(UserError, match="being learned now"):
-            change()
-    long_ago = time.time() - 3600
-    for path in grooty.training_folder.iterdir():
-        os.utime(path, (long_ago, long_ago))
+    changes = (lambda: rename_concept("grooty", "robo"), lambda: delete_concept("grooty", sure=True))
+    with locked(grooty.lock_path, "no"):
+        for change in changes:
+            with pytest.raises(UserError, match=f"being learned now, by process {os.getpid()}, since 20"):
+                change()
+        with pytest.raises(UserError, match=f"learned already, by process {os.getpid()}"):
+            train(grooty)
     rename_concept("grooty", "robo")
     assert [one.name for one in all_concepts()] == ["robo"]
 
@@ -386,3 +467,44 @@ def test_a_setting_that_can_not_be_used_is_answered_with_what_would_do(settings,
     with pytest.raises(UserError) as answer:
         Concept.make("grooty", **settings)
     assert str(answer.value) == sentence
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_settings_saved_by_windows_editor_are_read(encoding, grooty):
+    path = grooty.folder / "concept.json"
+    grooty.changed(own_templates=["Zoë's {}"]).save()
+    path.write_text(path.read_text(encoding="utf-8"), encoding=encoding, newline="\r\n")
+    assert Concept.load("grooty").own_templates == ["Zoë's {}"]
+    path.write_text(path.read_text(encoding=encoding), encoding="utf-16")
+    with pytest.raises(UserError, match=r"concept\.json is damaged"):
+        Concept.load("grooty")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "~nobody/toy", "a\0b", "", "..", "é"])
+def test_a_name_that_can_be_none_is_one_sentence(name, concepts):
+    for act in (Concept.load, Concept.make, open_concept):
+        with pytest.raises(UserError):
+            act(name)
+
+
+@pytest.mark.parametrize("seed", [2**63, 2**64, -(2**63) - 1, 10**30])
+def test_a_seed_beyond_64_bits_is_refused(seed):
+    with pytest.raises(UserError, match=r"seed: give (less than|-?\d+ or more)"):
+        Concept.make("grooty", training={"seed": seed})
+
+
+@pytest.mark.parametrize("seed", [-1, 0, 2**63 - 1, -(2**63)])
+def test_any_other_seed_is_one_that_a_run_can_draw_with(seed):
+    used = Concept.make("grooty", training={"seed": seed}).training.seed
+    assert [torch.Generator().manual_seed(used + more).initial_seed() % 2**64 for more in range(4)] == [
+        (seed + more) % 2**64 for more in range(4)
+    ]
+    assert "none by chance" in setting_help("seed"), "AUTOMATIC1111 takes -1 for any"
+
+
+@pytest.mark.parametrize("braces", ["{red|blue}", "a {thing:}", "}{", "{0}", "{{x}}", ":}"])
+def test_only_empty_braces_are_the_words_place(braces, grooty):
+    concept = grooty.changed(own_templates=[f"a {braces} photo of {{}}"])
+    assert fill(concept, concept.templates[-1]).startswith(f"a {braces} photo of <grooty>")
+    with pytest.raises(UserError, match=r"exactly one \{\}"):
+        grooty.changed(own_templates=[f"a {braces} photo"])

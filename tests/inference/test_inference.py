@@ -239,7 +239,7 @@ def checked_pipeline():
 def test_a_pipeline_without_a_word_draws_and_says_so():
     pipeline = load_pipeline("miniature")
     picture = generate(pipeline, "a photo of a toy", **QUICK)[0]
-    assert picture.settings.concept is None
+    assert picture.settings.rows_hash is None
     with pytest.raises(UserError, match="no word is loaded"):
         generate(pipeline, PROMPT, **QUICK)
 

@@ -13,7 +13,6 @@ SETTINGS = PictureSettings(
     scheduler="DPM++ 2M",
     size=64,
     base_model="miniature",
-    concept="grooty",
     training_step=None,
     rows_hash="0123",
     batch_size=4,

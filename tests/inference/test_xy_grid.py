@@ -179,7 +179,7 @@ def test_labels_leave_every_pixel_of_the_pictures_as_it_is():
 def test_a_plan_without_a_word_draws_what_is_typed():
     pipeline = load_pipeline("miniature")
     plan = make_plan(pipeline, ("seed", [0]), prompt="a photo of a toy")
-    assert plan.concept is None and plan.cells()[0].prompt == "a photo of a toy"
+    assert plan.word is None and plan.cells()[0].prompt == "a photo of a toy"
 
 
 def test_a_grid_of_the_version_before_is_reopened():

@@ -319,7 +319,7 @@ def test_a_grid_of_another_concept_leaves_the_form_as_it_is(miniature, form, mon
     _, pipeline = miniature
     press(form, "Draw")
     form.fields["prompt"].value = "a photo of a <grooty> in the snow"
-    other = dataclasses.replace(pipeline.learned_word, concept="other")
+    other = dataclasses.replace(pipeline.learned_word, concept=Concept.make("other"), rows_hash="others")
     monkeypatch.setattr(pipeline, "learned_word", other)
     press(form, "Reopen")
     assert "drawn with the concept grooty: open notebook 5 with it" in text_of(form)

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from helpers.concept.concept import HELP, Concept, TrainingSettings
+from helpers.concept.concept import Concept, TrainingSettings, setting_groups, setting_help, settings_where
 from helpers.training.forecast import note_circumstances
 from helpers.training.records import Log
-from helpers.widgets.settings_form import FIRST, GROUPS, NeedsPanel, SettingsForm, WordPanel
+from helpers.widgets.settings_form import FIRST, NeedsPanel, SettingsForm, WordPanel
 
 
 @pytest.fixture
@@ -39,10 +39,22 @@ def message(form):
 
 
 def test_every_setting_has_a_field():
-    training = [name for names in GROUPS.values() for name in names]
+    training = [name for names in setting_groups().values() for name in names]
     assert sorted(training) == sorted(TrainingSettings.model_fields)
-    assert {*FIRST} == {*Concept.model_fields} - {"name", "training"}
-    assert sorted(HELP) == sorted([*training, *FIRST])
+    assert {*FIRST} == {*Concept.model_fields} - {"name", "training", "earlier_words"}
+    assert all(map(setting_help, [*training, *FIRST]))
+
+
+def test_a_setting_says_what_depends_on_it():
+    assert settings_where(memory=True) == (
+        *("resolution", "random_crop", "train_batch_size"),
+        *("timesteps_per_picture", "gradient_checkpointing", "quantize"),
+    )
+    assert {*settings_where(shared=True)} == {*settings_where(speed=True)} - {"random_crop"}
+    assert "max_train_steps" in settings_where(may_change=True) and "seed" not in settings_where(
+        may_change=True
+    )
+    assert settings_where(may_change=True, memory=True) == ("gradient_checkpointing",)
 
 
 def test_a_change_goes_into_the_concept_and_save_keeps_it(concept):

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from helpers.common import places
+from helpers.common.files import holder
 from helpers.training import control as resuming
 from helpers.training.control import request_stop, state_of, stop_requested
 from helpers.training.records import Log, LogFollower, RunSummary, logged, read_log, steps_per_second
@@ -289,7 +290,7 @@ def test_several_processes_are_stopped_and_gone_on_with_from_the_view(stopped, v
     assert summary.ended == "stopped" and at < summary.steps < 100_000
     steps = logged(read_log(concept.training_folder), "loss")[0]
     assert steps == list(range(1, summary.steps + 1)), "only one of the processes writes"
-    wait_until(lambda: not resuming._is_alive(concept.training_folder))
+    wait_until(lambda: not holder(concept.lock_path))
 
 
 def test_the_sentence_is_told_from_the_launchers_remarks(running):
