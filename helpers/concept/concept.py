@@ -131,7 +131,9 @@ class TrainingSettings(_Settings):
         None, LOSS, "min-SNR weight of the timesteps, 5 is usual; empty: all the same", gt=0
     )
     norm: Literal["free", "hold", "decay"] = _setting(
-        "free", LOSS, "length of the rows: free, held, or drawn back to where it began"
+        "hold",
+        LOSS,
+        "length of the rows: held, so that other words keep their say; free; or drawn back to its start",
     )
     first_timestep: int = _setting(0, LOSS, "least noise that is trained on, 0 to 999", ge=0, le=999)
     last_timestep: int = _setting(999, LOSS, "most noise that is trained on, 0 to 999", ge=0, le=999)

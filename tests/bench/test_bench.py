@@ -66,7 +66,7 @@ def test_the_diffusers_loop_moves_the_word_alone(folder):
     rival, before = stepped(DiffusersLoop)
     others = torch.arange(len(before)) != rival.words[0]
     assert torch.equal(rival.table[others], before[others])
-    assert not torch.equal(rival.table[rival.word], before[rival.words])
+    assert not torch.equal(rival.table[rival.words], before[rival.words])
 
 
 def test_both_rivals_move_the_word_alike(folder):

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from helpers.common.files import write_whole
-from helpers.common.places import ROOT_VARIABLE, miniature_mark, repository_folder
+from helpers.common.places import ROOT_VARIABLE, miniature_hash, repository_folder
 from helpers.concept.concept import Concept
 from helpers.concept.embedding import save_result
 from helpers.dataset.images import image_paths
@@ -74,7 +74,7 @@ TRAINERS: dict[str, Callable[[Concept], None]] = {
 def folder() -> Path:
     """Where results lie: a folder for each combination of weights and default settings."""
     settings = hashlib.sha256(Concept.make("x").model_dump_json().encode()).hexdigest()[:8]
-    return repository_folder() / "build" / "truth" / f"{miniature_mark()}-{settings}"
+    return repository_folder() / "build" / "truth" / f"{miniature_hash()}-{settings}"
 
 
 def teach_and_judge(trainer: str, setting: Setting, seed: int, number: int) -> dict[str, Any]:
@@ -166,7 +166,7 @@ def content(results: list[dict[str, Any]]) -> dict[str, Any]:
         own = [one for one in results if (one["trainer"], one["setting"]) == (trainer, setting)]
         if own:
             cells.setdefault(trainer, {})[setting] = summary(own)
-    return {"miniature": miniature_mark(), "machine": platform.processor(), **cells, "results": results}
+    return {"miniature": miniature_hash(), "machine": platform.processor(), **cells, "results": results}
 
 
 def known_results(seeds: list[int]) -> list[dict[str, Any]]:
