@@ -21,6 +21,7 @@ from ..dataset.images import add_images, load_images
 from ..inference.examples import examples_for
 from ..inference.pipeline import generate, pipeline_with_word
 from ..model.base_model import MINIATURE
+from ..training.describe import describe_pictures
 from ..training.train import train
 from .captions import describe, prompt
 from .drawing import write_examples
@@ -151,6 +152,7 @@ def teach_and_score(toy: str, seed: int, known: dict[str, dict]) -> dict:
         return json.loads(path.read_text(encoding="utf-8"))
     concept.save()
     add_images(concept, [str(picture) for picture in write_examples(concept.folder / "drawn", toy)])
+    describe_pictures(concept)
     train(concept)
     return score_word(concept, HELD_OUT_TOYS[toy], known)
 

@@ -13,6 +13,7 @@ from helpers.dataset.images import image_paths
 from helpers.miniature.captions import accessory_phrase, place_phrase
 from helpers.miniature.drawing import example_drawings, render
 from helpers.miniature.world import ACCESSORIES, SCENES
+from helpers.training import describe
 from helpers.training.describe import describe_pictures
 
 FIRST = "grooty-1.png"
@@ -90,3 +91,14 @@ def test_a_style_is_not_described(grooty, capsys):
 def test_the_phrases_are_those_that_the_miniature_was_taught():
     assert set(MINIATURE_PLACES) == {place_phrase(scene) for scene in SCENES}
     assert {"", *MINIATURE_THINGS_ON} == {accessory_phrase(accessory) for accessory in ACCESSORIES}
+
+
+@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+def test_every_family_is_asked_in_words_of_its_own(grooty, families, family, monkeypatch):
+    monkeypatch.setattr(describe, "PLACES", ("on a beach",))
+    monkeypatch.setattr(describe, "THINGS_ON", ("wearing a hat",))
+    small = {"resolution": 64, "mixed_precision": "no"}
+    seen = describe_pictures(grooty.changed(base_model=str(families[family]), training=small))
+    assert len(seen) == 5
+    assert {one.place for one in seen} <= {"", "on a beach"}
+    assert {one.thing_on for one in seen} <= {"", "wearing a hat"}
