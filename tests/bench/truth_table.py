@@ -49,6 +49,7 @@ def section(content: dict[str, Any]) -> str:
 
 
 def _figures(cell: dict[str, Any]) -> list[str]:
-    identity = f"{cell['identity']:.2f} ± {cell['deviation']:.2f}"
+    spread = f" ± {cell['deviation']:.2f}" if cell["toys"] > 1 else ""  # of one toy there is none
+    identity = f"{cell['identity']:.2f}{spread}"
     rest = [cell["least"], cell["traits"]["feet"], cell["prompt"], cell["leak"]]
     return [str(cell["toys"]), identity, *(f"{value:.2f}" for value in rest), f"{cell['seconds']:.0f}"]
