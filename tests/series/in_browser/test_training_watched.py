@@ -24,6 +24,7 @@ from browser import (
 )
 
 from helpers.training.control import request_stop
+from helpers.training.figures import saved_samples
 from helpers.training.records import read_log
 
 STEPS = 100_000  # of a training that is stopped on its way: none is so quick or so slow that it ends before
@@ -81,10 +82,10 @@ def test_a_training_is_stopped_survives_a_reload_and_goes_on(lab, page, lesson):
     says(page, "It reached max_train_steps.", LOADED)
     steps = [line["step"] for line in read_log(concept.training_folder) if "loss" in line]
     assert steps == list(range(1, last + 1)) and outcome(concept)["ended"] == "ceiling"
-    newest = last - last % MORE
+    *_, before, newest = saved_samples(concept)
     page.get_by_text(f"Drawn at step {newest}", exact=True).wait_for()
     slide_back(page, "Step")
-    page.get_by_text(f"Drawn at step {newest - MORE}", exact=True).wait_for()
+    page.get_by_text(f"Drawn at step {before}", exact=True).wait_for()
     shoot(page, "training_ended")
 
 
