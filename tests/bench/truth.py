@@ -10,10 +10,12 @@ import hashlib
 import json
 import os
 import platform
-import time
 from collections.abc import Callable, Iterator
-from functools import cache
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import cache, partial
 from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -77,26 +79,56 @@ def folder() -> Path:
     return repository_folder() / "build" / "truth" / f"{miniature_hash()}-{settings}"
 
 
-def teach_and_judge(trainer: str, setting: Setting, seed: int, number: int) -> dict[str, Any]:
-    """The scores of one word, from the folder if they are there.
+@dataclass(frozen=True)
+class Word:
+    """One word to be learned: by which trainer, and of which toy of a population."""
 
-    Returns:
-        What was asked, and `identity`, `prompt`, `traits`, `leak` and `seconds`, the processor's time that
-        the training took in this process, which other programs do not lengthen much.
-    """
-    name = f"{setting}-{seed}-{number}-{trainer.replace(' ', '-')}"
-    path = folder() / f"{name}.json"
+    trainer: str
+    setting: Setting
+    seed: int
+    toy: int
+
+    @property
+    def name(self) -> str:
+        """Of its concept and of its files."""
+        return f"{self.setting}-{self.seed}-{self.toy}-{self.trainer.replace(' ', '-')}"
+
+    def file(self, suffix: str) -> Path:
+        return folder() / f"{self.name}.{suffix}"
+
+
+def teach(word: Word) -> None:
+    """Learn a word, unless it has been, and note the processor seconds of this process and its children."""
+    path = word.file("taught")
     if path.is_file():
-        return json.loads(path.read_text(encoding="utf-8"))
-    sitter = population(number + 1, seed, setting)[number]
-    concept = make_concept(name, sitter)
-    before = time.process_time()
-    TRAINERS[trainer](concept)
-    seconds = round(time.process_time() - before, 1)
-    asked = {"trainer": trainer, "setting": setting, "seed": seed, "toy": number, "seconds": seconds}
-    result = {**asked, **judged(concept, sitter)}
+        return
+    concept, _ = concept_of(word)
+    before = _processor_seconds()
+    TRAINERS[word.trainer](concept)
+    write_whole(path, f"{_processor_seconds() - before:.1f}\n")
+
+
+def judge(word: Word) -> None:
+    """Score a word that was learned, unless it has been."""
+    path, taught = word.file("json"), word.file("taught")
+    if path.is_file() or not taught.is_file():
+        return
+    seconds = float(taught.read_text(encoding="utf-8"))
+    result = {**asdict(word), "seconds": seconds, **judged(*concept_of(word))}
     write_whole(path, json.dumps(result) + "\n")
-    return result
+    shown = {name: result[name] for name in ("identity", "prompt", "leak", "seconds")}
+    print(word.name, shown, flush=True)
+
+
+def concept_of(word: Word) -> tuple[Concept, Sitter]:
+    sitter = population(word.toy + 1, word.seed, word.setting)[word.toy]
+    return make_concept(word.name, sitter), sitter
+
+
+def _processor_seconds() -> float:
+    """Which other programs do not lengthen much."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def make_concept(name: str, sitter: Sitter) -> Concept:
@@ -180,16 +212,30 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, nargs="+", default=[1, 2], help="by which toys are drawn")
     parser.add_argument("--setting", nargs="+", choices=SETTINGS, default=SETTINGS)
     parser.add_argument("--trainers", nargs="+", choices=TRAINERS, default=list(TRAINERS))
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
+    parser.add_argument("--workers", type=int, default=1, help="processes, each with one thread")
     given = parser.parse_args(arguments)
     folder().mkdir(parents=True, exist_ok=True)
     os.environ[ROOT_VARIABLE] = str(folder() / "concepts")
-    for job in product(given.trainers, range(given.toys), given.seed, given.setting):
-        trainer, number, seed, setting = job
-        with quiet_loading():
-            result = teach_and_judge(trainer, setting, seed, number)
-        shown = {name: result[name] for name in ("identity", "prompt", "leak", "seconds")}
-        print(trainer, setting, f"seed {seed} toy {number}:", shown, flush=True)
-        report(given.seed)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by the workers when they load torch
+    toys = product(range(given.toys), given.seed, given.setting, given.trainers)
+    words = [Word(trainer, setting, seed, toy) for toy, seed, setting, trainer in toys]
+    one_word = partial(work, stages=given.stages, seeds=given.seed)
+    if given.workers == 1:
+        list(map(one_word, words))
+    else:
+        with ProcessPoolExecutor(given.workers, mp_context=get_context("spawn")) as pool:
+            list(pool.map(one_word, words))
+
+
+def work(word: Word, stages: list[str], seeds: list[int]) -> None:
+    with quiet_loading():
+        for stage in stages:
+            STAGES[stage](word)
+    report(seeds)
+
+
+STAGES = {"teach": teach, "judge": judge}
 
 
 def report(seeds: list[int]) -> None:
