@@ -67,7 +67,7 @@ class Recipe:
             judge=self.judge.at(fraction),
             captions=max(16, round(self.captions * fraction)),
             captions_with_names=max(16, round(self.captions_with_names * fraction)),
-            fresh=max(50, round(self.fresh * fraction)),
+            fresh=max(24, round(self.fresh * fraction)),
         )
 
 

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from helpers.concept.concept import TrainingSettings
-from helpers.training import optimizer as full_matrix
-from helpers.training.optimizer import make_optimizer
+from helpers.training import learner as full_matrix
+from helpers.training.learner import make_optimizer
 
 
 def test_the_direction_is_that_of_the_full_matrix():

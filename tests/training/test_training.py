@@ -22,9 +22,8 @@ from helpers.model import base_model as whole_pipeline
 from helpers.model.base_model import load_components, load_pipeline
 from helpers.training import learner as update
 from helpers.training import watch
-from helpers.training.by_hand import by_hand, frozen_weights, gradients
 from helpers.training.control import in_sentences, request_stop
-from helpers.training.figures import saved_samples
+from helpers.training.figures import by_hand, frozen_weights, gradients, saved_samples
 from helpers.training.learner import Learner
 from helpers.training.model import load_model
 from helpers.training.processes import Processes

@@ -24,9 +24,8 @@ from helpers.training import step as loss_weights
 from helpers.training.batches import Draws, EndlessBatches
 from helpers.training.control import clear_request, request_stop, stop_requested
 from helpers.training.evaluate import fixed_loss, is_learned, try_initializers
-from helpers.training.learner import Learner
+from helpers.training.learner import Learner, learning_rate, make_optimizer, make_schedule
 from helpers.training.model import load_model, quantize_linears
-from helpers.training.optimizer import learning_rate, make_optimizer, make_schedule
 from helpers.training.processes import FreeCores, Processes
 from helpers.training.records import (
     Log,
