@@ -1,6 +1,6 @@
 """How each program reads an embedding file, as a rule of its own.
 
-Written from the programs' own loaders (AUTOMATIC1111 and Forge `create_embedding_from_data`,
+Written from the programs' own loaders (AUTOMATIC1111, Forge and SD.Next `create_embedding_from_data`,
 ComfyUI `load_embed`, InvokeAI `TextualInversionModelRaw`, diffusers
 `load_textual_inversion`), so that a file can be read back here as it will be there.
 """
@@ -106,6 +106,7 @@ def _first(tensors: dict) -> torch.Tensor:
 RULES = {
     "automatic1111": _automatic1111,
     "forge": _automatic1111,
+    "sdnext": _automatic1111,
     "comfyui": _comfyui,
     "invokeai": _invokeai,
     "diffusers": _diffusers,

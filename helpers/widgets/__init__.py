@@ -9,3 +9,4 @@ from .gallery import Gallery
 from .grid_form import GridForm
 from .live import LiveTraining
 from .settings_form import SettingsForm
+from .web_ui_form import WebUIForm

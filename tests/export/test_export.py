@@ -44,6 +44,7 @@ def test_the_words_are_those_that_people_type(learned):
     assert words == {
         "automatic1111": "grooty",
         "forge": "grooty",
+        "sdnext": "grooty",
         "comfyui": "embedding:grooty",
         "invokeai": "<grooty>",
         "diffusers": "<my-grooty>",

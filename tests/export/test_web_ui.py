@@ -1,26 +1,48 @@
 import shlex
+import sys
+import time
+import urllib.request
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import save_file
+from web_ui_stand_in import LAUNCH, TREES, install, with_environment
 
 from helpers.common.errors import UserError
-from helpers.export.web_ui import find_web_uis, put_embedding, start_command, web_ui_at
+from helpers.export.web_ui import (
+    find_web_uis,
+    put_embedding,
+    running_web_ui,
+    start_command,
+    start_web_ui,
+    web_ui_at,
+)
 
-TREES = {
-    "automatic1111": ["launch.py", "webui.py", "modules/textual_inversion/textual_inversion.py"],
-    "forge": ["launch.py", "modules/textual_inversion/image_embedding.py", "modules_forge/config.py"],
-    "comfyui": ["main.py", "comfy/sd1_clip.py", "models/checkpoints/put_here"],
-    "invokeai": ["invokeai.yaml", "databases/invokeai.db"],
+LOOKED_IN = {
+    "automatic1111": "embeddings",
+    "forge": "embeddings",
+    "sdnext": "models/embeddings",
+    "comfyui": "models/embeddings",
 }
-LOOKED_IN = {"automatic1111": "embeddings", "forge": "embeddings", "comfyui": "models/embeddings"}
 
 
-def install(program, folder):
-    for name in TREES[program]:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
-    return folder
+@pytest.fixture
+def stand_in(tmp_path):
+    """A Web UI with an environment of its own, whose program is `LAUNCH`; it is stopped at the end."""
+    folder = install("automatic1111", tmp_path / "ui")
+    (folder / "launch.py").write_text(LAUNCH)
+    with_environment(folder)
+    yield web_ui_at(folder)
+    if program := running_web_ui(web_ui_at(folder)):
+        program.stop()
+
+
+def until(condition, program):
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end and program.is_running, program.output
+        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -106,13 +128,20 @@ def test_invokeai_is_told_about_in_its_own_window(exported, tmp_path):
         put_embedding(exported, web_ui_at(install("invokeai", tmp_path / "ui")))
 
 
-@pytest.mark.parametrize("program", ["automatic1111", "forge"])
-def test_the_command_starts_with_a_checkpoint(program, tmp_path):
-    folder = install(program, tmp_path / "my ui")
+@pytest.mark.parametrize("program", ["automatic1111", "forge", "sdnext"])
+def test_the_command_starts_with_a_checkpoint_in_the_programs_own_environment(program, tmp_path):
+    folder = with_environment(install(program, tmp_path / "my ui"))
     checkpoint = tmp_path / "v1-5 pruned.ckpt"
     checkpoint.touch()
     command = shlex.split(start_command(web_ui_at(folder), checkpoint, share=True))
-    assert command == ["cd", str(folder), "&&", "python", "launch.py", "--share", "--ckpt", str(checkpoint)]
+    python = str(folder / "venv" / "bin" / "python")
+    assert command == ["cd", str(folder), "&&", python, "launch.py", "--share", "--ckpt", str(checkpoint)]
+
+
+def test_without_an_environment_the_script_that_makes_one_is_started(tmp_path):
+    """Our own Python would be changed by what launch.py installs."""
+    command = shlex.split(start_command(web_ui_at(install("forge", tmp_path / "ui"))))
+    assert command[3:5] == ["bash", "webui.sh"] and sys.executable not in command
 
 
 def test_nothing_is_made_public_unasked(tmp_path):
@@ -122,11 +151,43 @@ def test_nothing_is_made_public_unasked(tmp_path):
 
 def test_comfyui_and_invokeai_start_without_a_checkpoint(tmp_path):
     comfyui, invokeai = (web_ui_at(install(name, tmp_path / name)) for name in ("comfyui", "invokeai"))
-    assert start_command(comfyui).endswith("python main.py")
-    assert start_command(invokeai) == f"invokeai-web --root {tmp_path / 'invokeai'}"
+    assert start_command(comfyui).endswith(" main.py")
+    assert start_command(invokeai).endswith(f"invokeai-web --root {tmp_path / 'invokeai'}")
 
 
 def test_a_checkpoint_that_is_not_there_is_named(tmp_path):
     ui = web_ui_at(install("automatic1111", tmp_path / "ui"))
     with pytest.raises(UserError, match=r"no checkpoint .*absent\.ckpt"):
         start_command(ui, tmp_path / "absent.ckpt")
+
+
+def test_a_started_program_answers_and_stop_ends_its_children(stand_in, monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "module://of_the_kernel")
+    program = start_web_ui(stand_in, share=True)
+    until(lambda: program.addresses, program)
+    urllib.request.urlopen(program.addresses[0]).close()
+    assert "arguments ['--share'] backend None" in program.output
+    assert "10%" not in program.output and "loaded by" in program.output
+    with pytest.raises(UserError, match="running already"):
+        start_web_ui(stand_in)
+    assert running_web_ui(stand_in) is program
+
+    child = psutil.Process(int(program.output.split("loaded by")[1].split()[0]))
+    program.stop()
+    psutil.wait_procs([child], 5)
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+    assert program.end == "It was stopped." and running_web_ui(stand_in) is None
+
+
+def test_a_program_that_fails_says_how(stand_in):
+    (stand_in.folder / "launch.py").write_text("raise SystemExit('no GPU here')")
+    program = start_web_ui(stand_in)
+    assert program.wait(30)
+    program.stop()  # nothing more to end
+    assert "exit code 1" in program.end and "no GPU here" in program.output
+
+
+def test_a_program_that_is_not_installed_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UserError, match="invokeai-web can't be started"):
+        start_web_ui(web_ui_at(install("invokeai", tmp_path / "ui")))

@@ -6,6 +6,8 @@ import pytest
 from browser import alt_texts, button, change_notebook, run_all, shoot, shoot_whole, shows, type_into
 from PIL import Image
 
+from helpers.export.files import PROGRAMS
+
 DRAWN = 120_000  # milliseconds for four small pictures, which take four seconds
 FORM = ("CONCEPT =", "pipeline_with_word(", "examples_for(", "GridForm(")
 MADE_WITH = "a photo of a (<grooty>:1.3)"
@@ -83,7 +85,7 @@ def test_notebook_6_names_the_files_that_it_made(lab, page, work, learned):
     change_notebook(work, "6_web_ui_export", DRAW_STEPS=2)
     run_all(lab, page, "6_web_ui_export")
     files = [path.relative_to(learned.folder) for path in learned.export_folder.glob("*/*")]
-    assert len(files) == 5
+    assert len(files) == len(PROGRAMS)
     for file in files:
         page.get_by_text(f"{file.as_posix()} {(learned.folder / file).stat().st_size} bytes").wait_for()
     assert page.get_by_text("numbers unchanged: True").count()

@@ -1,0 +1,153 @@
+"""A Web UI from a notebook: the word's file put there, the program started, watched and stopped."""
+
+import html
+import threading
+from pathlib import Path
+from typing import Any
+
+import ipywidgets
+
+from ..common import places
+from ..export.running import StartedProgram
+from ..export.web_ui import (
+    LAUNCHED,
+    NAMES,
+    EmbeddingExists,
+    WebUI,
+    put_embedding,
+    running_web_ui,
+    start_command,
+    start_web_ui,
+)
+from .kit import Message, View, button, error_of, hint, lines, mark
+
+_EVERY = 0.5  # seconds
+_LINES = 40  # of what it writes
+_SHARED = (
+    "Share gives it a public address. Whoever has that can use the program as you do, on your machine, "
+    "without a password, until you press Stop."
+)
+_ELSEWHERE = (
+    "On a cloud an address with 127.0.0.1 is that machine's own: open it by the cloud's port, or Share."
+)
+_BOX = "max-height:300px;overflow:auto;margin:0;white-space:pre-wrap;overflow-wrap:anywhere"
+
+
+class WebUIForm(View):
+    """Buttons for one program. What it writes appears below them, its address as a link once it answers.
+
+    A form that is shown again, in the same kernel, goes on with the program that runs. On a page without
+    a kernel it is the line to be typed into a terminal.
+    """
+
+    def __init__(self, web_ui: WebUI, file: Path, checkpoint: Path | str | None = None, share: bool = False):
+        """Put the file into the program's folder, or ask whether it may, and offer to start the program.
+
+        Args:
+            file: as `export_for` made it.
+            checkpoint: the base model as a file, to begin with; a person may choose another.
+            share: whether the box for a public address is ticked.
+        """
+        self._web_ui, self._file = web_ui, file
+        self.message, self.question = Message(), ipywidgets.HBox()
+        self.checkpoint = _checkpoint_field(web_ui, checkpoint)
+        self.share = ipywidgets.Checkbox(share, description="Share", indent=False, layout={"width": "auto"})
+        self.start = button("Start", self._start, f"Start {NAMES[web_ui.program]}", "primary")
+        self.stop = button("Stop", self._stop, "End it and all that it has started", "warning")
+        self.stop.style.text_color = "#1a1a1a"  # white on orange is hard to read
+        self.addresses, self.output = ipywidgets.HTML(), ipywidgets.HTML()
+        choices = [self.checkpoint, self.share, ipywidgets.HTML(hint(_SHARED))]
+        super().__init__(
+            [
+                ipywidgets.HTML(f"<b>{NAMES[web_ui.program]}</b> {lines(str(web_ui.folder))}"),
+                *(choices if web_ui.program in LAUNCHED else []),
+                ipywidgets.HBox([self.start, self.stop]),
+                self.message,
+                self.question,
+                self.addresses,
+                self.output,
+            ]
+        )
+        self._put()
+        self._follow(running_web_ui(web_ui))
+
+    def _put(self, replace: bool = False) -> None:
+        self.question.children = []
+        self.message.do(lambda: self._put_or_ask(replace))
+
+    def _put_or_ask(self, replace: bool) -> str:
+        try:
+            path = put_embedding(self._file, self._web_ui, replace)
+        except EmbeddingExists as exists:
+            self.question.children = [
+                ipywidgets.HTML(f'<div role="alert">{html.escape(exists.question)}</div>'),
+                button("Overwrite it", lambda: self._put(replace=True), style="danger"),
+                button("Keep it", self._keep, "Change nothing"),
+            ]
+            return ""
+        return f"The word is in {path.relative_to(self._web_ui.folder).as_posix()}."
+
+    def _keep(self) -> None:
+        self.question.children = []
+        self.message.say("The other file was kept: your word is not there.")
+
+    def _given(self) -> dict[str, Any]:
+        return {"checkpoint": self.checkpoint.value.strip() or None, "share": self.share.value}
+
+    def _start(self) -> None:
+        why = self.message.do(lambda: self._follow(start_web_ui(self._web_ui, **self._given())))
+        mark(self.checkpoint, why)
+
+    def _stop(self) -> None:
+        if program := running_web_ui(self._web_ui):
+            self.message.say("Stopping…")
+            program.stop()
+
+    def _follow(self, program: StartedProgram | None) -> None:
+        """Show a program in a thread until it ends; None: there is none yet."""
+        self.start.disabled, self.stop.disabled = program is not None, program is None
+        if program:
+            threading.Thread(target=self._look_on, args=(program,), daemon=True).start()
+
+    def _look_on(self, program: StartedProgram) -> None:
+        while program.is_running:
+            self._show(program)
+            program.wait(_EVERY)
+        self._show(program)
+        self.addresses.value = ""
+        self.message.say(program.end)
+        self._follow(None)
+
+    def _show(self, program: StartedProgram) -> None:
+        shown = program.output.strip().splitlines()[-_LINES:]
+        self.output.value = f'<pre style="{_BOX}">{html.escape(chr(10).join(shown))}</pre>'
+        self.addresses.value = _links(program.addresses)
+
+    def still(self) -> dict[str, Any]:
+        """The line that starts it."""
+        said: list[str] = []
+        why = error_of(lambda: said.append(start_command(self._web_ui, **self._given())))
+        return {"text/html": f"<pre>{html.escape(why or said[0])}</pre>"}
+
+
+def _checkpoint_field(web_ui: WebUI, checkpoint: Path | str | None) -> ipywidgets.Combobox:
+    field = ipywidgets.Combobox(
+        value=str(checkpoint or ""),
+        options=[str(path) for path in web_ui.checkpoints],
+        description="Checkpoint",
+        placeholder="the program's own choice",
+        layout={"width": "min(900px, 98%)"},
+    )
+    field.tooltip = "The base model as a .safetensors or .ckpt file"
+    return field
+
+
+def _links(addresses: list[str]) -> str:
+    links = [
+        f'<a href="{html.escape(one)}" target="_blank" rel="noopener">{html.escape(one)}</a>'
+        for one in addresses
+    ]
+    if not links:
+        return ""
+    remark = "" if places.cloud() == "workstation" else hint(_ELSEWHERE)
+    return f'<div role="status">It answers at {" and ".join(links)}</div>{remark}'
