@@ -6,6 +6,7 @@ can't be copied for a second GPU.
 
 import contextlib
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
 from types import ModuleType
@@ -41,10 +42,24 @@ def bitsandbytes() -> ModuleType:
 
 
 def diffusers() -> ModuleType:
-    """Import diffusers so that neither its models nor its pipelines import bitsandbytes."""
+    """Import diffusers so that neither its models nor its pipelines, nor peft, import bitsandbytes."""
     import diffusers
     from diffusers.utils import import_utils
 
-    with mock.patch.object(import_utils, "_bitsandbytes_available", False):
+    with mock.patch.object(import_utils, "_bitsandbytes_available", False), _hidden("bitsandbytes"):
         import diffusers.models.modeling_utils
+        import peft  # noqa: F401, diffusers' models would, outside of this
     return diffusers
+
+
+@contextlib.contextmanager
+def _hidden(module: str) -> Iterator[None]:
+    """What asks whether there is such a module hears no, as peft does: it asks once, and imports it then."""
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None
+    try:
+        yield
+    finally:
+        del sys.modules[module]
