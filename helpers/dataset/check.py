@@ -2,7 +2,9 @@
 
 import io
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
@@ -26,7 +28,8 @@ def open_picture(data: bytes, smallest: int = 1) -> Image.Image:
         An RGB picture without metadata. Of an animation, the first frame.
 
     Raises:
-        UserError: it does not open, is damaged, too small, or larger than 64 megapixels.
+        UserError: it does not open, is damaged, black, too small, or larger than 64 megapixels; or its
+            numbers have a range that nothing tells.
     """
     image = _opened(data)
     width, height = image.size
@@ -36,9 +39,16 @@ def open_picture(data: bytes, smallest: int = 1) -> Image.Image:
         raise UserError(f"It has {width} x {height} pixels: each side needs {smallest} at least.")
     try:
         image.load()
-        image = _rgb(ImageOps.exif_transpose(image))
+        stops_halfway = image.format == "JPEG" and _stops_halfway(image, data)
+        image = _rgb(ImageOps.exif_transpose(image), getattr(image, "tag_v2", {}))
+    except UserError:
+        raise
     except Exception as error:  # a damaged file makes Pillow's readers stumble in any way
-        raise UserError("The file is damaged or cut off: fetch it again, or leave it out.") from error
+        raise UserError(_CUT_OFF) from error
+    if stops_halfway:
+        raise UserError(_CUT_OFF)
+    if max(high for _, high in image.getextrema()) < 255 / _DARKEST:
+        raise UserError("It is all but black: save it anew, with 8 bits a colour, or leave it out.")
     return _without_metadata(image)
 
 
@@ -53,6 +63,33 @@ def _opened(data: bytes) -> Image.Image:
         raise UserError(_too_many_pixels()) from error
     except Exception as error:  # as above
         raise UserError(_no_picture(data)) from error
+
+
+_CUT_OFF = "The file is damaged or cut off: fetch it again, or leave it out."
+_FILLER = bytes.fromhex("5aa5339c") * 64  # any bits that are pixels where pixels are missing
+
+
+def _stops_halfway(image: Image.Image, data: bytes) -> bool:
+    """Whether a JPEG that opened is a torn one with a clean end: libjpeg fills up what is missing with grey.
+
+    Of a whole one, what is put in front of the end changes no pixel.
+    """
+    end = data.find(b"\xff\xd9", _start_of_pixels(data))
+    if end < 0:
+        return True
+    filled = Image.open(io.BytesIO(data[:end] + _FILLER + data[end:]), formats=["JPEG"])
+    try:
+        return filled.tobytes() != image.tobytes()
+    except OSError:  # it has lost its end over the filler
+        return True
+
+
+def _start_of_pixels(data: bytes) -> int:
+    """Where the first scan of a JPEG begins, past its segments; one of them may hold a small JPEG itself."""
+    place = 2
+    while data[place + 1] != 0xDA:
+        place += 2 + int.from_bytes(data[place + 2 : place + 4])
+    return place
 
 
 def _too_many_pixels() -> str:
@@ -70,26 +107,49 @@ def _no_picture(data: bytes) -> str:
     return "This is no picture that can be opened: use PNG, JPEG or WebP."
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _rgb(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
     profile = image.info.get("icc_profile")
-    if image.mode.startswith("I"):
-        image = _eight_bit(image)
+    if image.mode.startswith(("I", "F")):
+        image = _eight_bit(image, tags)
     if image.has_transparency_data:
         image = _on_white(image)
     if profile:
-        image = _to_srgb(image, profile)
+        image = _to_srgb(image.convert("RGB") if image.mode == "P" else image, profile)
     return image.convert("RGB")
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """16-bit grey to 8-bit grey by its upper byte; Pillow's own conversion may clip."""
-    return Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8))
+# White in the ranges that numbers are saved in, and the tags of a TIFF that tell more of it.
+_TOPS = {"I": [2**bits - 1 for bits in (1, 4, 8, 10, 12, 14, 16, 24, 31)], "F": [1, 255, 2**16 - 1]}
+_WHITE_IS_ZERO, _LARGEST = (262, 0), 281  # PhotometricInterpretation, MaxSampleValue
+_DARKEST = 16  # a picture has to reach this part of white
+
+
+def _eight_bit(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
+    """Grey in 16 or 32 bits, or with a point, to 8-bit grey, by the range that the file declares or uses.
+
+    Raises:
+        UserError: it uses none that is known, or so little of it that it would be black.
+    """
+    values = np.asarray(image, np.float64)
+    low, high = values.min(), values.max()  # NaN where one of them is
+    declared = [top for top in tags.get(_LARGEST, ()) if top > 0]
+    top = next((top for top in declared + _TOPS[image.mode[0]] if high <= top), 0)
+    if not (low >= 0 and top and high >= top / _DARKEST):
+        raise UserError(
+            f"Its numbers reach from {low:.4g} to {high:.4g}, and nothing says which is white: save it anew, "
+            "with 8 bits a colour."
+        )
+    name, zero = _WHITE_IS_ZERO
+    shades = values / top if tags.get(name, 1) != zero else 1 - values / top
+    return Image.fromarray((shades * 255).round().astype(np.uint8))
 
 
 def _on_white(image: Image.Image) -> Image.Image:
+    """Grey stays grey, for its profile."""
+    kind = "L" if image.mode in ("LA", "La") else "RGB"
     image = image.convert("RGBA")
     white = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(white, image).convert("RGB")
+    return Image.alpha_composite(white, image).convert(kind)
 
 
 def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
@@ -112,11 +172,14 @@ _SIDE = 32
 _LOWEST = 8
 _MOST_BITS = 6  # of 64
 _MOST_COLOUR = 10.0  # mean difference in grey levels, of 255
+_MOST_OF_IT = 0.28  # the same, as a part of what stands out from the background
+_CELLS = 16
+_NOISE = 0.1  # grey levels: two plain pictures
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What `alike` compares: `bits`, bool (8, 8); `colours`, float (8, 8, 3) in 0..255."""
+    """What `alike` compares: `bits`, bool (8, 8); `colours`, float (16, 16, 3) in 0..255."""
 
     bits: np.ndarray
     colours: np.ndarray
@@ -127,15 +190,25 @@ def fingerprint(image: Image.Image) -> Fingerprint:
     grey = np.asarray(image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS), np.float64)
     cosines = _cosines()
     frequencies = cosines @ grey @ cosines.T
-    thumbnail = image.resize((_LOWEST, _LOWEST), Image.Resampling.BOX)
+    thumbnail = image.resize((_CELLS, _CELLS), Image.Resampling.BOX)
     # The first frequency is the mean brightness, no part of the shape: it is left out of the median.
     return Fingerprint(frequencies > np.median(frequencies.ravel()[1:]), np.asarray(thumbnail, np.float64))
 
 
 def alike(one: Fingerprint, other: Fingerprint) -> bool:
-    """Whether the two are one picture to the eye: the same scene, cut and colours."""
+    """Whether the two are one picture to the eye: the same scene, cut and colours.
+
+    A small thing on a white page is a small part of the picture: it is asked, too, how much of it differs.
+    """
     bits = np.count_nonzero(one.bits != other.bits)
-    return bits <= _MOST_BITS and np.abs(one.colours - other.colours).mean() <= _MOST_COLOUR
+    apart = np.abs(one.colours - other.colours).mean()
+    thing = max(_standing_out(one), _standing_out(other))
+    return bits <= _MOST_BITS and apart <= min(_MOST_COLOUR, max(_MOST_OF_IT * thing, _NOISE))
+
+
+def _standing_out(mark: Fingerprint) -> float:
+    """How far a picture is from one in the colour of its background, in grey levels."""
+    return np.abs(mark.colours - np.median(mark.colours, axis=(0, 1))).mean()
 
 
 def _cosines() -> np.ndarray:

@@ -346,3 +346,120 @@ def test_shipped_pictures_that_are_gone_are_a_sentence(concepts, tmp_path):
     shutil.rmtree(folder)
     with pytest.raises(UserError, match="data/grooty"):
         default_sources("miniature")
+
+
+# Numbers of another range than 0 to 255, and files that open though something of them is gone.
+
+
+def ramp(top, kind):
+    """Grey from black at the left to white at the right, in numbers up to `top`."""
+    return (np.linspace(0, 1, 128)[None].repeat(100, 0) * top).astype(kind)
+
+
+def tiff(numbers, **tags):
+    return encoded(Image.fromarray(numbers), "TIFF", **tags)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        tiff(ramp(1, np.float32)),
+        tiff(ramp(255, np.float32)),
+        tiff(ramp(4095, np.uint16)),
+        tiff(ramp(255, np.uint16)),
+        tiff(ramp(1023, np.int32)),
+        tiff(ramp(2**31 - 1, np.int32)),
+        tiff(ramp(65535, np.uint16)[:, ::-1], tiffinfo={262: 0}),
+        encoded(Image.fromarray(ramp(4095, np.uint16))),
+    ],
+    ids="0..1, 0..255 float, 12 bits, 8 bits in 16, 10 bits in 32, 31 bits, white is zero, png".split(", "),
+)
+def test_numbers_of_any_usual_range_become_the_same_shades(content, concepts):
+    add(content)
+    shades = np.asarray(load_images("toy")[0], int)[0, :, 0]
+    assert np.abs(shades - ramp(255, int)[0]).max() <= 2
+
+
+def test_a_range_that_the_file_declares_goes_before_the_one_it_uses(concepts):
+    add(tiff(ramp(30_000, np.uint16), tiffinfo={281: (60_000,)}))
+    assert np.asarray(load_images("toy")[0]).max() == 128
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (tiff(ramp(2, np.float32) - 1), "from -1 to 1, and nothing says which is white"),
+        (tiff(ramp(3, np.float32)), "from 0 to 3, and nothing"),
+        (tiff(np.full((100, 100), np.nan, np.float32)), "nan"),
+        (tiff(ramp(0.01, np.float32)), "from 0 to 0.01"),
+        (encoded(Image.fromarray(np.stack([ramp(9, np.uint8)] * 3, axis=-1))), "all but black"),
+    ],
+)
+def test_a_range_that_nothing_tells_is_refused_with_the_reason(content, why, concepts):
+    assert why in refusal(content)
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_a_palettes_colour_profile_is_applied(form, concepts):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    swapped = profile.replace(b"rXYZ", b"tmp!").replace(b"bXYZ", b"rXYZ").replace(b"tmp!", b"bXYZ")
+    add(encoded(Image.new("RGB", (64, 64), (250, 0, 0)).quantize(4), form, icc_profile=swapped))
+    r, _, b = load_images("toy")[0].getpixel((0, 0))
+    assert r < 20 and b > 230
+
+
+def torn(quality=75, **how):
+    """A JPEG of which half came, with a clean end put to it, as some servers do."""
+    whole = encoded(drawing(), "JPEG", quality=quality, **how)
+    return whole[: len(whole) // 2] + b"\xff\xd9"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [torn(), torn(95), torn(progressive=True), torn(restart_marker_rows=1), torn(exif=b"Exif\0\0" + torn())],
+    ids=["usual", "fine", "progressive", "restart markers", "with a small picture in it"],
+)
+def test_a_jpeg_that_stops_halfway_is_refused(content, concepts):
+    assert "cut off" in refusal(content)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {},
+        {"progressive": True},
+        {"restart_marker_rows": 1},
+        {"exif": b"Exif\0\0" + encoded(drawing(), "JPEG")},
+        {"subsampling": 0, "optimize": True},
+    ],
+)
+def test_a_whole_jpeg_of_any_kind_is_kept(how, concepts):
+    (verdict,) = add(encoded(drawing(), "JPEG", **how) + b"what a phone puts behind it")
+    assert verdict.outcome == "kept"
+
+
+def product(shape, colour, place=108, side=40):
+    """A small thing in the middle of a white page."""
+    page = Image.new("RGB", (256, 256), "white")
+    box = (place, place, place + side, place + side)
+    getattr(ImageDraw.Draw(page), shape)(box, fill=colour, outline="black")
+    return page
+
+
+def test_small_things_on_a_white_page_are_pictures_of_their_own(concepts):
+    things = [
+        product("ellipse", "red"),
+        product("ellipse", "blue"),
+        product("rectangle", "grey"),
+        product("ellipse", "red", 100, 56),
+        product("ellipse", "green", 118, 20),
+    ]
+    assert [verdict.outcome for verdict in add(*map(encoded, things))] == ["kept"] * 5
+
+
+def test_a_product_picture_in_another_size_is_the_same(concepts):
+    page = product("ellipse", "red")
+    add(encoded(page))
+    for again in (page.resize((512, 512)), page.resize((128, 128))):
+        (verdict,) = add(encoded(again))
+        assert verdict.outcome == "refused" and "same picture" in verdict.why
