@@ -1,22 +1,23 @@
 """What must be the same to the bit: all that is frozen, and a run that was killed. And what is cached."""
 
+import multiprocessing
+import os
 import random
 import shutil
-import subprocess
+import signal
 import sys
-import textwrap
 
 import numpy as np
 import pytest
 import torch
 
-from helpers.common import places
 from helpers.dataset.captions import write_captions
 from helpers.dataset.dataset import TextualInversionDataset, View, preprocess, tokenizers_with_word
 from helpers.dataset.images import load_images
 from helpers.model.base_model import load_vae
 from helpers.model.tokens import LearnedRows
 from helpers.model.vae import Posterior, encode
+from helpers.training import watch
 from helpers.training.batches import Draws, LatentCache
 from helpers.training.control import request_stop
 from helpers.training.model import load_model
@@ -24,24 +25,6 @@ from helpers.training.records import load_checkpoint, logged, read_log
 from helpers.training.train import train
 
 TRAIN = sys.modules["helpers.training.train"]  # the module: the room hands on its function `train`
-
-# A run that kills itself, as the kernel or the machine would, in one of the watch's methods at a step.
-_KILLED = """
-    import os, signal, sys
-    from helpers.training import train, watch
-
-    method, step = sys.argv[1], int(sys.argv[2])
-    real = getattr(watch.Watch, method)
-
-    def dying(self, *given):
-        if self.step == step:
-            (self.concept.training_folder / "state.pt.partial").write_bytes(b"half a checkpoint")
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(self, *given)
-
-    setattr(watch.Watch, method, dying)
-    train("grooty")
-"""
 
 
 @pytest.fixture
@@ -59,9 +42,24 @@ def last_state(concept):
 
 
 def kill(method, step):
-    command = [sys.executable, "-c", textwrap.dedent(_KILLED), method, str(step)]
-    done = subprocess.run(command, cwd=places.repository_folder(), capture_output=True, text=True)
-    assert done.returncode == -9, done.stderr[-2000:]
+    """Let a run kill itself, as the machine would, in one of the watch's methods at a step."""
+    run = multiprocessing.get_context("fork").Process(target=_dying_run, args=(method, step))
+    run.start()
+    run.join()
+    assert run.exitcode == -signal.SIGKILL
+
+
+def _dying_run(method, step):
+    real = getattr(watch.Watch, method)
+
+    def dying(self, *given):
+        if self.step == step:
+            (self.concept.training_folder / "state.pt.partial").write_bytes(b"half a checkpoint")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(self, *given)
+
+    setattr(watch.Watch, method, dying)
+    train("grooty")
 
 
 def same_run(concept, whole, losses):

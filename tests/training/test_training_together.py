@@ -23,11 +23,9 @@ _ONE_UPDATE = """
     import json, sys
     import torch
     from helpers.concept.concept import Concept
-    from helpers.training.learner import Learner
+    from helpers.training.learner import Learner, make_scaler, update
     from helpers.training.model import load_model
     from helpers.training.processes import Processes
-    from helpers.training.learner import make_scaler
-    from helpers.training.learner import update
 
     concept = Concept.load("grooty")
     processes = Processes()
