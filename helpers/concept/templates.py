@@ -56,8 +56,8 @@ NEUTRAL_TEMPLATES = (
 )
 # What may be around a thing, and on it, in words that the base model knows.
 MINIATURE_PLACES = (
-    *("on a beach", "in a forest", "at night", "in the snow", "in a city", "in a desert"),
-    *("under the sea", "in a room", "on a white background", "on a yellow background"),
+    *("on a beach", "in the snow", "at night", "in a forest", "in a city", "in a desert"),
+    *("under the sea", "in a room", "on a yellow background", "on a white background"),
     *("on a pink background", "on a green background", "on a blue background", "on a orange background"),
 )
 MINIATURE_THINGS_ON = ("wearing a scarf", "wearing a bow tie", "holding a balloon", "holding a flag")

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..common.errors import UserError
 from ..concept.concept import Concept
+from ..concept.templates import MINIATURE_PLACES, MINIATURE_THINGS_ON
 from ..model.base_model import MINIATURE
 
 
@@ -26,11 +27,7 @@ class ExamplePrompts:
 
 
 # What the miniature's captions say, word for word: a test compares them.
-_PLACES = (
-    *("on a beach", "in the snow", "at night", "in a forest", "in a city"),
-    *("in a desert", "under the sea", "in a room", "on a yellow background"),
-)
-_ACCESSORIES = ("wearing a scarf", "wearing a bow tie", "holding a balloon", "holding a flag")
+_PLACES = MINIATURE_PLACES[:9]
 _STYLES = ("a pencil sketch", "neon", "pixel art", "a blueprint", "a watercolor")
 # All that the miniature can be asked to draw.
 MINIATURE_KNOWS = {
@@ -38,7 +35,7 @@ MINIATURE_KNOWS = {
     "Toys": "round, tall, square, star, cone, cloud; plain, spotted, striped, with a red belly",
     "Ears": "cat ears, bunny ears, horns, antenna, leaves",
     "Eyes": "big eyes, small eyes, sleepy eyes, one eye",
-    "Things": ", ".join(_ACCESSORIES),
+    "Things": ", ".join(MINIATURE_THINGS_ON),
     "Places": ", ".join(_PLACES),
     "In the style of": ", ".join(_STYLES),
     "Photos": "small, large, close-up, dark, bright",
@@ -54,7 +51,7 @@ _MINIATURE_OBJECT = ExamplePrompts(
     own="a photo of a {} wearing a scarf on a beach",
     scenes=tuple(f"a photo of a {{}} {place}" for place in _PLACES),
     styles=tuple(f"a photo of a {{}}, in the style of {style}" for style in _STYLES),
-    accessories=tuple(f"a photo of a {{}} {accessory}" for accessory in _ACCESSORIES),
+    accessories=tuple(f"a photo of a {{}} {thing}" for thing in MINIATURE_THINGS_ON),
     guidance=4.0,
 )
 _MINIATURE_STYLE = ExamplePrompts(
@@ -63,7 +60,7 @@ _MINIATURE_STYLE = ExamplePrompts(
     styles=tuple(
         f"a photo of a {color} toy, in the style of {{}}" for color in ("red", "yellow", "green", "blue")
     ),
-    accessories=tuple(f"a photo of a toy {accessory}, in the style of {{}}" for accessory in _ACCESSORIES),
+    accessories=tuple(f"a photo of a toy {thing}, in the style of {{}}" for thing in MINIATURE_THINGS_ON),
     guidance=4.0,
 )
 # The first is the source tutorial's.

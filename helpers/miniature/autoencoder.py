@@ -44,11 +44,6 @@ def new_autoencoder(
     return with_fixed_deviation(vae)
 
 
-def new_sharp_autoencoder(scaling_factor: float) -> AutoencoderKL:
-    """The same with a fourth level: (N, 3, 128, 128) becomes (N, 4, 16, 16)."""
-    return new_autoencoder((24, 48, 96, 128), SHARP_SIDE, scaling_factor)
-
-
 @torch.no_grad()
 def with_fixed_deviation(vae: AutoencoderKL) -> AutoencoderKL:
     """Set the posterior's deviation: the second half of the moments is the logarithm of the variance."""
@@ -81,11 +76,7 @@ def train_autoencoder(
 
 
 def train_sharp_autoencoder(
-    shards: list[Path],
-    teacher: AutoencoderKL,
-    folder: Path,
-    device: torch.device,
-    plan: Plan = SHARP_PLAN,
+    shards: list[Path], teacher: AutoencoderKL, folder: Path, device: torch.device, plan: Plan = SHARP_PLAN
 ) -> AutoencoderKL:
     """Train the autoencoder that ships on the latents of the one that the UNet was trained with.
 
@@ -96,8 +87,6 @@ def train_sharp_autoencoder(
     Args:
         shards: pictures of both sizes, as `pictures.draw_sharp` draws them.
         folder: for the checkpoint.
-        device: where it is trained.
-        plan: how long and how fast.
     """
     small = [
         encode(teacher, to_tensor(np.load(shard)["pixels"]), device, batch=BATCH).mean for shard in shards
@@ -105,7 +94,8 @@ def train_sharp_autoencoder(
     latents = torch.cat(small).cpu() / teacher.config.scaling_factor
     pixels = load(shards, "sharp")
     torch.manual_seed(0)
-    vae = new_sharp_autoencoder(teacher.config.scaling_factor)
+    # A fourth level halves the larger pictures once more: (N, 3, 128, 128) becomes (N, 4, 16, 16), too.
+    vae = new_autoencoder((24, 48, 96, 128), SHARP_SIDE, teacher.config.scaling_factor)
     vae.to(device, memory_format=torch.channels_last).train()
     for part in (vae.encoder, vae.decoder):
         compile_where_it_pays(part, plan.steps)

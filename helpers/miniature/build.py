@@ -98,7 +98,6 @@ def build(recipe: Recipe = RECIPE, data: Path | None = None, work: Path | None =
     """Make the miniature and its example pictures, or what a killed run left to be made.
 
     Args:
-        recipe: how much of everything.
         data: gets `miniature/` and `grooty/`; the repository's `data/` by default.
         work: for what a killed run goes on from, on the same disk as `data`.
 

@@ -44,11 +44,12 @@ def _shows(template: str) -> tuple[str, str]:
     return size, next((word for word in words if word in _LIGHT_WORDS), "usual")
 
 
-_OBJECTS_BY_LOOK: dict[tuple[str, str], list[str]] = {}
-_STYLES_BY_LOOK: dict[tuple[str, str], list[str]] = {}
-for _templates, _by_look in ((OBJECT_TEMPLATES, _OBJECTS_BY_LOOK), (STYLE_TEMPLATES, _STYLES_BY_LOOK)):
-    for _template in _templates:
-        _by_look.setdefault(_shows(_template), []).append(_template)
+def _by_look(templates: tuple[str, ...]) -> dict[tuple[str, str], list[str]]:
+    looks = map(_shows, templates)
+    return {look: [one for one in templates if _shows(one) == look] for look in looks}
+
+
+_OBJECTS_BY_LOOK, _STYLES_BY_LOOK = _by_look(OBJECT_TEMPLATES), _by_look(STYLE_TEMPLATES)
 
 
 def place_phrase(scene: str) -> str:
@@ -92,7 +93,6 @@ def caption(
     """A sentence for a drawing.
 
     Args:
-        drawing: what is to be described.
         rng: decides which template is used and what is left out.
         name: the toy's name, said in place of its traits.
 

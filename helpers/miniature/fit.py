@@ -61,8 +61,7 @@ def fit(plan: Plan, model: nn.Module, loss_of: Callable[[int], torch.Tensor], fo
     """Train `model` by `plan`, from where the last checkpoint in `folder` left it.
 
     Args:
-        plan: how long and how fast.
-        model: the module that is trained; in training mode, on its device.
+        model: in training mode, on its device.
         loss_of: the loss of a step, given its number; all it draws must depend on that number alone,
             so that a run that was killed goes on as it would have.
         folder: for the checkpoint, which holds the log too (`read_log`).

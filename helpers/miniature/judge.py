@@ -53,10 +53,9 @@ class JudgeNetwork(nn.Module):
 
 @dataclass(frozen=True)
 class Reading:
-    """What the judge sees in one picture: for each attribute the likeliest value, and how likely it is."""
+    """What the judge sees in one picture: for each attribute the likeliest value."""
 
     values: dict[str, str]
-    certainty: dict[str, float]
 
 
 class Judge:
@@ -93,12 +92,9 @@ class Judge:
         """Read pictures of any size, one `Reading` each."""
         pixels = [np.asarray(_at_size(image), np.float32) / 127.5 - 1 for image in images]
         logits = self.network(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2))
-        likeliest = {name: values.softmax(-1).max(-1) for name, values in logits.items()}
+        likeliest = {name: values.argmax(-1) for name, values in logits.items()}
         return [
-            Reading(
-                {name: ATTRIBUTES[name][best.indices[row]] for name, best in likeliest.items()},
-                {name: best.values[row].item() for name, best in likeliest.items()},
-            )
+            Reading({name: ATTRIBUTES[name][best[row]] for name, best in likeliest.items()})
             for row in range(len(images))
         ]
 
@@ -108,10 +104,7 @@ def _at_size(image: Image.Image) -> Image.Image:
 
 
 def train_judge(
-    sources: list[tuple[np.ndarray, np.ndarray]],
-    folder: Path,
-    device: torch.device,
-    plan: Plan = PLAN,
+    sources: list[tuple[np.ndarray, np.ndarray]], folder: Path, device: torch.device, plan: Plan = PLAN
 ) -> Judge:
     """Train on pictures from several sources, in turn.
 
@@ -119,8 +112,6 @@ def train_judge(
         sources: for each (N, 64, 64, 3) uint8 pictures, and (N, attributes) labels as
             `world.labels_of` gives them.
         folder: for the checkpoint.
-        device: where it is trained.
-        plan: how long and how fast.
     """
     torch.manual_seed(0)
     network = JudgeNetwork().to(device, memory_format=torch.channels_last).train()

@@ -65,11 +65,6 @@ def fraction_right(readings: list[Reading], wanted: list[Drawing], attribute: st
     return round(float(np.mean(right)), 4)
 
 
-def score_subject(pipeline: Any, subject: str, wanted: list[Drawing], judge: Judge, guidance: float) -> dict:
-    """Draw `subject` in each of the surroundings and score what the judge reads: see `score_readings`."""
-    return score_readings(read_subject(pipeline, subject, wanted, judge, guidance), wanted)
-
-
 def read_subject(
     pipeline: Any, subject: str, wanted: list[Drawing], judge: Judge, guidance: float
 ) -> list[Reading]:
@@ -125,7 +120,8 @@ def score_word(concept: Concept | str, toy: Toy | None = None, known: dict[str, 
     guidance, wanted = examples_for(concept).guidance, evaluation_surroundings(toy)
     known = known or {}
     scores = {
-        name: known.get(subject) or score_subject(pipeline, subject, wanted, judge, guidance)
+        name: known.get(subject)
+        or score_readings(read_subject(pipeline, subject, wanted, judge, guidance), wanted)
         for name, subject in subjects.items()
     }
     first = {name: scores["word"][name] for name in ("identity", "prompt")}

@@ -121,9 +121,7 @@ def named_toys() -> dict[str, Toy]:
 def readable(attribute: str, drawing: Drawing) -> bool:
     """Whether an attribute of a drawing can be seen at all in its style and size."""
     colorless = drawing.style in ("pencil sketch", "blueprint", HELD_OUT_STYLE)
-    if attribute == "color":
-        return not colorless
-    if attribute == "pattern":
+    if attribute in ("color", "pattern"):
         return not colorless
     if attribute == "second_color":
         return not (colorless or drawing.style == "neon") and drawing.toy.pattern != "plain"

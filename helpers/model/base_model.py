@@ -11,6 +11,7 @@ import re
 import shutil
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 from unittest import mock
@@ -149,6 +150,7 @@ class ModelFolder:
     def model_names(self) -> list[str]:
         return self._present(MODELS)
 
+    @cached_property
     def tokenizers(self) -> list[Any]:
         return [self._load(transformers.CLIPTokenizer, name) for name in self._present(_TOKENIZERS)]
 
@@ -195,7 +197,7 @@ class ModelFolder:
         pooled output would be read at the new word.
         """
         encoders = [model for name, model in models.items() if name.startswith("text_encoder")]
-        for encoder, tokenizer in zip(encoders, self.tokenizers(), strict=True):
+        for encoder, tokenizer in zip(encoders, self.tokenizers, strict=True):
             getattr(encoder, "text_model", encoder).eos_token_id = tokenizer.eos_token_id
 
     def pipeline(self, dtype: torch.dtype) -> Any:
@@ -401,7 +403,7 @@ class Components:
 
 def load_tokenizers(base_model: str) -> list[Any]:
     """The tokenizers of a base model: one, for XL two. Reads no weights."""
-    return _open(base_model).tokenizers()
+    return _open(base_model).tokenizers
 
 
 def load_resolution(base_model: str) -> int:
@@ -443,7 +445,7 @@ def _components(model: ModelFolder, models: dict[str, Any]) -> Components:
     for part in models.values():
         part.requires_grad_(False).eval()
     return Components(
-        tokenizers=model.tokenizers(),
+        tokenizers=model.tokenizers,
         text_encoders=[part for name, part in models.items() if name.startswith("text_encoder")],
         vae=models["vae"],
         unet=models["unet"],

@@ -109,16 +109,22 @@ def estimate(concept: Concept) -> Estimate:
         UserError: the base model can't be read, or this machine can't compute in the format asked for.
     """
     machine, settings = this_machine(), concept.training
-    counted = tuple((name, getattr(settings, name)) for name in settings_where(memory=True))
-    memory = _memory_of(concept.base_model, machine.dtype(settings.mixed_precision), counted)
+    memory = _memory_of(concept.base_model, settings, machine.dtype(settings.mixed_precision))
     return Estimate(machine, memory, seconds_per_step(concept), settings.max_train_steps)
 
 
+def _memory_of(base_model: str, settings: TrainingSettings, dtype: torch.dtype, words: int = 1) -> "Memory":
+    counted = tuple((name, getattr(settings, name)) for name in settings_where(memory=True))
+    return _memory_counted(base_model, dtype, counted, words)
+
+
 @lru_cache(maxsize=32)
-def _memory_of(base_model: str, dtype: torch.dtype, counted: tuple[tuple[str, Any], ...]) -> "Memory":
-    """Kept, since a form asks at each key."""
+def _memory_counted(
+    base_model: str, dtype: torch.dtype, counted: tuple[tuple[str, Any], ...], words: int
+) -> "Memory":
+    """Kept, since a form asks at each key, and the run itself once more."""
     shapes, settings = load_shapes(base_model, dtype), TrainingSettings(**dict(counted))
-    return memory_needed(shapes, settings, settings.resolution or shapes.resolution, dtype)
+    return memory_needed(shapes, settings, settings.resolution or shapes.resolution, dtype, words)
 
 
 def note_circumstances(concept: Concept) -> None:
@@ -239,25 +245,15 @@ def memory_needed(
     return Memory(weights, activations)
 
 
-def memory_advice(
-    components: Components,
-    settings: TrainingSettings,
-    resolution: int,
-    dtype: torch.dtype,
-    device: torch.device,
-    words: int = 1,
-) -> str:
+def memory_advice(concept: Concept, dtype: torch.dtype, device: torch.device, words: int = 1) -> str:
     """`memory_needed` as a sentence, and where it is more than is free, what each remedy would come to."""
-
-    def needed(settings: TrainingSettings) -> Memory:
-        return memory_needed(components, settings, resolution, dtype, words)
-
-    expected, free = needed(settings), free_memory(device)
+    base_model, settings = concept.base_model, concept.training
+    expected, free = _memory_of(base_model, settings, dtype, words), free_memory(device)
     sentence = f"It expects to take {expected}."
     if expected.total <= free:
         return sentence
     remedies = "; ".join(
-        f"{name}={value!r} ({needed(changed).total / GIB:.2f} GiB)"
+        f"{name}={value!r} ({_memory_of(base_model, changed, dtype, words).total / GIB:.2f} GiB)"
         for name, value, changed in _remedies(settings)
     )
     return f"{sentence} Only {free / GIB:.2f} GiB are free. Should it fail, switch on: {remedies}."

@@ -83,7 +83,7 @@ def load_model(
     components = load_components(concept.base_model, dtype)
     resolution = settings.resolution or components.resolution
     if announce:
-        announce(memory_advice(components, settings, resolution, dtype, device, words))
+        announce(memory_advice(concept, dtype, device, words))
     if dtype != torch.float32:
         components.vae.float()
     if settings.quantize != "no":
@@ -175,39 +175,24 @@ def quantize_linears(module: nn.Module, bits: str, device: torch.device) -> None
     Args:
         bits: `8bit` (LLM.int8(), Dettmers et al. 2022) or `4bit` (NF4, Dettmers et al. 2023).
     """
-    convert = {"8bit": _eight_bit, "4bit": _four_bit}[bits]
     for name, child in module.named_children():
         if isinstance(child, nn.Linear):
             # In eval mode on a CPU, bitsandbytes packs 4-bit weights for a kernel that has no gradient,
             # and never unpacks them. A linear layer does the same in training mode otherwise.
-            setattr(module, name, convert(child).to(device).train())
+            setattr(module, name, _quantized(child, bits).to(device).train())
         else:
             quantize_linears(child, bits, device)
 
 
-def _eight_bit(linear: nn.Linear) -> nn.Module:
+def _quantized(linear: nn.Linear, bits: str) -> nn.Module:
     bnb = bitsandbytes()
-    layer = bnb.nn.Linear8bitLt(
-        linear.in_features,
-        linear.out_features,
-        linear.bias is not None,
-        has_fp16_weights=False,
-        threshold=6.0,
-    )
-    layer.weight = bnb.nn.Int8Params(linear.weight.data, requires_grad=False, has_fp16_weights=False)
-    layer.bias = linear.bias
-    return layer
-
-
-def _four_bit(linear: nn.Linear) -> nn.Module:
-    bnb = bitsandbytes()
-    layer = bnb.nn.Linear4bit(
-        linear.in_features,
-        linear.out_features,
-        linear.bias is not None,
-        compute_dtype=linear.weight.dtype,
-        quant_type="nf4",
-    )
-    layer.weight = bnb.nn.Params4bit(linear.weight.data, requires_grad=False, quant_type="nf4", module=layer)
+    shape = (linear.in_features, linear.out_features, linear.bias is not None)
+    if bits == "8bit":
+        layer = bnb.nn.Linear8bitLt(*shape, has_fp16_weights=False, threshold=6.0)
+        layer.weight = bnb.nn.Int8Params(linear.weight.data, requires_grad=False, has_fp16_weights=False)
+    else:
+        layer = bnb.nn.LinearNF4(*shape, compute_dtype=linear.weight.dtype)
+        nf4 = {"requires_grad": False, "quant_type": "nf4", "module": layer}
+        layer.weight = bnb.nn.Params4bit(linear.weight.data, **nf4)
     layer.bias = linear.bias
     return layer

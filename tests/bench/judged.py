@@ -10,7 +10,7 @@ from helpers.dataset.images import load_images
 from helpers.inference.examples import examples_for
 from helpers.inference.pipeline import add_word
 from helpers.miniature.judge import Judge
-from helpers.miniature.scores import evaluation_surroundings, score_subject, toy_in
+from helpers.miniature.scores import evaluation_surroundings, read_subject, score_readings, toy_in
 from helpers.model.base_model import MINIATURE, load_pipeline
 
 from .gain import measure_gain, measured
@@ -56,7 +56,7 @@ def score(subject: str, rows: torch.Tensor | None = None) -> Measurement:
     if rows is not None:
         [word] = pipeline.tokenizer.convert_tokens_to_ids([WORD])
         _table(pipeline).data[word] = rows[0]
-    result = score_subject(pipeline, subject, wanted, judge, guidance)
+    result = score_readings(read_subject(pipeline, subject, wanted, judge, guidance), wanted)
     return {name: result[name] for name in ("identity", "prompt")}
 
 

@@ -328,7 +328,7 @@ def test_what_leaks_is_the_old_place_or_thing_where_another_was_asked_for():
         ("beach", "scarf"),
         ("city", "flag"),
     ]
-    readings = [Reading({"scene": scene, "accessory": on}, {}) for scene, on in seen]
+    readings = [Reading({"scene": scene, "accessory": on}) for scene, on in seen]
     assert truth.leak(readings, wanted, learned_from) == 0.5
 
 

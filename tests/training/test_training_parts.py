@@ -370,12 +370,11 @@ def test_the_forecast_grows_with_the_batch_and_falls_with_each_remedy(families):
     assert total(quantize="4bit").weights < total(quantize="8bit").weights < default.weights
 
 
-def test_too_little_memory_is_met_with_what_to_switch_on(families, monkeypatch):
-    from helpers.model.base_model import load_components
-
-    components, settings = load_components(str(families["sdxl"])), TrainingSettings(train_batch_size=2)
+def test_too_little_memory_is_met_with_what_to_switch_on(grooty, families, monkeypatch):
+    settings = {"train_batch_size": 2, "resolution": 64}
+    concept = grooty.changed(base_model=str(families["sdxl"]), training=settings)
     monkeypatch.setattr(forecast, "free_memory", lambda device: 1000)
-    sentence = forecast.memory_advice(components, settings, 64, torch.float32, torch.device("cpu"))
+    sentence = forecast.memory_advice(concept, torch.float32, torch.device("cpu"))
     for remedy in ("gradient_checkpointing=True", "train_batch_size=1", "quantize='4bit'"):
         assert remedy in sentence
 
