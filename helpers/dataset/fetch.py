@@ -1,13 +1,17 @@
 """Bring picture files here, side by side: from the web, local paths, folders and data sets of the hub."""
 
+import ipaddress
 import re
+import socket
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from itertools import chain
 from pathlib import Path
+from urllib.parse import urljoin, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -26,6 +30,8 @@ _MOST_IN_A_FOLDER = 50
 _SIDE_BY_SIDE = 8
 _PATIENCE = 6  # a whole picture may take this many time-outs to arrive
 _CHUNK = 2**16
+_MOST_REDIRECTS = 5
+_LONGEST_WAIT = 5.0  # seconds before a server is asked again; it may ask for hours
 _TEMPORARY = (408, 429, 500, 502, 503, 504)
 _HEADERS = {"User-Agent": "textual-inversion-notebooks/0.1 (python-requests)", "Accept": "image/*,*/*;q=0.5"}
 
@@ -87,10 +93,11 @@ def _fetch(address: str, timeout: float, retries: int) -> list[Fetched]:
 def _find(address: str) -> Path:
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", address):
         raise UserError("Only http://, https:// and dataset: can be fetched: or give a path or a folder.")
-    path = Path(address).expanduser()
-    for start in (Path.cwd(), places.repository_folder() / "notebooks", places.repository_folder()):
-        if (start / path).exists():
-            return start / path
+    with suppress(OSError, RuntimeError, ValueError):  # too long a name, `~nobody/…`, a zero byte
+        path = Path(address).expanduser()
+        for start in (Path.cwd(), places.repository_folder() / "notebooks", places.repository_folder()):
+            if (start / path).exists():
+                return start / path
     raise UserError(
         "No file or folder has this name, in notebooks/ or beside it; an address of the web begins with "
         "https://."
@@ -152,14 +159,49 @@ def _from_web(address: str, timeout: float, retries: int) -> bytes:
         raise UserError(_sentence(error, timeout)) from error
 
 
+class _Session(requests.Session):
+    """Follows a redirect only to where the address itself may have led."""
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        target = super().get_redirect_target(resp)
+        if target:
+            _check_redirect(resp.url, urljoin(resp.url, target))
+        return target
+
+
+def _check_redirect(start: str, target: str) -> None:
+    here, there = urlsplit(start), urlsplit(target)
+    if (here.scheme, there.scheme) == ("https", "http"):
+        raise UserError("The address leads on to http://, which anyone on the way may change: take another.")
+    if _is_private(there.hostname) and not _is_private(here.hostname):
+        raise UserError("The address leads on into your own network: give what is there by its own address.")
+
+
+def _is_private(host: str | None) -> bool:
+    """Whether a name stands for an address that the whole net can't reach, such as a router's."""
+    try:
+        found = {entry[4][0] for entry in socket.getaddrinfo(host, None)}
+    except (OSError, UnicodeError):  # it has no address: the request will say so
+        return False
+    return not all(ipaddress.ip_address(address.partition("%")[0]).is_global for address in found)
+
+
+class _Waits(Retry):
+    """Waits as long as the server asks for, within reason."""
+
+    def get_retry_after(self, response) -> float | None:
+        asked = super().get_retry_after(response)
+        return None if asked is None else min(asked, _LONGEST_WAIT)
+
+
 def _session(retries: int) -> requests.Session:
-    session = requests.Session()
+    session = _Session()
+    session.max_redirects = _MOST_REDIRECTS
     session.headers.update(_HEADERS)
-    policy = Retry(
+    policy = _Waits(
         total=retries,
         backoff_factor=0.3,
         status_forcelist=_TEMPORARY,
-        respect_retry_after_header=False,  # a server may ask for hours
         raise_on_status=False,
     )
     session.mount("http://", HTTPAdapter(max_retries=policy))

@@ -4,14 +4,19 @@ import gzip
 import io
 import threading
 import time
+import tracemalloc
 from collections import Counter
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
 from helpers.common import places
+from helpers.common.errors import UserError
 from helpers.dataset import fetch as download
+from helpers.dataset.check import open_picture
 from helpers.dataset.fetch import fetch_all
 
 
@@ -19,6 +24,9 @@ def png(colour="tan"):
     content = io.BytesIO()
     Image.new("RGB", (64, 64), colour).save(content, "PNG")
     return content.getvalue()
+
+
+BOMB = gzip.compress(bytes(100_000_000), 6)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -102,6 +110,39 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Location", "/good.png")
         self.send_header("Content-Length", "0")
         self.end_headers()
+
+    def busy(self):
+        self.send_response(429 if self.server.seen[self.path] == 1 else 200)
+        self.send_header("Retry-After", "3600")
+        self.end_headers()
+        self.wfile.write(png())
+
+    def inward(self):
+        self.send_response(302)
+        self.send_header("Location", f"http://127.0.0.1:{self.server.server_port}/good.png")
+        self.end_headers()
+
+    def chain(self):
+        self.send_response(302)
+        self.send_header("Location", f"/chain.{self.server.seen['chain']}.png")
+        self.server.seen["chain"] += 1
+        self.end_headers()
+
+    def longer(self):
+        self.answer(content=png(), length=len(png()) // 2)
+
+    def mislabelled(self):
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(png())
+
+    def bomb(self):
+        self.send_response(200)
+        self.send_header("Content-Encoding", "gzip")
+        self.end_headers()
+        with suppress(OSError):
+            self.wfile.write(BOMB)
 
     def circle(self):
         self.send_response(302)
@@ -200,6 +241,67 @@ def test_a_circle_of_redirects_ends(web):
     assert "circles" in problem(f"{web.address}/circle.png")
 
 
+def test_redirects_without_end_are_given_up(web):
+    assert "circles" in problem(f"{web.address}/chain.png")
+    assert web.seen["chain"] == 6
+
+
+def test_a_public_address_does_not_lead_into_ones_own_network(web, monkeypatch):
+    address = f"http://localhost:{web.server_port}/inward.png"
+    (meant,) = fetch_all([address])
+    assert meant.data == png(), "one of one's own network may lead on in it"
+    monkeypatch.setattr(download, "_is_private", lambda host: host == "127.0.0.1")
+    assert "into your own network" in problem(address)
+    assert web.seen["/good.png"] == 1
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["localhost", "10.0.0.1", "192.168.1.1", "169.254.169.254", "::1", "fd00::1", "0.0.0.0", "fe80::1"],
+)
+def test_an_address_that_only_a_network_of_ones_own_has_is_private(host):
+    assert download._is_private(host)
+
+
+@pytest.mark.parametrize("host", ["8.8.8.8", "2606:4700::1111", "no such host"])
+def test_any_other_is_not(host):
+    assert not download._is_private(host)
+
+
+def test_a_redirect_never_leaves_https():
+    with pytest.raises(UserError, match="leads on to http://"):
+        download._check_redirect("https://8.8.8.8/a.png", "http://8.8.8.8/a.png")
+    download._check_redirect("http://8.8.8.8/a.png", "https://8.8.4.4/b.png")
+
+
+def test_a_busy_server_is_asked_again_after_the_time_it_names_within_reason(web, monkeypatch):
+    waits = []
+    monkeypatch.setattr("urllib3.util.retry.time", SimpleNamespace(sleep=waits.append, time=time.time))
+    (fetched,) = fetch_all([f"{web.address}/busy.png"])
+    assert fetched.data == png() and waits == [5.0]
+
+
+def test_a_body_longer_than_announced_is_no_picture(web):
+    (fetched,) = fetch_all([f"{web.address}/longer.png"])
+    with pytest.raises(UserError, match="cut off"):
+        open_picture(fetched.data)
+
+
+def test_what_it_is_called_does_not_matter(web):
+    assert fetch_all([f"{web.address}/mislabelled.png"])[0].data == png()
+
+
+def test_a_compressed_bomb_is_stopped_before_it_fills_the_memory(web, monkeypatch):
+    monkeypatch.setattr(download, "_MOST_BYTES", 2**20)
+    tracemalloc.start()
+    try:
+        assert "larger than" in problem(f"{web.address}/bomb.png", timeout=60)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 80_000_000
+
+
 def test_a_server_that_is_not_there(web, monkeypatch):
     assert "can't be reached" in problem("http://127.0.0.1:9/a.png", retries=0)
     monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")
@@ -211,7 +313,12 @@ def test_a_server_that_is_not_there(web, monkeypatch):
     [
         ("ftp://example.org/a.png", "Only http://"),
         ("https://", "not an address"),
+        ("file:///etc/hostname", "Only http://"),
+        ("data:image/png;base64,aGk=", "Only http://"),
         ("no/such/folder", "No file or folder"),
+        ("~nobody-of-this-name/a.png", "No file or folder"),
+        ("a" * 300 + ".png", "No file or folder"),
+        ("zero\0byte.png", "No file or folder"),
         ("www.example.org/a.png", "begins with https://"),
         ("dataset:no-owner/../x", "The hub has no repository"),
         ("dataset:someone/offline", "HF_HUB_OFFLINE is set and someone/offline was never fetched"),
