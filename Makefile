@@ -64,7 +64,8 @@ all-in-one: $(RUNS) ## write notebooks/all_in_one.ipynb, and the links of the RE
 	$(PYTHON) -m helpers.series.publish all-in-one
 
 constraints: $(TESTS) ## write down the versions that are installed now
-	(sed -n '/^#/p' constraints.txt; $(PYTHON) -m pip freeze --all | sed '/^pip==/d; s/+cpu$$//') > constraints.partial
+	(sed -n '/^#/p' constraints.txt; $(PYTHON) -m pip freeze --all | \
+	    grep -vixFf tests/export/programs.txt | sed '/^pip==/d; s/+cpu$$//') > constraints.partial
 	mv constraints.partial constraints.txt
 
 .venv/bin/python:
@@ -76,8 +77,9 @@ constraints: $(TESTS) ## write down the versions that are installed now
 	.venv/bin/python -m pip install -r requirements.txt -c constraints.txt
 	touch $@
 
-.venv/.installed-dev: requirements-dev.txt .venv/.installed
+.venv/.installed-dev: requirements-dev.txt tests/export/programs.txt .venv/.installed
 	.venv/bin/python -m pip install -r requirements-dev.txt -c constraints.txt
+	.venv/bin/python -m pip install --no-deps -r tests/export/programs.txt
 	touch $@
 
 # `>=` becomes `==`. Only torch stays the tested one: its old builds for the CPU are not in the package index.

@@ -192,6 +192,7 @@ class Concept(_Settings):
     )
     own_templates: list[str] = Field([], description="sentences of your own beside the usual ones")
     earlier_words: list[str] = []
+    learned_elsewhere: str = Field("", description="what its file says, of a word that was not taught here")
     training: TrainingSettings = TrainingSettings()
 
     @field_validator("name")
@@ -298,6 +299,17 @@ class Concept(_Settings):
         return prompt
 
     @property
+    def file_name(self) -> str:
+        """The name of its files for other programs, most of which take it for the word.
+
+        That of the concept, but for names that a program can't use: AUTOMATIC1111 splits prompts at
+        `AND` and `BREAK`, finds `42` within `142`, and ComfyUI takes what reads as a number (`1e5`,
+        `nan`) for a weight.
+        """
+        splits = re.search(r"\b(AND|BREAK)\b", self.name)
+        return f"{self.name.lower()}_word" if splits or _is_number(self.name) else self.name
+
+    @property
     def folder(self) -> Path:
         return places.concepts_root() / self.name
 
@@ -340,6 +352,14 @@ class Concept(_Settings):
         """One token a vector, named as diffusers' `load_textual_inversion` names them: `<g>`, `<g>_1`, ..."""
         more = [f"{self.placeholder_token}_{number}" for number in range(1, self.vectors)]
         return [self.placeholder_token, *more]
+
+
+def _is_number(name: str) -> bool:
+    try:
+        float(name)
+    except ValueError:
+        return False
+    return True
 
 
 def saved_concepts() -> list[str]:

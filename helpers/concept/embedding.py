@@ -4,6 +4,7 @@ import contextlib
 import filecmp
 import hashlib
 import io
+import json
 import pickle
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -118,6 +119,8 @@ def load_rows(path: Path) -> Rows:
 def read_tensors(path: Path) -> dict[str, Any]:
     """What is in an embedding's file; of a pickle no code is run.
 
+    A list of dictionaries, which ComfyUI reads, becomes one, with each number before its keys.
+
     Raises:
         UserError: it can't be read.
     """
@@ -130,12 +133,18 @@ def read_tensors(path: Path) -> dict[str, Any]:
     try:
         if path.suffix == ".safetensors":
             return load(content)
-        return dict(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
+        return _as_dict(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
     except (*_UNREADABLE, SafetensorError, pickle.UnpicklingError) as error:
         raise UserError(
             f"{path.name} is empty or damaged, or holds more than numbers, which this series never runs: run "
             "notebook 4 again, or fetch the file again."
         ) from error
+
+
+def _as_dict(content: Any) -> dict[str, Any]:
+    if isinstance(content, list):
+        return {f"{number}.{key}": rows for number, part in enumerate(content) for key, rows in part.items()}
+    return dict(content)
 
 
 _UNREADABLE = (EOFError, KeyError, IndexError, TypeError, ValueError, RuntimeError, AttributeError)
@@ -199,14 +208,43 @@ def name_result(concept: Concept) -> None:
 
 
 def rename_key(path: Path, word: str, new_word: str) -> None:
-    """Give the rows in a safetensors file the key `new_word`, where they have `word`.
+    """Give the rows in a safetensors file the key `new_word`, where they have `word`; so in its notes.
 
     Files for other programs held the concept's name in their header once: it goes.
     """
     with safe_open(path, "pt") as file:
         before = file.metadata() or {}
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    about = {key: text for key, text in before.items() if key == "base_model"}
+    about = {key: text for key, text in before.items() if key in NOTES}
+    if about.get("word") == word:
+        about["word"] = new_word
     if word in tensors or about != before:
         renamed = {new_word if key == word else key: rows for key, rows in tensors.items()}
-        write_whole(path, save(renamed, about or None))
+        write_whole(path, with_notes(renamed, about))
+
+
+# What a file for other programs says of its word.
+NOTES = ("word", "initializer", "base_model", "steps", "license", "made_with")
+
+
+def with_notes(tensors: dict[str, torch.Tensor], notes: dict[str, str | None]) -> bytes:
+    """A safetensors file with those of `NOTES` in its header that there are, the same to the byte.
+
+    `safetensors` writes several texts in an order of chance, so they are put into its header here: eight
+    bytes of its length, JSON, blanks up to a multiple of eight.
+    """
+    plain = save(tensors)
+    notes = {key: notes[key] for key in NOTES if notes.get(key)}
+    end = 8 + int.from_bytes(plain[:8], "little")
+    header = {"__metadata__": notes, **json.loads(plain[8:end])} if notes else json.loads(plain[8:end])
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + plain[end:]
+
+
+def result_step(concept: Concept) -> int | None:
+    """The step whose rows are the result; None where they are none that were kept."""
+    for step in saved_steps(concept):
+        if filecmp.cmp(step_path(concept, step), concept.embeds_path, shallow=False):
+            return step
+    return None

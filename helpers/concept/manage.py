@@ -193,8 +193,11 @@ def _renamed(before: Concept, new_name: str, placeholder_token: str | None) -> C
 
 def _rename_files(before: Concept, after: Concept) -> None:
     """What has the name or the word in it for others: for programs, for diffusers, for other trainers."""
-    for path in sorted(after.export_folder.rglob(f"{before.name}.*")):
-        path.rename(path.with_name(f"{after.name}{path.suffix}"))
+    for path in sorted(after.export_folder.rglob(f"{before.file_name}.*")):
+        if path.suffix == ".safetensors":
+            path.rename(path.with_name(f"{after.file_name}{path.suffix}"))
+        else:  # the word stands inside of pickles, pictures and zips, which are made anew from it
+            path.unlink()
     old, new = before.placeholder_token, after.placeholder_token
     for kept in ("training/steps", "training/replaced"):
         for path in sorted((after.folder / kept).glob("*.safetensors")):

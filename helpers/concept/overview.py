@@ -290,7 +290,8 @@ def _row(one: Overview) -> list[str]:
         (one.concept.placeholder_token, Path(one.concept.base_model).name) if one.concept else ("", "")
     )
     scores = scores_in_words(one.scores)
-    state = one.problem or f"{one.state}, {one.pictures} picture(s)"
+    elsewhere = " elsewhere" if one.concept and one.concept.learned_elsewhere else ""
+    state = one.problem or f"{one.state}{elsewhere}, {one.pictures} picture(s)"
     return [one.name, state, word, model, scores, in_bytes(one.size), f"{one.changed:%Y-%m-%d %H:%M}"]
 
 

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from ..common import places
 from ..common.errors import UserError
 from ..common.files import write_whole
+from .formats import read_word
 from .running import StartedProgram
 
 NAMES = {
@@ -42,7 +41,7 @@ _EMBEDDINGS = {
     "comfyui": "models/embeddings",
 }
 _CHECKPOINTS = "models/Stable-diffusion"
-_FILE_TYPES = {".safetensors", ".pt", ".bin"}
+_FILE_TYPES = {".safetensors", ".pt", ".bin", ".png"}
 _CLOUD_FOLDERS = (
     "/notebooks",  # Gradient
     "/storage",
@@ -246,20 +245,24 @@ def _inside(folder: Path) -> list[Path]:
 
 
 def _of_the_same_name(target: Path, folder: Path) -> list[Path]:
-    """Embeddings anywhere below the folder that give the same word: programs look in subfolders too."""
+    """Embeddings anywhere below the folder that give the same word.
+
+    Programs look in subfolders too, and some take capitals for small letters.
+    """
+    word = target.stem.casefold()
     return [
         path
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.suffix.lower() in _FILE_TYPES and path.stem == target.stem
+        if path.is_file() and path.suffix.lower() in _FILE_TYPES and path.stem.casefold() == word
     ]
 
 
 def _is_same_word(file: Path, other: Path) -> bool:
-    """The same numbers under the same keys; notes in the file don't count."""
+    """The same numbers for the same text encoders; keys and notes don't count."""
     if filecmp.cmp(file, other, shallow=False):
         return True
     try:
-        ours, theirs = load_file(file), load_file(other)
-    except SafetensorError:
+        ours, theirs = read_word(file).rows, read_word(other).rows
+    except UserError:
         return False
     return ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)

@@ -96,12 +96,12 @@ def test_another_embedding_of_that_name_is_kept_until_told(exported, tmp_path):
 
 def test_the_same_numbers_with_other_notes_are_no_conflict(tmp_path):
     """Files of the version before have their notes in any order."""
-    rows, ui = {"emb_params": torch.ones(1, 4)}, web_ui_at(install("forge", tmp_path / "ui"))
+    rows, ui = {"emb_params": torch.ones(1, 768)}, web_ui_at(install("forge", tmp_path / "ui"))
     ui.embeddings_folder.mkdir()
     save_file(rows, tmp_path / "grooty.safetensors", {"name": "grooty"})
     save_file(rows, ui.embeddings_folder / "grooty.safetensors", {"format": "pt"})
     put_embedding(tmp_path / "grooty.safetensors", ui)
-    save_file({"emb_params": torch.zeros(1, 4)}, tmp_path / "grooty.safetensors")
+    save_file({"emb_params": torch.zeros(1, 768)}, tmp_path / "grooty.safetensors")
     with pytest.raises(UserError, match="replace=True"):
         put_embedding(tmp_path / "grooty.safetensors", ui)
 
@@ -114,6 +114,15 @@ def test_an_older_file_for_the_same_word_is_pointed_out(exported, tmp_path):
     with pytest.raises(UserError, match=r"mine/grooty\.bin gives the same word"):
         put_embedding(exported, ui, replace=True)
     assert [path for path in ui.embeddings_folder.rglob("*") if path.is_file()] == [older]
+
+
+def test_an_embedding_of_that_name_in_another_case_is_pointed_out(exported, tmp_path):
+    ui = web_ui_at(install("comfyui", tmp_path / "ui"))
+    other = ui.embeddings_folder / "Grooty.safetensors"
+    other.parent.mkdir(parents=True, exist_ok=True)
+    other.touch()
+    with pytest.raises(UserError, match=r"Grooty\.safetensors gives the same word"):
+        put_embedding(exported, ui)
 
 
 def test_a_folder_that_takes_no_file_is_named(exported, tmp_path):

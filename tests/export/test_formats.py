@@ -1,0 +1,241 @@
+"""Any trainer's file, to any program and into a concept."""
+
+import io
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save, save_file
+
+from helpers.common.errors import UserError
+from helpers.concept import all_concepts, concept_table, read_rows, rename_concept
+from helpers.concept.concept import Concept
+from helpers.concept.embedding import save_result, save_rows, step_path
+from helpers.export import __main__ as command
+from helpers.export import picture
+from helpers.export.files import MADE_WITH, convert, download_links, export_for, import_word
+from helpers.export.formats import SUFFIXES, read_back, read_word
+from helpers.export.prompts import PROGRAMS, prompt_for
+
+L, H, G, T5 = (torch.randn(2, width) for width in (768, 1024, 1280, 4096))
+FAMILIES = {"sd1": {"clip_l": L}, "sd2": {"clip_h": H}, "sdxl": {"clip_l": L, "clip_g": G}}
+PARAM = torch.nn.ParameterDict({"*": torch.nn.Parameter(L)})
+
+
+def pickled(content):
+    packed = io.BytesIO()
+    torch.save(content, packed)
+    return packed.getvalue()
+
+
+def a1111(rows, **more):
+    return {"string_to_token": {"*": 265}, "string_to_param": {"*": rows}, "name": "cat", **more}
+
+
+# Who writes it: the file's ending, its content, and what is in it.
+WRITTEN = {
+    "diffusers": ("safetensors", save({"<cat>": L}), {"clip_l": L}),
+    "diffusers, one row": ("bin", pickled({"<cat>": L[0]}), {"clip_l": L[:1]}),
+    "diffusers, 2.x": ("bin", pickled({"<cat>": H}), {"clip_h": H}),
+    "AUTOMATIC1111": ("pt", pickled(a1111(L, step=500, sd_checkpoint_name="v1-5")), {"clip_l": L}),
+    "AUTOMATIC1111 of 2022": ("pt", pickled({"string_to_param": PARAM, "name": "cat"}), {"clip_l": L}),
+    "AUTOMATIC1111, picture": ("png", picture.word_picture(a1111(L), L), {"clip_l": L}),
+    "kohya": ("safetensors", save({"emb_params": L}), {"clip_l": L}),
+    "kohya, XL": ("safetensors", save({"clip_l": L, "clip_g": G}), FAMILIES["sdxl"]),
+    "ComfyUI, 2.x": ("safetensors", save({"clip_h": H}), {"clip_h": H}),
+    "ComfyUI, list": ("pt", pickled([{"a": L[:1]}, {"a": L[1:]}]), {"clip_l": L}),
+    "ComfyUI, bundle": ("safetensors", save({"bundle_emb.cat.clip_l": L}), {"clip_l": L}),
+    "bundle of a plain word": ("safetensors", save({"bundle_emb.cat.string_to_param.*": L}), {"clip_l": L}),
+    "OneTrainer": ("safetensors", save({"emp_params": L, "emp_params_out": L + 1}), {"clip_l": L}),
+    "OneTrainer, SD3": (
+        "safetensors",
+        save({"clip_l": L, "clip_g": G, "t5": T5, "t5_out": T5 + 1}),
+        {"clip_l": L, "clip_g": G, "t5xxl": T5},
+    ),
+    "bfloat16": ("safetensors", save({"emb_params": L.bfloat16()}), {"clip_l": L.bfloat16()}),
+    "float16": ("safetensors", save({"emb_params": L.half()}), {"clip_l": L.half()}),
+}
+
+
+@pytest.mark.parametrize("who", WRITTEN)
+def test_what_any_trainer_writes_is_read(who, tmp_path):
+    suffix, content, rows = WRITTEN[who]
+    (tmp_path / f"cat.{suffix}").write_bytes(content)
+    found = read_word(tmp_path / f"cat.{suffix}")
+    assert found.rows.keys() == rows.keys()
+    assert all(torch.equal(found.rows[name], own) for name, own in rows.items())
+
+
+def test_what_a_file_says_of_itself_is_told(tmp_path):
+    (tmp_path / "a.pt").write_bytes(WRITTEN["AUTOMATIC1111"][1])
+    assert "Stable Diffusion 1.x: clip_l 2 x 768, norm" in str(read_word(tmp_path / "a.pt"))
+    assert "taught to v1-5; for 500 steps" in str(read_word(tmp_path / "a.pt"))
+    (tmp_path / "b.safetensors").write_bytes(WRITTEN["OneTrainer"][1])
+    assert "left out: emp_params_out" in str(read_word(tmp_path / "b.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("tensors", "sentence"),
+    [
+        ({"<a>": L, "<b>": L + 1}, "several words"),
+        ({"bundle_emb.a.clip_l": L, "bundle_emb.b.clip_l": L + 1}, "2 words"),
+        ({"lora.weight": L[None]}, "holds no rows"),
+        ({}, "holds no rows"),
+    ],
+)
+def test_files_of_something_else_are_named(tensors, sentence, tmp_path):
+    save_file(tensors, tmp_path / "cat.safetensors")
+    with pytest.raises(UserError, match=sentence):
+        read_word(tmp_path / "cat.safetensors")
+
+
+@pytest.mark.parametrize(("family", "program"), [*itertools.product(FAMILIES, PROGRAMS)])
+def test_every_family_goes_to_every_program_by_every_kind(family, program, tmp_path):
+    rows = FAMILIES[family]
+    save_file(rows, tmp_path / "cat.safetensors")
+    widths = [own.shape[1] for own in rows.values()]
+    for kind in ("safetensors", "pt", "png"):
+        if f".{kind}" not in SUFFIXES[program]:
+            with pytest.raises(UserError, match=rf"reads no \.{kind}"):
+                convert(tmp_path / "cat.safetensors", program, tmp_path / "out", kind=kind)
+            continue
+        path, said = convert(tmp_path / "cat.safetensors", program, tmp_path / "out", kind=kind)
+        assert "Stable Diffusion" in said
+        read = read_back(path, program, widths).rows
+        assert all(torch.equal(one, own) for one, own in zip(read, rows.values(), strict=True))
+        again = read_word(path).rows
+        assert all(torch.equal(again[name], own) for name, own in rows.items())
+
+
+def test_rows_for_t5_go_to_comfyui_alone_and_the_rest_says_so(tmp_path, capsys):
+    save_file({"clip_l": L, "t5": T5}, tmp_path / "flux.safetensors")
+    file, out = str(tmp_path / "flux.safetensors"), tmp_path / "out"
+    assert command.main([file, "--to", "comfyui", "--out", str(out / "a")]) == 0
+    with safe_open(out / "a" / "flux.safetensors", "pt") as written:
+        assert {*written.keys()} == {"clip_l", "t5xxl"}
+    assert command.main([file, "--to", "forge", "--out", str(out / "b")]) == 0
+    assert "not for forge: t5xxl" in capsys.readouterr().out
+    assert torch.equal(read_back(out / "b" / "flux.safetensors", "forge", [768]).rows[0], L)
+    assert command.main([file, "--to", "forge", "--out", str(out / "b")]) == 1
+    assert "already" in capsys.readouterr().err
+
+
+def test_the_word_is_read_from_the_pixels_of_a_picture_alone(tmp_path):
+    """As pages that drop text chunks leave it; a picture resized or without a word says so."""
+    (tmp_path / "cat.png").write_bytes(picture.word_picture(a1111(L), L))
+    pixels = Image.open(tmp_path / "cat.png").convert("RGB")
+    pixels.save(tmp_path / "bare.png")
+    assert torch.equal(read_word(tmp_path / "bare.png").rows["clip_l"], L)
+    pixels.resize((300, 100)).save(tmp_path / "small.png")
+    Image.new("RGB", (9, 9)).save(tmp_path / "black.png")
+    for name in ("small.png", "black.png"):
+        with pytest.raises(UserError, match="without a word"):
+            read_word(tmp_path / name)
+
+
+def test_the_pixels_are_scrambled_as_automatic1111_does():
+    """The first numbers of its own self-test, of which the low halves count."""
+    numbers = [253, 242, 127, 44, 157, 27, 239, 133, 38, 79, 167, 4, 177, 95, 130, 79, 78, 14, 52, 215]
+    scrambled = picture._scrambled(np.zeros((4, 5), np.uint8))
+    assert scrambled.flatten().tolist() == [number & 0x0F for number in numbers]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_word_from_elsewhere_becomes_a_concept(family, concepts, tmp_path):
+    save_file(FAMILIES[family], tmp_path / "cat.safetensors")
+    concept = import_word(tmp_path / "cat.safetensors", "my_cat")
+    read = read_rows(Concept.load("my_cat"))
+    assert all(torch.equal(one, own) for one, own in zip(read, FAMILIES[family].values(), strict=True))
+    assert concept.placeholder_tokens == ["<my_cat>", "<my_cat>_1"]
+    assert "learned elsewhere" in repr(concept_table()) and all_concepts()[0].state == "learned"
+    exported = read_word(export_for(concept, "comfyui")).rows
+    assert all(torch.equal(exported[key], own) for key, own in FAMILIES[family].items())
+    with pytest.raises(UserError, match="already"):
+        import_word(tmp_path / "cat.safetensors", "my_cat")
+
+
+def test_rows_of_1_5_go_into_xl_s_first_encoder_on_request(concepts, tmp_path):
+    save_file({"emb_params": L}, tmp_path / "cat.safetensors")
+    concept = import_word(tmp_path / "cat.safetensors", "cat", into_xl=True)
+    first, second = read_rows(concept)
+    assert torch.equal(first, L) and not second.any() and second.shape == (2, 1280)
+    assert "xl" in concept.base_model
+    save_file({"emb_params": H}, tmp_path / "other.safetensors")
+    with pytest.raises(UserError, match="only rows of 1"):
+        import_word(tmp_path / "other.safetensors", "other", into_xl=True)
+    save_file({"t5xxl": T5}, tmp_path / "flux.safetensors")
+    with pytest.raises(UserError, match="no model of the series"):
+        import_word(tmp_path / "flux.safetensors", "flux")
+    assert [one.name for one in all_concepts()] == ["cat"]
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [("grooty", "grooty"), ("42", "42_word"), ("1e5", "1e5_word"), ("nan", "nan_word"), ("inf", "inf_word"),
+     ("AND", "and_word"), ("a-BREAK", "a-break_word"), ("BREAKFAST", "BREAKFAST"), ("x42", "x42")],
+)  # fmt: skip
+def test_names_that_a_program_can_t_use_get_another_file(name, file, concepts):
+    concept = Concept.make(name, vectors=2)
+    save_result(concept, [L])
+    assert export_for(concept, "comfyui").stem == file
+    assert prompt_for(concept, "forge", f"a photo of <{name}>") == f"a photo of {file}"
+
+
+def test_the_file_says_what_it_is_and_a_rename_goes_into_it(concepts):
+    concept = Concept.make("Cat", initializer_token="kitten", vectors=2)
+    concept.save()
+    for step, rows in ((0, L + 1), (50, L)):
+        save_rows(step_path(concept, step), concept, [rows])
+    save_result(concept, [L])
+    path = export_for(concept, "forge", licence="CC0")
+    export_for(concept, "forge", kind="png")
+    with safe_open(path, "pt") as file:
+        assert file.metadata() == {
+            "word": "<cat>",
+            "initializer": "kitten",
+            "base_model": "miniature",
+            "steps": "50",
+            "license": "CC0",
+            "made_with": MADE_WITH,
+        }
+    pickle = torch.load(export_for(concept, "forge", kind="pt"), weights_only=True)
+    assert (pickle["name"], pickle["step"], pickle["sd_checkpoint_name"]) == ("Cat", 50, "miniature")
+    rename_concept("Cat", "Dog")
+    dog = Concept.load("Dog")
+    (renamed,) = [path for path in dog.export_folder.rglob("*") if path.is_file()]
+    assert renamed.read_bytes() == export_for(dog, "forge", licence="CC0").read_bytes()
+
+
+def test_every_exported_file_has_a_link_and_all_are_in_a_zip(concepts, monkeypatch):
+    monkeypatch.chdir(concepts)
+    concept = Concept.make("cat", vectors=2)
+    save_result(concept, [L])
+    for program in PROGRAMS:
+        export_for(concept, program)
+    links = download_links(concept).data
+    for program in PROGRAMS:
+        assert f'href="cat/export/{program}/cat.safetensors" download' in links
+    assert 'href="cat/export/cat.zip"' in links and (concept.export_folder / "cat.zip").stat().st_size > 3000
+    assert download_links(concept).data == links, "the zip is not in itself"
+
+
+PROMPT = "a photo of <cat>, (on a beach:1.3). [<cat>]! sketch \\(ink\\)"
+PASTED = {
+    "automatic1111": "a photo of cat, (on a beach:1.3). (cat:0.909091)! sketch \\(ink\\)",
+    "comfyui": "a photo of embedding:cat, (on a beach:1.3). (embedding:cat:0.909091)! sketch \\(ink\\)",
+    "invokeai": "a photo of <cat>, (on a beach)1.3. (<cat>)0.909091! sketch \\(ink\\)",
+}
+
+
+@pytest.mark.parametrize("program", PASTED)
+def test_a_prompt_carries_over_with_its_weights(program, concepts):
+    assert prompt_for(Concept.make("cat"), program, PROMPT) == PASTED[program]
+
+
+@pytest.mark.parametrize("sign", ".!;'\"")
+def test_comfyui_gets_a_blank_where_it_would_drop_the_word(sign, concepts):
+    pasted = prompt_for(Concept.make("cat"), "comfyui", f"{sign}<cat>{sign} on snow")
+    assert f" embedding:cat {sign}" in pasted
