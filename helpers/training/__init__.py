@@ -18,6 +18,7 @@ from .figures import (
 )
 from .forecast import estimate, training_plan
 from .learner import make_schedule
+from .processes import in_own_process
 from .records import RunSummary
 from .step import squared_errors, target_of, training_step
 from .train import train, train_many

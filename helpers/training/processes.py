@@ -1,12 +1,23 @@
 """The processes of a run, one or several that share each batch, and their threads."""
 
+import io
+import multiprocessing
 import os
+import signal
 import time
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from multiprocessing.connection import Connection
+from typing import TypeVar
 
 import psutil
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, parse_flag_from_env, reduce
+
+from ..common.errors import UserError
+
+T = TypeVar("T")
 
 
 class Processes:
@@ -94,3 +105,59 @@ class FreeCores:
     def _clocks(self) -> tuple[float, float, float]:
         times = psutil.cpu_times()
         return time.monotonic(), times.idle + getattr(times, "iowait", 0.0), time.process_time()
+
+
+def in_own_process(function: Callable[..., T], *given) -> T:
+    """Call a function in a new process, where it may start CUDA, and hand on what it prints and returns.
+
+    A notebook whose own process has started CUDA can't launch a training on several GPUs any more:
+    `accelerate.notebook_launcher` starts no process for a single one. An interrupt ends the new process.
+
+    Args:
+        function: importable by its name, as its arguments, result and errors can be pickled.
+
+    Raises:
+        UserError: the process was ended from outside, as where memory is full.
+        Exception: what the function raised.
+    """
+    context = multiprocessing.get_context("spawn")  # a fork of a process with threads may never end
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_call, args=(sender, function, given), daemon=True)
+    process.start()
+    sender.close()
+    try:
+        while isinstance(message := receiver.recv(), str):
+            print(message, end="", flush=True)
+    except EOFError:
+        raise UserError(
+            "The process that looked at the model ended without an answer, mostly because memory was full: "
+            "close other programs and notebooks, and run this again."
+        ) from None
+    finally:
+        process.kill()
+        process.join()
+    result, error = message
+    if error:
+        raise error
+    return result
+
+
+class _Sent(io.TextIOBase):
+    """A file whose text goes through a pipe."""
+
+    def __init__(self, sender: Connection):
+        self._sender = sender
+
+    def write(self, text: str) -> int:
+        self._sender.send(text)
+        return len(text)
+
+
+def _call(sender: Connection, function: Callable, given: tuple) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a kernel's interrupt comes here too: the kernel decides
+    try:
+        with redirect_stdout(_Sent(sender)):
+            message = function(*given), None
+    except Exception as error:
+        message = None, error
+    sender.send(message)

@@ -1,10 +1,12 @@
 """Captions by the base model itself: what it sees around a thing, and on it."""
 
+import os
 import shutil
 from dataclasses import replace
 
 import pytest
 
+from helpers.common.errors import UserError
 from helpers.concept.concept import Concept
 from helpers.concept.templates import MINIATURE_PLACES, MINIATURE_THINGS_ON, NEUTRAL_TEMPLATES
 from helpers.dataset.captions import captions_of, write_captions
@@ -15,6 +17,7 @@ from helpers.miniature.drawing import example_drawings, render
 from helpers.miniature.world import ACCESSORIES, SCENES
 from helpers.training import describe
 from helpers.training.describe import describe_pictures
+from helpers.training.processes import in_own_process
 
 FIRST = "grooty-1.png"
 OWN = "a {} that I typed"
@@ -102,3 +105,17 @@ def test_every_family_is_asked_in_words_of_its_own(grooty, families, family, mon
     assert len(seen) == 5
     assert {one.place for one in seen} <= {"", "on a beach"}
     assert {one.thing_on for one in seen} <= {"", "wearing a hat"}
+
+
+def test_in_a_process_of_its_own_it_says_and_hands_back_the_same(described, described_once, capsys):
+    write_captions(described, "grooty-2.png", "")
+    assert in_own_process(describe_pictures, "grooty") == [described_once[1][0]]
+    assert "grooty-2.png: wearing a scarf in a room" in capsys.readouterr().out
+    assert captions_of(described)["grooty-2.png"] == described_once[1][0].captions
+
+
+def test_an_error_there_is_a_sentence_here_and_so_is_its_death(concepts):
+    with pytest.raises(UserError, match="nobody"):
+        in_own_process(describe_pictures, "nobody")
+    with pytest.raises(UserError, match="memory was full"):
+        in_own_process(os._exit, 9)
