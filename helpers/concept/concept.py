@@ -20,7 +20,7 @@ LOSS, MACHINE = "Loss", "Machine"
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, allow_inf_nan=False)
 
 
 # By pydantic's name of the error.
