@@ -50,6 +50,53 @@ def use_step(concept: Concept, step: int) -> Path:
     return save_result(concept, rows)
 
 
+def turned(concept: Concept, step: int, share: float) -> "Rows":
+    """The rows of a training step, brought to the initializer's length and turned towards it.
+
+    Of TEA (arXiv 2506.22685, Test-time Embedding Adjustment), without training: with m the learned row
+    over its norm, c the initializer's over its own, and t the angle between them,
+
+        norm of the initializer's row * (sin((1 - share) t) m + sin(share t) c) / sin t
+
+    Args:
+        share: 0, as it was learned, its length too; up to 1, the initializer, the class word.
+
+    Raises:
+        UserError: the share is not in 0..1, or that step, or step 0, was not kept.
+    """
+    if not 0 <= share <= 1:
+        raise UserError(f"{share} is no share: give 0, as learned, to 1, the class word.")
+    learned = read_rows(concept, step)
+    if share == 0:
+        return learned
+    return [_turned(*pair, share) for pair in zip(learned, read_rows(concept, 0), strict=True)]
+
+
+def _turned(learned: torch.Tensor, start: torch.Tensor, share: float) -> torch.Tensor:
+    own, word = (torch.nn.functional.normalize(rows, dim=1) for rows in (learned, start))
+    angle = torch.acos((own * word).sum(dim=1, keepdim=True).clamp(-1, 1))
+    sine = torch.sin(angle)
+    way = (torch.sin((1 - share) * angle) * own + torch.sin(share * angle) * word) / sine
+    direction = torch.where(sine > 1e-4, way, own)  # alike already: there is no way to go
+    return direction * start.norm(dim=1, keepdim=True)
+
+
+def use_turned(concept: Concept, step: int, share: float) -> Path:
+    """Make the rows of `turned` the result; with a share of 0 it is as learned again.
+
+    A result that would be lost by this is kept in `training/replaced/`.
+
+    Returns:
+        The file now holding the result.
+
+    Raises:
+        UserError: as in `turned`; then nothing was changed.
+    """
+    rows = turned(concept, step, share)
+    _keep_result(concept)
+    return save_result(concept, rows)
+
+
 def _keep_result(concept: Concept) -> None:
     replaced = concept.training_folder / "replaced"
     kept = [step_path(concept, step) for step in saved_steps(concept)] + sorted(

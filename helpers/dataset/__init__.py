@@ -19,4 +19,4 @@ from .images import (
     rotate_image,
     verdict_table,
 )
-from .variety import warnings_of
+from .variety import outside_the_model, warnings_of

@@ -7,7 +7,7 @@ import torch
 
 from ..concept.concept import Concept
 from ..concept.embedding import save_result, save_rows, step_path
-from ..model.base_model import MINIATURE
+from ..dataset.variety import outside_the_model
 from .control import clear_request, stop_requested
 from .evaluate import FixedLoss, Scorer, is_learned
 from .figures import sample_noise, save_sample, saved_samples
@@ -27,7 +27,6 @@ NOT_BETTER = (
     "No checkpoint was better than the initializer, which is therefore the result: start over with another "
     "initializer_token, more pictures or a lower learning_rate."
 )
-NOT_BETTER_ON_MINIATURE = "Pictures unlike the toys that the miniature draws can't be learned with it."
 STOPPED = "It was stopped: run it again to go on."
 
 
@@ -117,11 +116,9 @@ class Watch:
             self._end("ceiling", self._verdict(CEILING))
 
     def _verdict(self, why: str) -> str:
-        """Why it ended, and what to do where nothing was gained."""
-        if self.learner.progress.best.step:
-            return why
-        on_miniature = [NOT_BETTER_ON_MINIATURE] * (self.concept.base_model == MINIATURE)
-        return " ".join([why, NOT_BETTER, *on_miniature])
+        """Why it ended, and what to do where nothing was gained or could be."""
+        not_better = "" if self.learner.progress.best.step else NOT_BETTER
+        return " ".join(filter(None, [why, not_better, outside_the_model(self.concept)]))
 
     def _evaluate(self) -> None:
         loss = self.processes.agree(self.fixed(self.model) if self.processes.is_main else None)

@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from helpers.common import places
 from helpers.common.errors import UserError
 from helpers.concept.concept import Concept
-from helpers.dataset.variety import warnings_of
+from helpers.dataset.variety import outside_the_model, warnings_of
 
 TABLE, LAWN, WALL, SKY, SAND = (150, 60, 50), (70, 130, 60), (200, 200, 190), (110, 160, 230), (220, 190, 120)
 
@@ -113,3 +113,12 @@ def test_plain_pictures_without_an_edge_are_no_error(said):
 def test_no_pictures_say_what_to_do(concepts):
     with pytest.raises(UserError, match="add some in notebook 1"):
         warnings_of(Concept.make("empty"))
+
+
+def test_pictures_that_the_miniature_can_not_draw_are_named_before_the_training(grooty):
+    assert outside_the_model(grooty) == ""
+    grain = np.random.default_rng(1)
+    for path in sorted(grooty.images_folder.glob("*.png")):
+        Image.fromarray(grain.integers(0, 256, (128, 128, 3), dtype=np.uint8)).save(path)
+    assert "outside what the miniature can draw" in outside_the_model(grooty)
+    assert outside_the_model(grooty.changed(base_model="another/model")) == ""

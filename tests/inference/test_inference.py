@@ -7,7 +7,15 @@ from transformers import BatchFeature
 
 from helpers.common.errors import UserError
 from helpers.concept.concept import Concept
-from helpers.concept.embedding import read_rows, save_result, save_rows, step_path, use_step
+from helpers.concept.embedding import (
+    read_rows,
+    save_result,
+    save_rows,
+    step_path,
+    turned,
+    use_step,
+    use_turned,
+)
 from helpers.inference.examples import examples_for, own_prompt
 from helpers.inference.grid import a_few_steps, xy_grid
 from helpers.inference.pipeline import (
@@ -294,3 +302,19 @@ def test_a_prompt_of_ones_own_needs_the_word(grooty):
     assert own_prompt(grooty, "<grooty> asleep") == "<grooty> asleep"
     with pytest.raises(UserError, match="“a robot on the moon” has no place for your word"):
         own_prompt(grooty, "a robot on the moon")
+
+
+def test_a_word_is_turned_to_the_class_word_and_back(grooty):
+    start, learned = torch.tensor([[3.0, 0.0], [0.0, 2.0]]), torch.tensor([[0.0, 5.0], [0.0, 4.0]])
+    for step, rows in ((0, start), (60, learned)):
+        save_rows(step_path(grooty, step), grooty, [rows])
+    save_result(grooty, [learned])
+    assert torch.equal(turned(grooty, 60, 0)[0], learned)
+    assert torch.allclose(turned(grooty, 60, 1)[0], start, atol=1e-5)
+    half = torch.tensor([[4.5**0.5, 4.5**0.5], [0.0, 2.0]])
+    use_turned(grooty, 60, 0.5)
+    assert torch.allclose(read_rows(grooty)[0], half)
+    use_turned(grooty, 60, 0)
+    assert torch.equal(read_rows(grooty)[0], learned)
+    with pytest.raises(UserError, match="class word"):
+        use_turned(grooty, 60, 1.5)
