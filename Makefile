@@ -18,7 +18,7 @@ RUNS := .venv/.installed
 TESTS := .venv/.installed-dev
 endif
 
-.PHONY: help run lab test test-oldest lint miniature miniature-report held-out-scores bench truth outputs all-in-one constraints
+.PHONY: help run lab test test-oldest lint miniature miniature-report held-out-scores bench truth trust licences outputs all-in-one constraints
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
@@ -56,6 +56,12 @@ bench: $(RUNS) ## the trainer against the well-known ones
 
 truth: $(RUNS) ## words for toys that nobody tuned to, ours beside the well-known loops
 	$(PYTHON) -m tests.bench.truth
+
+trust: $(TESTS) ## bad inputs, wrong states, 50 kills and 200 concepts in one process; about half an hour
+	$(PYTHON) -m tests.trust
+
+licences: $(RUNS) ## list the licences of what is installed
+	$(PYTHON) -m tests.trust.licences
 
 outputs: $(RUNS) ## put what `make run` made into the notebooks, and the README's picture
 	$(PYTHON) -m helpers.series.publish outputs

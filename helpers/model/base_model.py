@@ -248,7 +248,7 @@ class ModelFolder:
     def _readable(self, name: str) -> Iterator[None]:
         try:
             yield
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, SafetensorError, pickle.UnpicklingError) as error:
             raise UserError(
                 f"{self.path / name} is missing or damaged: fetch the model again, or give the folder that "
                 f"holds {INDEX}, unet/, vae/ and text_encoder/."
