@@ -21,6 +21,7 @@ from transformers import (
 
 from helpers.concept.templates import OBJECT_TEMPLATES, STYLE_TEMPLATES
 from helpers.model.libraries import diffusers
+from helpers.training.records import load_checkpoint
 
 FAMILIES = ("sd1", "sd2", "sdxl")
 
@@ -196,3 +197,14 @@ def _learned_merges() -> list[tuple[str, str]]:
     )
     tokenizer.train_from_iterator([words], trainer)
     return [tuple(pair) for pair in json.loads(tokenizer.to_str())["model"]["merges"]]
+
+
+def on_model(concept, folder, **training):
+    """The concept on a tiny model, as a step is quickest there."""
+    settings = {"resolution": 64, "sample_every": 0, "mixed_precision": "no", **training}
+    return concept.changed(base_model=str(folder), training=settings)
+
+
+def last_state(concept):
+    """The learner's part of a run's last checkpoint."""
+    return load_checkpoint(concept.training_folder)["learner"]

@@ -41,9 +41,9 @@ _drawing = threading.RLock()
 
 
 def one_at_a_time(function: Callable) -> Callable:
-    """Let a call wait until the one in another thread has ended: a form draws beside the cells.
+    """Serialize calls: a form draws in a thread of its own, beside the cells.
 
-    It may have given the pipeline another scheduler, and the word of another training step.
+    Each may give the pipeline another scheduler, and the word of another training step.
     """
 
     @functools.wraps(function)
@@ -223,7 +223,7 @@ def check_settings(
     negative_prompt: str = "",
     size: int | None = None,
 ) -> None:
-    """Look at everything that a person can mistype, before anything is drawn.
+    """Check everything that a person can mistype, before anything is drawn.
 
     Raises:
         UserError: as for `generate`.
@@ -373,7 +373,7 @@ def _check_numbers(pipeline: Any, steps: int, guidance: float, size: int | None)
 
 
 def _check_steps(scheduler: Any, name: str, steps: int) -> None:
-    """Some schedulers leave the model's levels of noise, or take one twice, near the largest number."""
+    """Near the largest number, some schedulers leave the model's timesteps or repeat one."""
     scheduler.set_timesteps(steps)
     chosen = set(scheduler.timesteps.tolist())
     if len(chosen) < steps or max(chosen) >= scheduler.config.num_train_timesteps:

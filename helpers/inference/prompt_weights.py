@@ -131,7 +131,7 @@ def _encode(pipeline: Any, providers: list[Any], prompt: Prompt) -> torch.Tensor
 
 def _providers(pipeline: Any) -> list[Any]:
     """compel's readers, one for each text encoder, set to the layer that its pipeline takes."""
-    diffusers()  # compel imports it, too: without bitsandbytes, please
+    diffusers()  # first, without bitsandbytes: compel imports it, too
     from compel import EmbeddingsProvider, ReturnedEmbeddingsType
 
     pairs = [(pipeline.tokenizer, pipeline.text_encoder)]

@@ -90,7 +90,7 @@ def begin(recipe: Recipe, work: Path) -> None:
 
 
 def work_folder() -> Path:
-    """Where the recipe keeps drawings, latents and checkpoints; git does not."""
+    """Where the recipe keeps drawings, latents and checkpoints; it is not in git."""
     return repository_folder() / "build" / "miniature"
 
 

@@ -19,6 +19,7 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
 from ..common.files import write_whole
+from ..model.precision import pick_dtype
 
 _CHECKPOINT_SECONDS = 120
 _CHECKPOINTS = 10  # at the least, in a run
@@ -225,12 +226,8 @@ def autocast(device: torch.device) -> torch.autocast:
 
 @functools.cache
 def has_quick_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 is worth it: on a GPU, or a CPU with AVX-512 bf16 (as Linux lists)."""
-    if device.type == "cuda":
-        return True
-    features = Path("/proc/cpuinfo")
-    listed = features.exists() and "avx512_bf16" in features.read_text()
-    return listed and torch.backends.cpu.get_cpu_capability() == "AVX512"
+    """Whether the hardware itself multiplies bfloat16."""
+    return pick_dtype("auto", device) == torch.bfloat16
 
 
 def attention_backends(device: torch.device) -> list[SDPBackend]:

@@ -58,7 +58,7 @@ def default_base_model() -> str:
 
 
 def resolve(base_model: str) -> Source:
-    """Find out what a name stands for. Reads no weights and asks no hub.
+    """Find out what a name refers to, without reading weights or asking a hub.
 
     A relative path counts from the working folder, then from `notebooks/`.
 
@@ -105,7 +105,7 @@ class ModelFolder:
 
     Raises:
         UserError: the folder has no `model_index.json`, or one of a pipeline that is not Stable
-            Diffusion 1.x, 2.x or XL. Later: a part that is missing or damaged.
+            Diffusion 1.x, 2.x or XL. From its methods: a part is missing or damaged.
     """
 
     def __init__(self, path: str | Path):
@@ -142,7 +142,7 @@ class ModelFolder:
         return self._config("unet")["sample_size"] * 2**halvings
 
     def _unet_channels(self) -> int:
-        """Of its input; 4 also where the UNet's settings are missing, which is said when it is loaded."""
+        """Input channels; 4 also where the UNet's settings are missing, which loading it reports."""
         file = self.path / "unet" / "config.json"
         return self._config("unet").get("in_channels", 4) if file.is_file() else 4
 

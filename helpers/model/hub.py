@@ -133,7 +133,7 @@ def _ask_for_token(repository: str) -> str:
     return f"{repository} is gated: accept its licence on its page, and log in above."
 
 
-# What a hub's refusals and silences mean, as sentences.
+# What a hub's errors mean, as sentences.
 # Names that many tutorials still give, of repositories whose owners have taken them away.
 _MOVED = {
     "runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5",

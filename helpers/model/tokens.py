@@ -249,7 +249,7 @@ def _check_new(tokenizer: Any, tokens: Sequence[str]) -> None:
 
 
 def _composed(text: str) -> str:
-    """A letter and its accent as one sign, as the tokenizer does with all that it reads."""
+    """A letter and its accent as one character, as the tokenizer normalizes all text."""
     return unicodedata.normalize("NFC", text)
 
 
@@ -330,9 +330,8 @@ def coloured_pieces(parts: Sequence[tuple[str, int]]) -> str:
 
 
 def _ids(tokenizer: Any, words: str) -> list[int]:
-    return tokenizer(
-        words, add_special_tokens=False, verbose=False
-    ).input_ids  # a long one is no mistake here
+    # Not verbose: `check_length` says where a text is too long.
+    return tokenizer(words, add_special_tokens=False, verbose=False).input_ids
 
 
 def _would_do(tokenizer: Any, words: str) -> list[str]:
@@ -341,8 +340,8 @@ def _would_do(tokenizer: Any, words: str) -> list[str]:
     return own or list(dict.fromkeys([*nearest_words(tokenizer, words), "toy"]))
 
 
-# They stand near everything, and teach nothing to start from.
-_LINKS = {*"and are for from her his its not one that the their this two under with your".split()}
+# Near to every other word, and of no use as an initializer.
+_FUNCTION_WORDS = {*"and are for from her his its not one that the their this two under with your".split()}
 
 
 def nearest_words(tokenizer: Any, words: str, table: torch.Tensor | None = None, count: int = 6) -> list[str]:
@@ -376,7 +375,7 @@ def _near_rows(table: torch.Tensor, ids: Sequence[int], known: dict[str, int]) -
     if not ids:
         return []
     unit = nn.functional.normalize(table, dim=1)
-    others = [word for word, number in known.items() if number not in ids and word not in _LINKS]
+    others = [word for word, number in known.items() if number not in ids and word not in _FUNCTION_WORDS]
     cosines = unit[[known[word] for word in others]] @ unit[list(ids)].sum(dim=0)
     return [others[place] for place in cosines.topk(min(len(others), 16)).indices.tolist()]
 

@@ -1,4 +1,4 @@
-"""A run from outside: resumed in a process of its own, watched, stopped, or failed by the machine."""
+"""Controlling a run from outside: resume, state, stop requests; and the machine's failures as sentences."""
 
 import errno
 import functools
@@ -56,7 +56,7 @@ def resume(concept: Concept) -> None:
 
 
 def state_of(concept: Concept, lines: list[dict[str, Any]]) -> State:
-    """How a concept's run stands: how it ended, or what it is at.
+    """The state of a concept's run: how it ended, or what it is doing.
 
     `starting` and `broken` are said of a process that `resume` started, which may be another kernel's:
     it loads, or it ended without saying how. A run that was killed reads as `running`.
@@ -94,7 +94,7 @@ def _launcher(concept: Concept) -> list[str]:
 
 
 def _wait(process: subprocess.Popen, folder: Path) -> None:
-    """Note a death that the process itself could not speak of."""
+    """Write down that the process was killed, which it could not do itself."""
     if process.wait() < 0 and folder.is_dir():
         with (folder / OUTPUT).open("a", encoding="utf-8") as output:
             output.write(f"\nThe process was killed (signal {-process.returncode}).\n")
@@ -179,7 +179,7 @@ class Interrupts:
             self.asked, self._since = True, now
 
 
-# When the machine fails a run: what a person can do about it. The last checkpoint is on disk, and whole.
+# What a person can do when memory or disk fails a run. The last checkpoint is whole.
 _GOES_ON = "and train again. It goes on from the last checkpoint"
 _MEMORY_FULL = (
     "The memory is full: set train_batch_size to 1, or gradient_checkpointing, or quantize to “4bit”, "

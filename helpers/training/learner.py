@@ -237,7 +237,7 @@ def turn_steps(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     def turn(*_) -> None:
         for group in optimizer.param_groups:
             for rows in starts.keys() & set(group["params"]):
-                if rows.grad.isfinite().all():  # else AdamW's own step shows it to who looks
+                if rows.grad.isfinite().all():  # else AdamW's step leaves NaN in the rows, which ends the run
                     start = starts[rows].mul_(1 - group["lr"] * group["weight_decay"])
                     _turn(rows, start, optimizer.state[rows], momentum=group["betas"][0])
         starts.clear()
@@ -281,7 +281,7 @@ def full_matrix_direction(gradients: torch.Tensor, momentum: float) -> torch.Ten
 
 @torch.no_grad()
 def free(rows: torch.Tensor, start: torch.Tensor, learning_rate: float) -> None:
-    """Let the norm go where training takes it."""
+    """Leave the norm to training."""
 
 
 @torch.no_grad()
@@ -290,8 +290,7 @@ def hold(rows: torch.Tensor, start: torch.Tensor, learning_rate: float) -> None:
 
     Args:
         rows: (vectors, width), changed in place.
-        start: (vectors,), the norms of the rows training started from.
-        learning_rate: the step's; not used.
+        start: (vectors,), the norms that the rows started with.
     """
     _scale_to(rows, start)
 

@@ -1,4 +1,4 @@
-"""What a run leaves in a concept's `training/` folder, and reads there when it goes on.
+"""The files of a run in a concept's `training/` folder, which it reads when it is resumed.
 
 `made_with.json` is what it was trained with, `log.jsonl` what happened, `state.pt` how to go on,
 `outcome.json` how it ended.
@@ -171,7 +171,7 @@ def _drop_after(path: Path, step: int) -> None:
 
 
 class LogFollower:
-    """Reads a log again and again while it grows, but only when its file has changed.
+    """Follows a log while it grows; the file is read only when it has changed.
 
     Attributes:
         lines: as from `read_log`.

@@ -103,7 +103,7 @@ def train_many(
 
 @contextmanager
 def _held(concepts: list[Concept]) -> Iterator[None]:
-    """No other run, and nobody who would rename or delete a folder, comes in between."""
+    """Lock the folders against other runs, and against being renamed or deleted."""
     with ExitStack() as stack:
         for concept in concepts:
             refusal = (
@@ -144,7 +144,7 @@ def _check_fit(concepts: list[Concept]) -> None:
 
 
 def _prepare(concept: Concept, fresh: bool) -> bool:
-    """Put aside what can't be gone on with; whether there is something to do."""
+    """Archive a run that can't be resumed; whether there is something to train."""
     inputs = run_inputs(concept)
     changed = inputs_changed(concept, inputs)
     if not fresh and not changed and finished(concept):
@@ -197,7 +197,7 @@ def _watch(
     started: float,
     scaler: torch.amp.GradScaler,
 ) -> Watch:
-    """A learner, where its last checkpoint left it, and what looks after it."""
+    """The watch of a concept's learner, which is resumed from its last checkpoint."""
     learner = Learner(concept, model, processes)
     judge: Scorer = partial(scorer, concept) if scorer else HeldOutScore(concept, model)
     fixed = fixed_loss(learner, model)
@@ -239,7 +239,7 @@ def run_loop(
 
 
 def _say_pace(watches: list[Watch]) -> None:
-    """How long the run may take, by its first steps."""
+    """Estimate the run's duration from its first steps."""
     rate = steps_per_second(read_log(watches[0].concept.training_folder))
     if rate:
         left = max(watch.steps_left() for watch in watches) / rate / 60
@@ -247,7 +247,7 @@ def _say_pace(watches: list[Watch]) -> None:
 
 
 def _save_pipelines(concepts: list[Concept], trained: list[Concept]) -> None:
-    """Where it is wanted: for a word that is new, or that has none yet."""
+    """Save the pipelines that are asked for: of words just trained, or that have none yet."""
     for concept in concepts:
         is_there = (concept.folder / "pipeline").is_dir()
         if concept.training.save_pipeline and (concept in trained or not is_there):

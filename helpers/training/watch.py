@@ -31,7 +31,7 @@ STOPPED = "It was stopped: run it again to go on."
 
 
 class Watch:
-    """Looks after one learner: log, fixed loss, score, samples, checkpoints, and its end.
+    """Keeps one learner's log, fixed loss, score, samples and checkpoints, and ends it.
 
     Args:
         fixed: the fixed loss, which only says when to stop.
@@ -68,7 +68,7 @@ class Watch:
         return self.learner.settings.max_train_steps - self.step
 
     def begin(self) -> None:
-        """Look at the initializer before the first step; a run that goes on only says so."""
+        """Evaluate the initializer before the first step; a resumed run only says where it goes on."""
         self._say(self.learner.latents.note)
         if self.step:
             self._say(f"Goes on from step {self.step}.")
@@ -79,7 +79,7 @@ class Watch:
         self._sample()
 
     def after_step(self, loss: float, interrupted: bool) -> None:
-        """Log the step, look where it is time to look, and end the learner where it is time to end."""
+        """Log the step, evaluate and save where that is due, and end the learner where it is done."""
         self.learner.progress.step += 1
         self.learner.progress.seconds = time.monotonic() - self.started
         if not (math.isfinite(loss) and self.learner.is_finite()):
@@ -140,7 +140,7 @@ class Watch:
             save_sample(self.concept, self.model, self.noise, self.step)
 
     def _sample_kept(self) -> None:
-        """The result draws, too, if no sample was due at its step."""
+        """Draw a sample with the result, too, if none was due at its step."""
         rows, best = self.learner.copy_rows(), self.learner.progress.best
         if best.step not in saved_samples(self.concept) and self.learner.settings.sample_every:
             self.learner.set_rows(best.rows)
@@ -159,7 +159,7 @@ class Watch:
         return self.processes.any(stop_requested(self.concept.training_folder))
 
     def _stop(self) -> None:
-        """Save the state as it is, then judge the rows: what comes later must not know of this look."""
+        """Save the state before the rows are scored: a resumed run must not depend on this extra score."""
         self._checkpoint()
         self._keep_if_best()
         self._end("stopped", STOPPED)

@@ -12,6 +12,7 @@ import weakref
 
 import pytest
 import torch
+from families import last_state, on_model
 from safetensors.torch import load_file
 
 from helpers.common import places
@@ -37,15 +38,6 @@ TRAIN = sys.modules["helpers.training.train"]  # the module: the room hands on i
 def tiny(grooty, families):
     """The concept on a tiny Stable Diffusion 1.5 of random weights: a step takes milliseconds."""
     return on_model(grooty, families["sd1"])
-
-
-def on_model(concept, folder, **training):
-    settings = {"resolution": 64, "sample_every": 0, "mixed_precision": "no", **training}
-    return concept.changed(base_model=str(folder), training=settings)
-
-
-def last_state(concept):
-    return load_checkpoint(concept.training_folder)["learner"]
 
 
 def killed_at(step, monkeypatch):

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from families import last_state, on_model
 
 from helpers.dataset.captions import write_captions
 from helpers.dataset.dataset import TextualInversionDataset, View, preprocess, tokenizers_with_word
@@ -30,15 +31,6 @@ TRAIN = sys.modules["helpers.training.train"]  # the module: the room hands on i
 @pytest.fixture
 def tiny(grooty, families):
     return on_model(grooty, families["sd1"], max_train_steps=8, checkpoint_every=3)
-
-
-def on_model(concept, folder, **training):
-    settings = {"resolution": 64, "sample_every": 0, "mixed_precision": "no", **training}
-    return concept.changed(base_model=str(folder), training=settings)
-
-
-def last_state(concept):
-    return load_checkpoint(concept.training_folder)["learner"]
 
 
 def kill(method, step):
