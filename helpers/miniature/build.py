@@ -21,6 +21,7 @@ from ..common.places import data_folder, repository_folder
 from . import pictures
 from .autoencoder import PLAN as AUTOENCODER_PLAN
 from .autoencoder import SHARP_PLAN, make_round_trips, train_autoencoder, train_sharp_autoencoder
+from .captions import build_tokenizer
 from .diffusion import encode_shards, new_scheduler, train_diffusion
 from .drawing import write_examples
 from .fit import Plan, device, read_log
@@ -28,7 +29,6 @@ from .judge import PLAN as JUDGE_PLAN
 from .judge import Judge, train_judge
 from .pictures import SHARD, load, make_shards
 from .report import write_report
-from .tokenizer import build_tokenizer
 
 LAST_SESSION = Plan("diffusion-4", pictures=1_440_000, batch=1024, lr=3e-3, cooldown=0.7)
 

@@ -11,9 +11,8 @@ from helpers.common.places import miniature_folder
 from helpers.concept.concept import Concept
 from helpers.concept.templates import OBJECT_TEMPLATES, STYLE_TEMPLATES
 from helpers.inference.examples import examples_for
-from helpers.miniature.captions import caption, describe, prompt
+from helpers.miniature.captions import MAX_LENGTH, caption, describe, prompt
 from helpers.miniature.drawing import PICTURE_SIDE, SHARP_SIDE, render
-from helpers.miniature.tokenizer import MAX_LENGTH
 from helpers.miniature.world import (
     ACCESSORIES,
     ATTRIBUTES,

@@ -20,8 +20,7 @@ from helpers.inference.examples import MINIATURE_KNOWS, unknown_words
 from helpers.inference.grid import xy_grid
 from helpers.inference.pipeline import pipeline_with_word
 from helpers.inference.png import read_settings
-from helpers.miniature.captions import caption
-from helpers.miniature.tokenizer import _FURTHER_WORDS
+from helpers.miniature.captions import _FURTHER_WORDS, caption
 from helpers.miniature.world import sample_drawing
 from helpers.model.base_model import load_tokenizers
 from helpers.widgets.grid_form import GridForm
