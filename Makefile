@@ -3,13 +3,14 @@
 CONCEPT ?= grooty
 BASE_MODEL ?=
 IMAGES ?=
+TOY ?=
 INITIALIZER ?=
 VECTORS ?=
 BASE_PYTHON ?= python3
 OLDEST := build/oldest
 DEALT = -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 WORKERS := 2  # of the tests, each on a core
-export CONCEPT BASE_MODEL IMAGES INITIALIZER VECTORS  # so that a path may hold a quote
+export CONCEPT BASE_MODEL IMAGES TOY INITIALIZER VECTORS  # so that a path may hold a quote
 
 # `make run PYTHON=python` uses an environment of your own, as it is, and installs nothing.
 ifneq ($(origin PYTHON),command line)
@@ -25,11 +26,11 @@ help: ## list the commands
 
 run: $(RUNS) ## all six notebooks in order: make run CONCEPT=my_cat IMAGES=my_photos INITIALIZER=cat BASE_MODEL=...
 	@$(PYTHON) -m helpers.series.run --concept "$$CONCEPT" --base-model "$$BASE_MODEL" \
-	    --images "$$IMAGES" --initializer "$$INITIALIZER" $(if $(VECTORS),--vectors "$$VECTORS")
+	    --images "$$IMAGES" --toy "$$TOY" --initializer "$$INITIALIZER" $(if $(VECTORS),--vectors "$$VECTORS")
 
-lab: $(RUNS) ## open JupyterLab on the first notebook
+lab: $(RUNS) ## open JupyterLab on the notebook to start with
 	$(PYTHON) -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) --ServerApp.root_dir=. \
-	    --LabApp.default_url=/lab/tree/notebooks/1_download_images.ipynb
+	    --LabApp.default_url=/lab/tree/notebooks/0_start_here.ipynb
 
 test: lint ## every notebook in a fresh kernel, and the unit tests
 	$(PYTHON) -m pytest $(DEALT)
@@ -81,6 +82,8 @@ constraints: $(TESTS) ## write down the versions that are installed now
 
 .venv/.installed: requirements.txt constraints.txt | .venv/bin/python
 	.venv/bin/python -m pip install -r requirements.txt -c constraints.txt
+	# A cell that is run alone after a restart finds `helpers`, too.
+	.venv/bin/python -c "import os, site; open(site.getsitepackages()[0] + '/helpers.pth', 'w').write(os.getcwd())"
 	touch $@
 
 .venv/.installed-dev: requirements-dev.txt tests/export/programs.txt .venv/.installed

@@ -14,4 +14,11 @@ from .manage import (
     restore_concept,
     unpack,
 )
-from .overview import all_concepts, concept_names, concept_sheet, concept_table, open_concept
+from .overview import (
+    all_concepts,
+    chosen_concept,
+    concept_names,
+    concept_sheet,
+    concept_table,
+    open_concept,
+)

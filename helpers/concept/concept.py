@@ -14,6 +14,7 @@ from ..common.files import write_whole
 from .templates import templates_for
 
 LOCK_FILE = ".training.lock"
+FIRST_CONCEPT = "grooty"  # what the series begins with; its pictures ship
 # The groups of the training settings.
 PICTURES, LENGTH, OPTIMIZER = "Pictures", "Length of the run", "Optimizer"
 LOSS, MACHINE = "Loss", "Machine"

@@ -1,7 +1,10 @@
 """All concepts at a glance: what each folder holds, and which notebook comes next for it."""
 
+import contextlib
 import html
 import json
+import os
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,7 +18,7 @@ from ..common import places
 from ..common.errors import UserError
 from ..common.files import is_picture_file
 from ..common.sheets import Described, html_picture, html_table, image_grid, packed
-from .concept import Concept
+from .concept import FIRST_CONCEPT, Concept
 
 _UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what Pillow raises
 _SIDE = 192  # pixels at most; of the miniature's smaller pictures each pixel is kept
@@ -91,6 +94,7 @@ State = Literal["only pictures", "settings", "learned", "damaged"]
 _TITLES = ("concept", "picture", "state", "word", "model", "scores", "size", "changed")
 _SHEET_CELL = 160
 _PICTURE = 96  # pixels in the table
+_OPENED = ".opened"  # its time is what counts
 
 
 @dataclass(frozen=True)
@@ -120,9 +124,11 @@ class Overview:
 
     @property
     def next_notebook(self) -> str:
-        """The notebook to go on with."""
+        """The notebook to go on with; where all were run, the one that draws."""
         if self.state == "learned":
-            return "5_inference_grids"
+            folder = self.concept.folder
+            is_next = _inside(folder / "grids") and not _inside(folder / "export")
+            return "6_web_ui_export" if is_next else "5_inference_grids"
         if not self.pictures:
             return "1_download_images"
         return "3_dataset_preview" if self.state == "settings" else "2_concept_settings"
@@ -151,17 +157,13 @@ class Opened:
     name: str
     notebook: str
 
-    @property
-    def line(self) -> str:
-        """What goes into the notebook's cell with the parameters."""
-        return f'CONCEPT = "{self.name}"'
-
     def __str__(self) -> str:
-        return f"Open {self.notebook}.ipynb, and set {self.line} in it."
+        return f"Open {self.notebook}.ipynb: while it says CONCEPT = None, it goes on with {self.name}."
 
     def _repr_html_(self) -> str:
         link = f'<a href="{self.notebook}.ipynb">{self.notebook}.ipynb</a>'
-        return f"<p>Open {link}, and set <code>{html.escape(self.line)}</code> in it.</p>"
+        rest = f"while it says <code>CONCEPT = None</code>, it goes on with {html.escape(self.name)}."
+        return f"<p>Open {link}: {rest}</p>"
 
 
 def overview(name: str) -> Overview:
@@ -172,7 +174,7 @@ def overview(name: str) -> Overview:
     """
     folder = concept_folder(name)
     concept, problem = _settings(folder)
-    files = [path.stat() for path in folder.rglob("*") if path.is_file()]
+    files = [path.stat() for path in folder.rglob("*") if path.is_file() and path.name != _OPENED]
     pictures = [path for path in _inside(folder / "images") if is_picture_file(path)]
     return Overview(
         name=name,
@@ -192,17 +194,47 @@ def all_concepts() -> list[Overview]:
     return [overview(name) for name in concept_names()]
 
 
-def open_concept(name: str) -> Opened:
-    """The notebook that comes next for a concept, as a link, and the line to put into it.
+def chosen_concept(name: str | None = None) -> str:
+    """The name of the concept to work on, which is remembered as the one that was opened last.
 
-    A concept that is not there yet begins with notebook 1.
+    Args:
+        name: None: the one that was opened, or given pictures or settings, last; `grooty` where there is
+            none. A name of which there is no concept yet is remembered once it has pictures.
 
     Raises:
         UserError: the name can't be a folder's.
     """
-    if name in concept_names():
-        return Opened(name, overview(name).next_notebook)
-    return Opened(Concept.make(name).name, "1_download_images")
+    names = concept_names()
+    if name is None:
+        name = max(names, key=_last_used, default=FIRST_CONCEPT)
+    folder = Concept.make(name).folder
+    if name in names:
+        with contextlib.suppress(OSError):  # where nothing can be written, nothing is remembered
+            (folder / _OPENED).touch()
+            os.utime(folder / _OPENED, ns=(time.time_ns(),) * 2)  # finer than the clock of `touch`
+    return name
+
+
+def _last_used(name: str) -> float:
+    """When a concept was opened, or its pictures or settings changed, in seconds since 1970."""
+    folder = places.concepts_root() / name
+    paths = [path for part in (_OPENED, "images", "concept.json") if (path := folder / part).exists()]
+    return max(path.stat().st_mtime for path in paths)
+
+
+def open_concept(name: str | None = None) -> Opened:
+    """The notebook that comes next for a concept, as a link; the other notebooks go on with that concept.
+
+    A concept that is not there yet begins with notebook 1.
+
+    Args:
+        name: None: the one that was opened last.
+
+    Raises:
+        UserError: the name can't be a folder's.
+    """
+    name = chosen_concept(name)
+    return Opened(name, overview(name).next_notebook if name in concept_names() else "1_download_images")
 
 
 def concept_table() -> ConceptTable:

@@ -13,6 +13,7 @@ from .images import (
     crop_image,
     default_sources,
     image_paths,
+    images_or_examples,
     load_image,
     load_images,
     remove_image,

@@ -13,12 +13,11 @@ from ..common import places
 from ..common.errors import UserError
 from ..common.files import is_picture_file, write_whole
 from ..common.sheets import html_table, packed
-from ..concept.concept import Concept, saved_concepts
+from ..concept.concept import FIRST_CONCEPT, Concept, saved_concepts
 from .check import Fingerprint, alike, fingerprint, open_picture
 from .fetch import DATASET, Fetched, fetch_all
 
 FEWEST, MOST = 3, 10
-FIRST_CONCEPT = "grooty"
 _CAT_TOY = f"{DATASET}diffusers/cat_toy_example"
 _USUAL_RESOLUTION = 512
 ConceptLike = Concept | str | Path
@@ -130,11 +129,15 @@ def verdict_table(verdicts: Sequence[Verdict]) -> VerdictTable:
 def advice(concept: ConceptLike) -> str:
     """One sentence on the number of pictures that the concept has."""
     count = len(_picture_files(_images_folder(concept)))
+    if not count:
+        return "No pictures yet: add some above, then run on from here."
     if count < FEWEST:
         return f"{count} picture(s): add more, {FEWEST} to 5 of the same thing before different backgrounds."
     if count > MOST:
         return f"{count} pictures: 3 to 5 good ones mostly teach as well; remove those that show it badly."
-    return f"{count} pictures: a good number."
+    return (
+        f"{count} pictures: {'a good number' if count <= 5 else 'enough; three to five mostly do as well'}."
+    )
 
 
 def image_paths(concept: ConceptLike) -> list[Path]:
@@ -187,6 +190,17 @@ def load_images(concept: ConceptLike) -> list[Image.Image]:
         UserError: it has none yet, or one of them is damaged.
     """
     return [_open(path) for path in image_paths(concept)]
+
+
+def images_or_examples(concept: ConceptLike) -> list[Image.Image]:
+    """The pictures of a concept as for `load_images`; where it has none yet, those of the first concept.
+
+    Raises:
+        UserError: one of them is damaged, or the shipped ones are missing.
+    """
+    if _picture_files(_images_folder(concept)):
+        return load_images(concept)
+    return [_open(Path(path)) for path in default_sources("miniature")]
 
 
 def remove_image(concept: ConceptLike, name: str) -> None:
@@ -284,6 +298,27 @@ def _save(image: Image.Image, folder: Path) -> Path:
     # Of all files: a caption whose picture was deleted by hand must not come under a new one.
     numbers = [int(path.stem) for path in folder.iterdir() if re.fullmatch(r"\d{1,9}", path.stem)]
     return write_whole(folder / f"{max(numbers, default=0) + 1:03d}.png", packed(image))
+
+
+def keep_drawn(concept: ConceptLike, images: Sequence[Image.Image]) -> str:
+    """Write pictures that were drawn here to `images/` as `drawn-1.png`, `drawn-2.png`, ...
+
+    Those that were drawn before go, with their captions; all other pictures stay.
+
+    Returns:
+        One sentence on what the concept has now.
+
+    Raises:
+        UserError: the concept's name can't be used, or nothing can be written there.
+    """
+    folder = places.make_folder(_images_folder(concept))
+    for path in folder.glob("drawn-*"):
+        path.unlink()
+    for number, image in enumerate(images, start=1):
+        write_whole(folder / f"drawn-{number}.png", packed(image))
+    others = len(_picture_files(folder)) - len(images)
+    said = f"{folder.parent.name} has {len(images)} drawn pictures now."
+    return said + f" It also has {others} others: remove those that show another thing." * bool(others)
 
 
 # Turn a picture of a concept, or cut it square; the file in `images/` is written anew under its name.

@@ -3,7 +3,7 @@
 Grids over two settings, and PNG files that remember what they were made with.
 """
 
-from .examples import examples_for, own_prompt
+from .examples import examples_for, known_words, own_prompt
 from .grid import (
     a_few_steps,
     redraw,

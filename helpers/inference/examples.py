@@ -4,7 +4,10 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from IPython.display import HTML
+
 from ..common.errors import UserError
+from ..common.sheets import html_table
 from ..concept.concept import Concept
 from ..concept.templates import MINIATURE_PLACES, MINIATURE_THINGS_ON
 from ..model.base_model import MINIATURE
@@ -112,6 +115,13 @@ def unknown_words(concept: Concept, tokenizer: Any, prompt: str) -> list[str]:
     words = dict.fromkeys(re.findall(r"[^\W\d_]+", prompt.lower()))
     pieces = {word: tokenizer(word, add_special_tokens=False).input_ids for word in words}
     return [word for word in words if len(pieces[word]) > 1 or word in _NEVER_DRAWN]
+
+
+def known_words(base_model: str) -> HTML:
+    """What a base model can be asked for, as a table, or a sentence where nobody has listed it."""
+    if base_model == MINIATURE:
+        return HTML(html_table(MINIATURE_KNOWS.items(), named_rows=True))
+    return HTML("<p>It learned from captions of the web: most English words are known to it.</p>")
 
 
 def own_prompt(concept: Concept, sentence: str) -> str:

@@ -2,3 +2,6 @@
 
 Read in this order: `world`, `drawing`, `captions`, `autoencoder`, `diffusion`, `judge`, `build`.
 """
+
+from .scores import score_word
+from .toys import TOY_TRAITS, draw_toy, draw_words, remark_on

@@ -331,7 +331,7 @@ def _saturated(pixels: np.ndarray) -> np.ndarray:
 
 
 # The five pictures that ship as the series' example: `grooty`, a toy that the model has never seen.
-_SIDE = 256  # pixels
+EXAMPLE_SIDE = 256  # pixels
 _SURROUNDINGS = (
     {"scene": "white", "wobble": (0.2, 0, 0, 0.4, 0, 0, 0.3)},
     {"scene": "room", "wobble": (-0.4, 0.5, 0, -0.5, 1.2, 0, -0.8)},
@@ -351,5 +351,5 @@ def write_examples(folder: Path, name: str = "grooty") -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}-{number}.png" for number in range(1, len(_SURROUNDINGS) + 1)]
     for path, drawing in zip(paths, example_drawings(name), strict=True):
-        render(drawing, _SIDE).save(path, optimize=True)
+        render(drawing, EXAMPLE_SIDE).save(path, optimize=True)
     return paths

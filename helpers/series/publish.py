@@ -24,8 +24,8 @@ from PIL import Image
 from ..common import places
 from ..common.errors import UserError
 from ..common.sheets import image_grid, packed
-from ..concept.concept import Concept
-from ..dataset.images import FIRST_CONCEPT, load_images
+from ..concept.concept import FIRST_CONCEPT, Concept
+from ..dataset.images import load_images
 from .run import notebooks, run_notebook, start_here
 
 CODE_HASH = "outputs_are_of_code"

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from ..common import places
 from ..common.errors import UserError
-from ..concept.concept import Concept
+from ..concept.concept import FIRST_CONCEPT, Concept
 from ..dataset.fetch import DATASET, fetch_all
-from ..dataset.images import FIRST_CONCEPT, default_sources
+from ..dataset.images import default_sources, keep_drawn
 from ..model.base_model import MINIATURE, check_base_model
 
 
@@ -71,10 +71,14 @@ def run_notebook(notebook: Path, output_folder: Path, parameters: dict) -> float
 
 
 def _kernel_settings():
-    """Sockets in a folder of one's own where the system has them: over TCP a kernel warns of listeners."""
+    """Sockets in a folder of one's own where the system has them: over TCP a kernel warns of listeners.
+
+    A kernel that is shut down gets an interrupt first, and would log it as an error.
+    """
     from traitlets.config import Config
 
-    return Config() if os.name == "nt" else Config(KernelManager={"transport": "ipc"})
+    quiet = Config(NotebookClient={"extra_arguments": ["--log-level=CRITICAL"]})
+    return quiet if os.name == "nt" else Config(quiet, KernelManager={"transport": "ipc"})
 
 
 def run_series(name: str, **parameters) -> Path:
@@ -135,6 +139,20 @@ def _check_pictures(source: str) -> None:
         raise UserError(f"“{source}” can't be learned from. {fetched[0].problem}")
 
 
+def _keep_toy(given: argparse.Namespace) -> None:
+    """Draw the toy that was described, as the concept's pictures; only the miniature learns it.
+
+    Raises:
+        UserError: pictures or another model are named as well, or a word means no trait.
+    """
+    from ..miniature.toys import draw_words
+
+    if given.images or given.base_model not in (None, "", MINIATURE):
+        raise UserError("A toy is drawn for the miniature: leave out IMAGES and BASE_MODEL, or TOY.")
+    given.base_model = MINIATURE
+    print(keep_drawn(given.concept, draw_words(given.toy)))
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m helpers.series.run", description="Run the six notebooks."
@@ -142,6 +160,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--concept", default=FIRST_CONCEPT, help="its name; its folder under concepts/")
     parser.add_argument("--base-model", help="miniature, a hub id, a folder or a file; found by looking")
     parser.add_argument("--images", help="pictures to learn from: a folder, a file or an address")
+    parser.add_argument("--toy", help="a toy to draw and learn: “teal star toy, bunny ears, one eye, wheels”")
     parser.add_argument("--initializer", help="the word to start from, for example cat")
     parser.add_argument("--vectors", type=int, help="how many rows of numbers the word gets")
     return parser
@@ -155,7 +174,9 @@ def _check(given: argparse.Namespace) -> None:
     """
     if given.base_model:
         check_base_model(given.base_model)
-    if given.images:
+    if given.toy:
+        _keep_toy(given)
+    elif given.images:
         _check_pictures(given.images)
     elif not default_sources(given.base_model or MINIATURE, given.concept):
         raise UserError(f"“{given.concept}” has no pictures yet: say where they are, as IMAGES=my_photos.")
@@ -163,6 +184,11 @@ def _check(given: argparse.Namespace) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
+    try:
+        _check(given)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
     parameters = {
         "BASE_MODEL": _from_here(given.base_model) if given.base_model else None,
         "ADDRESSES": [_from_here(given.images)] if given.images else None,
@@ -170,7 +196,6 @@ def main(arguments: list[str] | None = None) -> int:
         "VECTORS": given.vectors,
     }
     try:
-        _check(given)
         report = run_series(given.concept, **parameters)
     except UserError as error:
         print(error, file=sys.stderr)

@@ -30,7 +30,7 @@ STATE_FILE = "state.pt"
 SUMMARY_FILE = "outcome.json"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RunSummary:
     """How a run ended.
 
@@ -73,7 +73,7 @@ class RunSummary:
             raise UserError(f"“{concept.name}” has not been trained yet: run notebook 4 first.")
         return cls(**json.loads(path.read_text(encoding="utf-8")) | {"concept": concept.name})
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return (
             f"{self.concept}: {self.steps} steps in {self.seconds / 60:.1f} minutes. {self.reason} "
             f"Kept: step {self.best_step}, fixed loss {self.best_fixed_loss:.4f} "

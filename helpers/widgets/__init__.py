@@ -8,5 +8,7 @@ from .dataset_preview import DatasetPreview
 from .gallery import Gallery
 from .grid_form import GridForm
 from .live import LiveTraining
+from .quick_start import QuickStart
 from .settings_form import SettingsForm
+from .toy_maker import ToyMaker
 from .web_ui_form import WebUIForm

@@ -7,11 +7,13 @@ import math
 import re
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import anywidget
 import ipywidgets
+from IPython.display import DisplayHandle, display
 from matplotlib.figure import Figure
 
 from ..common.errors import UserError
@@ -23,6 +25,7 @@ from ..training.records import SUMMARY_FILE, LogFollower, logged, row_norms, ste
 from .kit import ROW, button, picture_row
 
 _EVERY = 2.0  # seconds
+_ENDS = ("learned", "ceiling", "stopped", "failed")
 _HINT = (
     "Where the button waits for the cell to end, press the kernel's ■ instead: it saves first, too. "
     "So does an empty file named <code>stop</code> in the concept's <code>training/</code>."
@@ -41,6 +44,8 @@ class LiveTraining(ipywidgets.VBox):
         self._folder, self._concept = concept.training_folder, concept
         self._since, self._log, self._shown = time.time(), LogFollower(concept.training_folder), None
         self._lock = threading.Lock()
+        self._told: list[tuple[Callable[[Concept], Any], DisplayHandle]] = []
+        self._resumed, self._top = False, _IntoView()
         self.progress, self.curves = Progress(), ipywidgets.HTML()
         self.pictures, self.samples = ipywidgets.HTML(_own_pictures(concept)), SampleSlider(concept)
         self.stop = button("Stop", lambda: request_stop(self._folder), "Saves first", "warning")
@@ -51,7 +56,7 @@ class LiveTraining(ipywidgets.VBox):
         self.message = ipywidgets.HTML(_HINT)
         seen = ipywidgets.HBox([self.pictures, self.samples], layout=ROW)
         buttons = ipywidgets.HBox([self.stop, self.resume])
-        super().__init__([self.progress, self.curves, seen, buttons, self.message])
+        super().__init__([self._top, self.progress, self.curves, seen, buttons, self.message])
         self._look()
         threading.Thread(target=self._look_on, daemon=True).start()
 
@@ -65,8 +70,18 @@ class LiveTraining(ipywidgets.VBox):
             self.stop.disabled = state != "running"  # one that only starts would not know of it yet
             self.resume.disabled = state not in ("stopped", "broken")
             self.message.value = self._broken() if state == "broken" else _HINT
+            if state == "running" and self._shown != "running":
+                self._top.come()
             self._shown = state
         self.samples.show()
+        if self._resumed and state in _ENDS:
+            self._resumed = False
+            for of, shown in self._told:
+                shown.update(of(self._concept))
+
+    def tell(self, of: Callable[[Concept], Any]) -> None:
+        """Display what `of` makes of the concept below the cell, and anew when a resumed run has ended."""
+        self._told.append((of, display(of(self._concept), display_id=True)))
 
     def has_ended(self) -> bool:
         """Whether a run has ended since this view was made."""
@@ -77,6 +92,7 @@ class LiveTraining(ipywidgets.VBox):
         """The state is read anew: another view may have been quicker, or the cell been run again."""
         if state_of(self._concept, self._log.lines) in ("stopped", "broken"):
             resume(self._concept)
+            self._resumed = True
         self._look()
 
     def _broken(self) -> str:
@@ -95,6 +111,20 @@ class LiveTraining(ipywidgets.VBox):
         # The folder may be renamed under its eyes, by a run that starts over: then look again next time.
         with contextlib.suppress(OSError, UserError), self._lock:
             self.show()
+
+
+class _IntoView(anywidget.AnyWidget):
+    """Where the view begins: JupyterLab's “Run All” scrolls to the last cell, and past it."""
+
+    _esm = """export default {
+      render({ model, el }) {
+        model.on("msg:custom", () => el.scrollIntoView({ block: "start" }));
+      },
+    };"""
+
+    def come(self) -> None:
+        """Scroll the page to it, if it is on one."""
+        self.send({})
 
 
 def _heard_while_a_cell_runs(widget: ipywidgets.Widget) -> None:

@@ -16,7 +16,14 @@ from helpers.common.files import locked
 from helpers.concept.concept import Concept, setting_help
 from helpers.concept.embedding import hash_rows, load_rows, read_rows, save_result, save_rows, step_path
 from helpers.concept.manage import delete_concept, empty_trash, in_trash, rename_concept, restore_concept
-from helpers.concept.overview import all_concepts, concept_sheet, concept_table, open_concept, overview
+from helpers.concept.overview import (
+    all_concepts,
+    chosen_concept,
+    concept_sheet,
+    concept_table,
+    open_concept,
+    overview,
+)
 from helpers.dataset.dataset import fill
 from helpers.export.files import export_for
 from helpers.export.prompts import PROGRAMS
@@ -115,9 +122,23 @@ def test_each_state_is_told_and_leads_to_its_notebook(learned, concepts):
 
 def test_a_new_name_begins_with_notebook_1(concepts):
     opened = open_concept("robo")
-    assert opened.notebook == "1_download_images" and opened.line == 'CONCEPT = "robo"'
+    assert opened.notebook == "1_download_images" and "goes on with robo" in str(opened)
     with pytest.raises(UserError, match="letters"):
         open_concept("../robo")
+
+
+def test_the_concept_that_was_opened_last_is_remembered(concepts):
+    assert chosen_concept() == "grooty", "what the series begins with, where there is nothing yet"
+    for age, name in enumerate(("third", "second", "first")):
+        path = Concept.make(name).save()
+        os.utime(path, (age + 1, age + 1))
+    assert chosen_concept() == "first", "the one that was changed last"
+    assert open_concept("second").name == "second"
+    assert chosen_concept() == "second"
+    assert chosen_concept("mistyped") == "mistyped"
+    assert chosen_concept() == "second", "a name without pictures or settings is not remembered"
+    rename_concept("second", "renamed")
+    assert chosen_concept() == "renamed"
 
 
 def test_the_picture_is_the_newest_that_was_drawn_with_the_word(learned):

@@ -294,7 +294,8 @@ def test_remove_takes_one_and_no_other(concepts):
 
 
 @pytest.mark.parametrize(
-    ("count", "words"), [(0, "add more"), (2, "add more"), (3, "good"), (10, "good"), (11, "remove")]
+    ("count", "words"),
+    [(0, "add some"), (2, "add more"), (3, "good"), (5, "good"), (6, "three to five"), (11, "remove")],
 )
 def test_advice_on_the_number(concepts, count, words):
     folder = concepts / "toy" / "images"

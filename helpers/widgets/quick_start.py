@@ -1,0 +1,180 @@
+"""One form and one button for notebooks 1 to 5: from pictures to a grid with the word."""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import ipywidgets
+from PIL import Image
+
+from ..common.errors import UserError
+from ..common.sheets import html_table
+from ..concept.concept import Concept
+from ..concept.overview import chosen_concept, overview, scores_in_words
+from ..dataset.images import add_images, default_sources, image_paths, keep_drawn
+from ..inference.examples import examples_for
+from ..inference.grid import Sheet, xy_grid
+from ..inference.pipeline import pipeline_with_word
+from ..model.base_model import MINIATURE, check_base_model, default_base_model, load_tokenizers
+from ..model.tokens import check_words
+from ..training.control import request_stop
+from ..training.describe import describe_pictures
+from ..training.forecast import seconds_per_step
+from ..training.train import train
+from .kit import Message, View, button, picture, problem
+from .live import LiveTraining
+
+# How many steps a training takes at most.
+PRESETS = {"quick look": 100, "balanced": 300, "best": 600}
+_FIELD = {"layout": {"width": "min(640px, 98%)"}, "style": {"description_width": "110px"}}
+_WHEN_LEFT = {"continuous_update": False} | _FIELD
+_STOPPED = "Stopped. Begin goes on from what is saved."
+_GRID_SIDE = 720  # pixels on the page, at most
+
+
+class QuickStart(View):
+    """Teaches a word with the functions that the notebooks call, into the same folders.
+
+    So any notebook carries on from it, and Begin goes on where it was stopped. On a page without a kernel
+    it is a table of its presets.
+    """
+
+    def __init__(self, draw_toy: Callable[[str], list[Image.Image]], score: Callable[[Concept], Any]):
+        """Show the form.
+
+        Args:
+            draw_toy: pictures of a toy that is described in words.
+            score: measures a learned word and writes its `scores.json`; a `UserError` where it can't.
+        """
+        self._draw_toy, self._score = draw_toy, score
+        self.fields = _fields()
+        self.preset = ipywidgets.RadioButtons(description="How long", **_FIELD)
+        self.begin = button("Begin", self._start, "Do notebooks 1 to 5", "primary")
+        self.stop = button("Stop", self._ask_to_stop, "Saves first", "warning")
+        self.stop.disabled, self._stopped = True, threading.Event()
+        self.message, self.live, self.grid = Message(), ipywidgets.VBox(), ipywidgets.HTML()
+        self.teaching: threading.Thread | None = None
+        self.sheet: Sheet | None = None
+        buttons = ipywidgets.HBox([self.begin, self.stop])
+        fields = list(self.fields.values())
+        super().__init__([*fields, self.preset, buttons, self.message, self.live, self.grid])
+        self.fields["model"].observe(lambda _: self._look(), "value")
+        self._look()
+
+    def _value(self, name: str) -> str:
+        return self.fields[name].value.strip()
+
+    def _look(self) -> None:
+        """Minutes belong to a model, and are known once it was trained here."""
+        chosen = self.preset.value or "balanced"
+        self.preset.options = [(preset_in_words(name, self._value("model")), name) for name in PRESETS]
+        self.preset.value = chosen
+
+    def _start(self) -> None:
+        """Teach in a thread: a click on Stop is not heard before this function has returned."""
+        self.begin.disabled, self.stop.disabled = True, False
+        self._stopped.clear()
+        self.live.children, self.grid.value = [], ""
+        self.teaching = threading.Thread(target=self._teach_and_say, daemon=True)
+        self.teaching.start()
+
+    def _teach_and_say(self) -> None:
+        try:
+            self.message.do(self._teach)
+        except Exception as error:  # a thread has nobody to tell
+            self.message.value = problem(f"It could not go on: {error}")
+            raise
+        finally:
+            self.begin.disabled, self.stop.disabled = False, True
+            self._look()
+
+    def _ask_to_stop(self) -> None:
+        self._stopped.set()
+        if self.live.children:
+            request_stop(Concept.make(self._value("name")).training_folder)
+        self.message.say("Stopping…")
+
+    def _go_on(self, what: str) -> None:
+        if self._stopped.is_set():
+            raise UserError(_STOPPED)
+        self.message.say(what)
+
+    def _teach(self) -> str:
+        self._go_on("Pictures are fetched and checked…")
+        concept = self._with_pictures()
+        self._go_on("The model is asked what it sees around your thing…")
+        describe_pictures(concept)
+        self._go_on("The word is learned…")
+        self.live.children = [LiveTraining(concept)]
+        if train(concept).ended == "stopped":
+            return _STOPPED
+        self._go_on("Pictures are drawn with the word…")
+        self._draw(concept)
+        self._go_on("The word is scored, which takes a minute…" if concept.base_model == MINIATURE else "")
+        said = f"{concept.placeholder_token} is learned. {self._scores(concept)}"
+        return f"{said} Any notebook carries on from it."
+
+    def _with_pictures(self) -> Concept:
+        """The concept of notebooks 1 and 2: pictures in its folder, checked settings on disk."""
+        name, model = self._value("name"), self._value("model")
+        check_base_model(model)
+        Concept.make(name)
+        if toy := self._value("toy"):
+            keep_drawn(name, self._draw_toy(toy))
+        else:
+            addresses = self._value("pictures").splitlines()
+            add_images(name, addresses or default_sources(model, name), model)
+        image_paths(name)  # or a sentence, where there is none
+        steps = {"max_train_steps": PRESETS[self.preset.value]}
+        kind = self._value("what it is")
+        concept = Concept.open(name, base_model=model, initializer_token=kind, training=steps)
+        check_words(concept, load_tokenizers(model))
+        concept.save()
+        chosen_concept(name)
+        return concept
+
+    def _draw(self, concept: Concept) -> None:
+        """The grid of notebook 5 that shows the word beside the one that it began with."""
+        examples = examples_for(concept)
+        words = ("word", [concept.initializer_token, concept.placeholder_token])
+        prompts = ("prompt", examples.mixed)
+        settings = {"name": "before_and_after", "guidance": examples.guidance}
+        self.sheet = xy_grid(pipeline_with_word(concept), concept, x=prompts, y=words, **settings)
+        self.sheet.save(concept)
+        self.grid.value = picture(self.sheet.image, self.sheet.alt, _GRID_SIDE)
+
+    def _scores(self, concept: Concept) -> str:
+        try:
+            self._score(concept)
+        except UserError:
+            return ""  # no judge for this model
+        return f"Of 1: {scores_in_words(overview(concept.name).scores)}."
+
+    def still(self) -> dict[str, str]:
+        """A table of the presets."""
+        rows = [(name, f"at most {steps} steps") for name, steps in PRESETS.items()]
+        return {"text/html": html_table(rows, ("how long", "training"))}
+
+
+def preset_in_words(name: str, base_model: str) -> str:
+    """A preset with its minutes here, or that they are not known before the first run."""
+    steps = PRESETS[name]
+    pace = seconds_per_step(Concept.make("any", base_model=base_model))
+    minutes = f"{steps * pace / 60:.1f} minutes" if pace else "minutes not known before the first run here"
+    return f"{name}: at most {steps} steps, {minutes}"
+
+
+def _fields() -> Mapping[str, ipywidgets.Text]:
+    given: Sequence[tuple[str, str, str]] = (
+        ("name", chosen_concept(), "letters, digits, - and _"),
+        ("toy", "", "for the miniature: teal star toy, bunny ears, one eye, wheels"),
+        ("pictures", "", "or addresses, paths or folders, one a line; nothing: those that it has"),
+        ("what it is", "toy", "a word that the model knows: cat, mug, painting"),
+        ("model", default_base_model(), "miniature, a hub id, a folder or a file"),
+    )
+    fields = {}
+    for name, value, example in given:
+        kind = ipywidgets.Textarea if name == "pictures" else ipywidgets.Text
+        fields[name] = kind(value, description=name.capitalize(), placeholder=example, **_WHEN_LEFT)
+        fields[name].tooltip = example
+    return fields

@@ -1,0 +1,52 @@
+"""Toys that a person puts together, in words and by a form."""
+
+import numpy as np
+import pytest
+
+from helpers.common.errors import UserError
+from helpers.dataset.images import image_paths
+from helpers.miniature import TOY_TRAITS, draw_toy, draw_words, remark_on
+from helpers.miniature.toys import read_toy
+from helpers.miniature.world import HELD_OUT_TOYS, Toy
+from helpers.series import run
+from helpers.widgets import ToyMaker
+
+
+def test_words_become_the_toy_that_they_say():
+    toy = read_toy("teal star toy, bunny ears, one eye, wheels")
+    assert toy == Toy("star", "teal", "bunny ears", "one eye", "plain", "white", "wheels")
+    toy = read_toy("A green striped brown tall toy with leaves and big eyes and boots")
+    assert toy == HELD_OUT_TOYS["grooty"]
+    with pytest.raises(UserError, match="“red feathers” is no trait of a toy: choose of body: round"):
+        read_toy("blue red round toy with feathers")
+
+
+def test_another_seed_draws_other_places_of_the_same_toy():
+    first, again, other = (draw_words("pink cone toy, horns", seed) for seed in (0, 0, 1))
+    assert len(first) == 5 and first[0].size == (256, 256)
+    assert all(np.array_equal(*pair) for pair in zip(first, again, strict=True))
+    assert not np.array_equal(first[0], other[0])
+
+
+def test_the_form_draws_marks_and_keeps(concepts):
+    form = ToyMaker("mine", TOY_TRAITS, draw_toy, remark_on)
+    plain = form.images[0]
+    form.fields["color"].value, form.fields["body"].value = "teal", "star"
+    assert "Never seen" not in form.remark.value
+    form.fields["ears"].value = "bunny ears"
+    assert "Never seen by the model" in form.remark.value
+    assert not np.array_equal(plain, form.images[0])
+    for press in (form._use, form._elsewhere, form._use):
+        press()
+    names = [path.name for path in image_paths("mine")]
+    assert names == [f"drawn-{number}.png" for number in range(1, 6)], "the drawings before are replaced"
+    assert "mine has 5 drawn pictures now." in form.message.value
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [(["--images", "x"], "leave out IMAGES"), (["--toy", "a red dragon"], "“dragon” is no trait")],
+)
+def test_what_cannot_be_drawn_is_refused_before_a_run(concepts, capsys, more, words):
+    assert run.main(["--concept", "mine", "--toy", "red toy", *more]) == 1
+    assert words in capsys.readouterr().err and not (concepts / "mine").exists()

@@ -1,0 +1,66 @@
+"""The form that does notebooks 1 to 5."""
+
+import json
+
+import pytest
+
+from helpers.concept.concept import Concept
+from helpers.concept.overview import open_concept
+from helpers.miniature import draw_words
+from helpers.widgets import QuickStart, quick_start
+
+
+def score(concept):
+    """In place of the judge, which takes a minute."""
+    (concept.folder / "scores.json").write_text(json.dumps({"identity": 0.5, "prompt": 0.75}))
+
+
+@pytest.fixture
+def form(concepts, monkeypatch):
+    monkeypatch.setattr(quick_start, "PRESETS", {"quick look": 2, "balanced": 4, "best": 6})
+    form = QuickStart(draw_words, score)
+    form.fields["name"].value = "mine"
+    return form
+
+
+def begin(form):
+    form.begin.click()
+    form.teaching.join()
+
+
+def test_one_button_leads_from_words_to_a_grid_and_scores(form):
+    assert "not known before the first run" in form.preset.options[0][0]
+    form.fields["toy"].value = "teal star toy, bunny ears, one eye, wheels"
+    begin(form)
+    assert "&lt;mine&gt; is learned." in form.message.value and "identity 0.50" in form.message.value
+    concept = Concept.load("mine")
+    assert concept.training.max_train_steps == 4 and concept.embeds_path.is_file()
+    assert (concept.grids_folder / "before_and_after.png").is_file()
+    assert "<img" in form.grid.value and "4 steps" in form.preset.options[1][0]
+    assert open_concept().name == "mine", "any notebook carries on"
+    assert not form.begin.disabled and form.stop.disabled
+
+
+def test_it_stops_and_goes_on(form):
+    form.fields["toy"].value = "red cone toy"
+    form.begin.click()
+    form.stop.click()
+    form.teaching.join()
+    assert "Begin goes on" in form.message.value
+    begin(form)
+    assert "&lt;mine&gt; is learned." in form.message.value
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("name", "my cat", "letters, digits"),
+        ("toy", "dragon", "no trait"),
+        ("pictures", "nowhere/", "has no pictures yet"),
+    ],
+)
+def test_what_cannot_be_used_gets_its_sentence(form, field, value, words):
+    form.fields[field].value = value
+    begin(form)
+    assert "role='alert'" in form.message.value and not form.begin.disabled
+    assert words in form.message.value
