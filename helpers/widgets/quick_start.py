@@ -91,7 +91,7 @@ class QuickStart(View):
     def _ask_to_stop(self) -> None:
         self._stopped.set()
         if self.live.children:
-            request_stop(Concept.make(self._value("name")).training_folder)
+            request_stop(Concept.make(self._value("concept")).training_folder)
         self.message.say("Stopping…")
 
     def _go_on(self, what: str) -> None:
@@ -116,7 +116,7 @@ class QuickStart(View):
 
     def _with_pictures(self) -> Concept:
         """The concept of notebooks 1 and 2: pictures in its folder, checked settings on disk."""
-        name, model = self._value("name"), self._value("model")
+        name, model = self._value("concept"), self._value("model")
         check_base_model(model)
         Concept.make(name)
         if toy := self._value("toy"):
@@ -166,7 +166,7 @@ def preset_in_words(name: str, base_model: str) -> str:
 
 def _fields() -> Mapping[str, ipywidgets.Text]:
     given: Sequence[tuple[str, str, str]] = (
-        ("name", chosen_concept(), "letters, digits, - and _"),
+        ("concept", chosen_concept(), "letters, digits, - and _"),
         ("toy", "", "for the miniature: teal star toy, bunny ears, one eye, wheels"),
         ("pictures", "", "or addresses, paths or folders, one a line; nothing: those that it has"),
         ("what it is", "toy", "a word that the model knows: cat, mug, painting"),

@@ -19,7 +19,7 @@ def score(concept):
 def form(concepts, monkeypatch):
     monkeypatch.setattr(quick_start, "PRESETS", {"quick look": 2, "balanced": 4, "best": 6})
     form = QuickStart(draw_words, score)
-    form.fields["name"].value = "mine"
+    form.fields["concept"].value = "mine"
     return form
 
 
@@ -54,7 +54,7 @@ def test_it_stops_and_goes_on(form):
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [
-        ("name", "my cat", "letters, digits"),
+        ("concept", "my cat", "letters, digits"),
         ("toy", "dragon", "no trait"),
         ("pictures", "nowhere/", "has no pictures yet"),
     ],
