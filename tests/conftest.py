@@ -18,12 +18,14 @@ from helpers.concept.concept import Concept, TrainingSettings
 # What takes minutes begins first, so that no worker is left alone with it.
 LONGEST = (
     "in_browser",
+    "test_training",
     "test_all_in_one",
     "test_notebooks",
-    "test_training_to_the_bit",
-    "test_training_together",
-    "test_training",
     "test_miniature_build",
+    "test_training_together",
+    "test_run",
+    "test_training_to_the_bit",
+    "test_training_live",
 )
 
 
