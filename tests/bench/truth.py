@@ -220,19 +220,23 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by the workers when they load torch
     toys = product(range(given.toys), given.seed, given.setting, given.trainers)
     words = [Word(trainer, setting, seed, toy) for toy, seed, setting, trainer in toys]
-    one_word = partial(work, stages=given.stages, seeds=given.seed)
-    if given.workers == 1:
-        list(map(one_word, words))
-    else:
-        with ProcessPoolExecutor(given.workers, mp_context=get_context("spawn")) as pool:
-            list(pool.map(one_word, words))
+    for _ in in_workers(partial(work, stages=given.stages), words, given.workers):
+        report(given.seed)
 
 
-def work(word: Word, stages: list[str], seeds: list[int]) -> None:
+def in_workers(task: Callable[[Word], None], words: list[Word], workers: int) -> Iterator[None]:
+    """Do the task for each word; one worker is this process."""
+    if workers == 1:
+        yield from map(task, words)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(task, words)
+
+
+def work(word: Word, stages: list[str]) -> None:
     with quiet_loading():
         for stage in stages:
             STAGES[stage](word)
-    report(seeds)
 
 
 STAGES = {"teach": teach, "judge": judge}
