@@ -24,7 +24,7 @@ TIMESTEPS: dict[str, tuple[Sequence[float], Sequence[float]]] = {
     "as it is": (OF_PLACES, OF_THINGS),
     "places in the middle": ((0.3, 0.4, 0.5, 0.6, 0.7), OF_THINGS),
     "things under much noise": (OF_PLACES, (0.8, 0.9)),
-    "two of each": ((0.85, 0.95), (0.35, 0.65)),
+    "more of each": ((0.8, 0.85, 0.9, 0.95), (0.35, 0.5, 0.65)),
 }
 
 
