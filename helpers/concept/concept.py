@@ -261,7 +261,13 @@ class Concept(_Settings):
             settings = None
         if not isinstance(settings, dict):
             raise UserError("concept.json is damaged: mend it, or delete it and run notebook 2 again.")
-        return _checked(cls, {**settings, "name": path.parent.name})
+        try:
+            return _checked(cls, {**settings, "name": path.parent.name})
+        except UserError as error:
+            raise UserError(
+                f"concept.json can't be used, which another version may have written. {error} Mend it there, "
+                "or delete the file and run notebook 2 again."
+            ) from None
 
     @classmethod
     def open(cls, name: str, default_base_model: str = "miniature", **settings) -> "Concept":

@@ -532,3 +532,13 @@ def test_only_empty_braces_are_the_words_place(braces, grooty):
     assert fill(concept, concept.templates[-1]).startswith(f"a {braces} photo of <grooty>")
     with pytest.raises(UserError, match=r"exactly one \{\}"):
         grooty.changed(own_templates=[f"a {braces} photo"])
+
+
+@pytest.mark.parametrize(
+    "change", [{"depth": 3}, {"training": {"depth": 3}}, {"vectors": "many"}, {"vectors": None}]
+)
+def test_settings_of_another_version_are_named_with_the_file_and_the_notebook(change, grooty):
+    path = grooty.save()
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(UserError, match=r"concept\.json .*(depth|vectors).*notebook 2"):
+        Concept.load("grooty")

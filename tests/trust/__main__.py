@@ -34,8 +34,8 @@ _SAID = {
     ),
     "states": (
         "notebooks in wrong states",
-        "{runs} runs of a notebook without pictures, settings, word or model, or with damaged ones: {stopped} "
-        "stopped with a sentence that says what mends it, the others ran, none showed a traceback",
+        "{runs} runs of a notebook without pictures, settings, word or model, or with damaged ones: "
+        "{stopped} stopped with a sentence that says what mends it, the others ran, none showed a traceback",
     ),
     "kills": (
         "kills",
@@ -44,8 +44,8 @@ _SAID = {
     ),
     "soak": (
         "concepts in one process",
-        "{concepts} made, taught, exported and deleted: memory grew by {slope} kB a concept to {megabytes} MB; "
-        "{files} more open files, {processes} more processes",
+        "{concepts} made, taught, exported and deleted: memory grew by {slope} kB a concept, to {megabytes} "
+        "MB; {files} more open files, {processes} more processes",
     ),
 }
 

@@ -102,7 +102,10 @@ def outcomes(state: str) -> Iterator[tuple[str, str]]:
 
 
 def is_clear(sentence: str) -> bool:
-    return not sentence or bool(_MENDS.search(sentence)) and not re.search(r"\b\w+Error: ", sentence)
+    """Whether a notebook ran, or stopped with a sentence that names what mends it."""
+    if not sentence:
+        return True
+    return bool(_MENDS.search(sentence)) and not re.search(r"\b\w+Error: ", sentence)
 
 
 def _stopped(notebook: Path, output: Path) -> str:

@@ -80,7 +80,7 @@ WAYS_IN = [
 def test_no_code_in_a_file_runs(way_in, write, families, tmp_path):
     FOLDERS.update(families)
     sign = tmp_path / "harmed"
-    with pytest.raises(UserError, match="damaged|more than"):
+    with pytest.raises(UserError, match=r"damaged|more than"):
         way_in(tmp_path, write, Harm(sign))
     assert not sign.exists()
 
