@@ -102,7 +102,7 @@ def test_a_relative_folder_counts_from_the_working_folder(families, monkeypatch)
     ],
 )
 def test_what_is_not_there_is_said_in_one_sentence(name):
-    with pytest.raises(UserError, match=r"There is no base model at “.*”: give .*\.$"):
+    with pytest.raises(UserError, match=r"There is no base model at “.*”: set BASE_MODEL .*\.$"):
         resolve(name)
 
 
