@@ -50,7 +50,7 @@ miniature-report: $(RUNS) ## measure the miniature
 	$(PYTHON) -m helpers.miniature report
 
 held-out-scores: $(RUNS) ## teach three toys that were held out with three seeds, and score them
-	$(PYTHON) -m helpers.miniature.scores
+	$(PYTHON) -c "from helpers.miniature.scores import main; main()"
 
 bench: $(RUNS) ## the trainer against the well-known ones
 	$(PYTHON) -m tests.bench

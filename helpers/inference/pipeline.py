@@ -67,13 +67,19 @@ class LearnedWord:
         return self.concept.placeholder_token
 
 
-def pipeline_with_word(concept: Concept | str, step: int | None = None, safety_checker: bool = True) -> Any:
+def pipeline_with_word(
+    concept: Concept | str,
+    step: int | None = None,
+    safety_checker: bool = True,
+    base_model: str | None = None,
+) -> Any:
     """The base model's pipeline with a concept's word in it, on the GPU where there is one.
 
     Args:
         concept: a concept or its name.
         step: a training step whose rows are used instead of the result.
         safety_checker: leave on the one that the model brings, if any; it blackens what it refuses.
+        base_model: another model of the same family in its place, such as a Dreambooth checkpoint.
 
     Returns:
         A `StableDiffusionPipeline`; for XL a `StableDiffusionXLPipeline`.
@@ -84,6 +90,8 @@ def pipeline_with_word(concept: Concept | str, step: int | None = None, safety_c
     """
     concept = Concept.load(concept) if isinstance(concept, str) else concept
     rows = read_rows(concept, step)
+    if base_model:
+        concept = concept.changed(base_model=base_model)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.float32 if device == "cpu" else pick_dtype("auto", device)
     pipeline = load_pipeline(concept.base_model, dtype=dtype, device=device)

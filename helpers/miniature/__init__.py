@@ -3,5 +3,7 @@
 Read in this order: `world`, `drawing`, `captions`, `autoencoder`, `diffusion`, `judge`, `build`.
 """
 
-from .scores import score_word
+from .drawing import write_examples
+from .judge import Judge
+from .scores import plot_shares, score_word, toy_in
 from .toys import TOY_TRAITS, draw_toy, draw_words, remark_on

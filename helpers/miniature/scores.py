@@ -7,7 +7,7 @@ say without it: the initializer alone, and the fullest description of the toy th
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,11 @@ from PIL import Image
 from ..common import places
 from ..common.errors import UserError
 from ..common.files import write_json
+from ..common.sheets import Described, finish, new_figure
 from ..concept.concept import Concept
 from ..dataset.images import add_images, load_images
 from ..inference.examples import examples_for
+from ..inference.grid import Sheet
 from ..inference.pipeline import generate, pipeline_with_word
 from ..model.base_model import MINIATURE
 from ..training.describe import describe_pictures
@@ -133,6 +135,47 @@ def score_word(concept: Concept | str, toy: Toy | None = None, known: dict[str, 
 
 def _mean(values: Iterable[float]) -> float:
     return round(float(np.mean(list(values))), 4)
+
+
+# Two toys in one picture: how much of each is there?
+
+
+def share_of(toy: Toy, others: Iterable[Toy], readings: Iterable[Reading]) -> float:
+    """The fraction of a toy's traits that pictures show, of those traits that none of the others has."""
+    own = [name for name in TRAITS if all(getattr(toy, name) != getattr(other, name) for other in others)]
+    return _mean(reading.values[name] == getattr(toy, name) for reading in readings for name in own)
+
+
+def plot_shares(sheets: Sequence[Sheet], toys: Mapping[str, Toy], weights: Sequence[float]) -> Described:
+    """How much of two toys is in each cell of a grid over two weights, as two tables in colour.
+
+    Args:
+        sheets: the same grid with several seeds; the weight of the first toy's word differs in `x`.
+        toys: by their words; each is read by the traits that the other has not.
+        weights: of the second toy's word, one a row.
+    """
+    judge, columns = Judge.load(), len(sheets[0].plan.x.values)
+    cells = zip(*(judge.read([picture.image for picture in sheet.pictures]) for sheet in sheets), strict=True)
+    cells, said = list(cells), []
+    axes = new_figure(columns=2, size=(9, 3.6))
+    for one, (word, toy) in zip(axes, toys.items(), strict=True):
+        others = [other for other in toys.values() if other is not toy]
+        shares = np.reshape([share_of(toy, others, cell) for cell in cells], (len(weights), columns))
+        _draw_table(one, shares, sheets[0].plan.x.values, weights)
+        first, second = toys
+        one.set(title=f"how much of {word}", xlabel=f"weight of {first}", ylabel=f"weight of {second}")
+        said.append(f"of {word} row by row {shares.round(2).tolist()}")
+    return finish(axes[0], f"How much of each toy there is as two weights grow: {'; '.join(said)}.")
+
+
+def _draw_table(axes: Any, values: np.ndarray, columns: Sequence[Any], rows: Sequence[Any]) -> None:
+    """Numbers from 0 to 1, each on a square in its shade."""
+    axes.imshow(values, vmin=0, vmax=1, cmap="Blues", aspect="auto")
+    axes.set_xticks(range(len(columns)), map(str, columns))
+    axes.set_yticks(range(len(rows)), map(str, rows))
+    axes.grid(False)
+    for (row, column), value in np.ndenumerate(values):
+        axes.text(column, row, f"{value:.2f}", ha="center", va="center", color="w" if value > 0.6 else "k")
 
 
 # `make held-out-scores`: is a word for a toy that the miniature has never seen as good as a description?

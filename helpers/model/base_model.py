@@ -512,15 +512,15 @@ def save_pipeline(concept: Concept) -> Path:
     put_word(pipeline, concept.placeholder_token, load_rows(concept.embeds_path))
     folder = concept.folder / "pipeline"
     with made_once(folder) as unfinished:
-        _save_parts(pipeline, unfinished)
+        save_parts(pipeline, unfinished)
         shutil.rmtree(folder, ignore_errors=True)
     return folder
 
 
-def _save_parts(pipeline: Any, folder: Path) -> None:
+def save_parts(pipeline: Any, folder: Path) -> None:
     """What `pipeline.save_pretrained` does, with a bar over the parts."""
     parts = {name: part for name, part in pipeline.components.items() if part is not None}
     is_large = pipeline.unet.get_memory_footprint() > LARGE
-    for name in progress(parts, "saving pipeline/", at_once=is_large):
+    for name in progress(parts, "saving the pipeline", at_once=is_large):
         parts[name].save_pretrained(folder / name)
     pipeline.save_config(folder)

@@ -48,13 +48,15 @@ def diffusers() -> ModuleType:
 
     with mock.patch.object(import_utils, "_bitsandbytes_available", False), _hidden("bitsandbytes"):
         import diffusers.models.modeling_utils
-        import peft  # noqa: F401, diffusers' models would, outside of this
+        from peft.import_utils import is_bnb_available
+
+        is_bnb_available()  # peft keeps the answer
     return diffusers
 
 
 @contextlib.contextmanager
 def _hidden(module: str) -> Iterator[None]:
-    """What asks whether there is such a module hears no, as peft does: it asks once, and imports it then."""
+    """Who asks meanwhile whether there is such a module hears no; not so where it was imported already."""
     if module in sys.modules:
         yield
         return

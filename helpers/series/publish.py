@@ -26,7 +26,7 @@ from ..common.errors import UserError
 from ..common.sheets import image_grid, packed
 from ..concept.concept import FIRST_CONCEPT, Concept
 from ..dataset.images import load_images
-from .run import notebooks, run_notebook, start_here
+from .run import beside, notebooks, run_notebook
 
 CODE_HASH = "outputs_are_of_code"
 _LONGEST_SIDE = 1000  # pixels
@@ -36,29 +36,30 @@ _SHOWN = ("text/html", "text/markdown", "text/latex", "image/svg+xml", "text/pla
 
 
 def publish(concept: Concept) -> list[Path]:
-    """Put the outputs of the concept's last `make run` into `notebooks/`, and run notebook 0 on it.
+    """Put the outputs of the concept's last `make run` into `notebooks/`, and run notebooks 0 and 7 on it.
 
     Raises:
         UserError: a notebook did not run, stopped with an error, or was changed since. Nothing is written.
     """
     ran = {path: concept.folder / "notebooks" / path.name for path in notebooks()}
     ready = {path: with_outputs(path, output) for path, output in ran.items()}
-    ready[start_here()] = with_outputs(start_here(), _run_start_here(concept))
+    for path in beside():
+        ready[path] = with_outputs(path, _run_beside(path, concept))
     for path, notebook in ready.items():
         nbformat.write(notebook, path)
     return list(ready)
 
 
-def _run_start_here(concept: Concept) -> Path:
-    """Run notebook 0 where this concept is the only one, as in a clone that has seen nothing else."""
+def _run_beside(notebook: Path, concept: Concept) -> Path:
+    """Run a notebook where this concept is the only one, as in a clone that has seen nothing else."""
     output = concept.folder / "notebooks"
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "concepts"
         root.mkdir()
         (root / concept.name).symlink_to(concept.folder, target_is_directory=True)
         with mock.patch.dict(os.environ, {places.ROOT_VARIABLE: str(root)}):
-            run_notebook(start_here(), output, {"CONCEPT": concept.name})
-    return output / start_here().name
+            run_notebook(notebook, output, {"CONCEPT": concept.name})
+    return output / notebook.name
 
 
 def readme_picture(concept: Concept) -> Image.Image:

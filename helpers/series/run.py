@@ -21,12 +21,17 @@ from ..model.base_model import MINIATURE, check_base_model
 
 def notebooks() -> list[Path]:
     """The six notebooks of the series, in order."""
-    return sorted((places.repository_folder() / "notebooks").glob("[1-9]_*.ipynb"))
+    return sorted((places.repository_folder() / "notebooks").glob("[1-6]_*.ipynb"))
 
 
 def start_here() -> Path:
     """Notebook 0, which looks at all concepts, and so is no part of a run on one."""
     return places.repository_folder() / "notebooks" / "0_start_here.ipynb"
+
+
+def beside() -> list[Path]:
+    """Those that `make run` leaves out: notebook 0, and 7, which trains a model of its own for minutes."""
+    return [start_here(), places.repository_folder() / "notebooks" / "7_with_dreambooth.ipynb"]
 
 
 def run_notebook(notebook: Path, output_folder: Path, parameters: dict) -> float:

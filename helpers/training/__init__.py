@@ -5,6 +5,14 @@ The step is in `step`, the run around it in `train`, what is looked at between s
 
 from .control import request_stop, resume
 from .describe import describe_pictures
+from .dreambooth import (
+    DreamboothSettings,
+    draw_prior,
+    dreambooth_concept,
+    dreambooth_folder,
+    subject,
+    train_dreambooth,
+)
 from .evaluate import rank_initializers, try_initializers
 from .figures import (
     by_hand,

@@ -273,6 +273,11 @@ def archive_run(concept: Concept) -> Path | None:
         return None
     for result in concept.folder.glob("learned_embeds.*"):
         shutil.copy2(result, folder)
+    return put_aside(folder)
+
+
+def put_aside(folder: Path) -> Path:
+    """Rename a folder to the first of `<name>-1`, `-2`, ... that is free."""
     number = 1
     while (archived := folder.with_name(f"{folder.name}-{number}")).exists():
         number += 1

@@ -18,12 +18,14 @@ SHORT = {
     "BASE_MODEL": "miniature",
     "TRAINING": {"max_train_steps": 4, "evaluate_every": 2, "sample_every": 2, "checkpoint_every": 2},
     "DRAW_STEPS": 2,
+    "SETTINGS": {"steps": 4, "prior_pictures": 2},
+    "WEIGHTS": [0.5, 1.5],
 }
 MACHINE = [
     r"(?<![\w.])/(home|root|work|tmp|usr|opt|Users|content|kaggle|storage)/",
     rf"\b{re.escape(platform.node())}\b",
 ]
-ALL = [run.start_here(), *NOTEBOOKS]
+ALL = [*NOTEBOOKS, *run.beside()]
 each_of_the_six = pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
 each_notebook = pytest.mark.parametrize("path", ALL, ids=[path.stem for path in ALL])
 
@@ -68,6 +70,24 @@ def test_the_series_leaves_a_concept_with_all_its_parts(series):
     )
     assert concept.embeds_path.is_file() and concept.embeds_path.with_suffix(".bin").is_file()
     assert any(concept.grids_folder.iterdir()) and any(concept.export_folder.iterdir())
+
+
+def test_notebook_7_teaches_a_second_toy_and_draws_both(series):
+    root = series(NOTEBOOKS[-1])
+    seventh = run.beside()[-1]
+    run.run_notebook(seventh, root / "ran", SHORT)
+    alts = [
+        output.metadata[mime]["alt"]
+        for cell in _read(root / "ran" / seventh.name).cells
+        for output in cell.get("outputs", [])
+        for mime in ("image/png", "image/jpeg")
+        if mime in output.get("data", {})
+    ]
+    assert any("4 pictures that differ by weight in columns and prompt in rows" in alt for alt in alts)
+    assert "of <grooty> row by row" in alts[-1] and "of sks row by row" in alts[-1]
+    assert (root / "starla" / "dreambooth" / "model" / "model_index.json").is_file()
+    assert Concept.load("grooty").base_model == "miniature"
+    assert "both" in {path.stem for path in Concept.load("starla").grids_folder.glob("*.png")}
 
 
 def test_notebook_0_shows_what_the_series_left(series):

@@ -68,7 +68,7 @@ def write_notebooks(folder):
 
 def put_in_place_of_the_six(patch, paths):
     *two, zeroth = paths
-    patch.setattr(publish, "start_here", lambda: zeroth)
+    patch.setattr(publish, "beside", lambda: [zeroth])
     for module in (run, publish):
         patch.setattr(module, "notebooks", lambda: two)
     return two

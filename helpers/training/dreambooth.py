@@ -1,0 +1,472 @@
+"""Teach the model itself a thing under a rare word: Dreambooth (Ruiz et al. 2022, arXiv 2208.12242).
+
+The step is textual inversion's; what moves is a LoRA in the UNet (Hu et al. 2021, arXiv 2106.09685), put
+there by peft. With each picture of the thing goes one of its class, so that the class stays what it was.
+"""
+
+import gc
+import json
+import math
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from safetensors.torch import save
+from torch.utils.data import Dataset
+
+from ..common import places
+from ..common.errors import UserError
+from ..common.files import locked, made_once, write_json, write_whole
+from ..common.progress import counting_bar
+from ..common.sheets import packed
+from ..concept.concept import Concept, saved_concepts
+from ..dataset.dataset import TextualInversionDataset, preprocess, token_ids, training_templates
+from ..inference.examples import examples_for
+from ..inference.pipeline import generate
+from ..model.base_model import MINIATURE, load_pipeline, save_parts
+from ..model.libraries import diffusers, quiet_loading
+from ..model.precision import pick_dtype
+from ..model.vae import encode
+from .batches import Draws, DrawsTogether, to_latents
+from .control import Interrupts, clear_request, in_sentences, stop_requested
+from .learner import make_scaler
+from .model import Model, load_model
+from .processes import FreeCores, Processes
+from .records import Log, load_checkpoint, put_aside, run_inputs, save_checkpoint
+from .step import all_the_same, training_step
+from .train import as_concept
+from .watch import STOPPED
+
+_INPUTS = "made_with.json"
+TOO_LARGE = (
+    "The loss was no finite number at step {step}: set learning_rate to a third of what it was, and train "
+    "again."
+)
+# Stable Diffusion's is that of diffusers' Dreambooth with LoRA; the miniature's was found on toys of the
+# seeds from 100 on.
+_RATE, _RATES = 1e-4, {MINIATURE: 2e-3}
+_AT_ONCE = 8  # pictures of the class that are drawn before they are saved
+_LAYERS = {  # those of each attention, as in diffusers' train_dreambooth_lora.py
+    "unet": ["to_q", "to_k", "to_v", "to_out.0"],
+    "text_encoder": ["q_proj", "k_proj", "v_proj", "out_proj"],
+}
+
+
+@dataclass(frozen=True)
+class DreamboothSettings:
+    """What Dreambooth has beside the concept's own settings: pictures, batch, seed, number format.
+
+    Attributes:
+        steps: of the optimizer; the learning rate falls to nothing towards the last one.
+        learning_rate: the highest, of AdamW; None: what suits the base model.
+        rank: of the LoRA: more holds more detail.
+        text_encoder: whether the text encoder(s) learn, too.
+        prior_pictures: pictures of the class, drawn by the base model as it is.
+        prior_weight: how much they count, the thing's own pictures counting 1.
+        checkpoint_every: steps between two saved states.
+    """
+
+    steps: int = 300
+    learning_rate: float | None = None
+    rank: int = 16
+    text_encoder: bool = False
+    prior_pictures: int = 32
+    prior_weight: float = 1.0
+    checkpoint_every: int = 50
+
+    def __post_init__(self):
+        """Raises UserError where a number can't be used."""
+        for name, least in (("steps", 1), ("rank", 1), ("checkpoint_every", 1), ("prior_pictures", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"{name}: give {least} or more (you gave {getattr(self, name)}).")
+        if not (0 < (self.learning_rate or 1e-3) < 1 and self.prior_weight >= 0):
+            raise UserError(
+                "Give a learning_rate from 0 to 1, 1e-3 for example, and a prior_weight of 0 or more."
+            )
+
+
+def dreambooth_concept(name: str, word: Concept, rare_word: str, class_word: str, **training: Any) -> Concept:
+    """The saved concept of a thing that a copy of another concept's base model is to learn.
+
+    Args:
+        name: its folder's; one that is there already gets the rest, unless it has a learned word.
+        word: the concept whose word is to stand beside it in prompts.
+        rare_word, class_word: “a photo of a sks toy” has `sks` and `toy`.
+        training: settings of the run; where they are not given, they are those of `word`.
+
+    Raises:
+        UserError: the name is that of a concept with a word of its own, or a setting can't be used.
+    """
+    old = Concept.load(name) if name in saved_concepts() else None
+    if name == word.name or (old and old.embeds_path.is_file()):
+        raise UserError(f"“{name}” is a concept with a learned word: give the thing another name.")
+    concept = Concept.open(
+        name,
+        base_model=word.base_model,
+        placeholder_token=rare_word,
+        initializer_token=class_word,
+        training=word.training.model_dump() | training,
+    )
+    concept.save()
+    return concept
+
+
+def dreambooth_folder(concept: Concept) -> Path:
+    """Where `train_dreambooth` leaves `model/`, a model in diffusers' layout, and `<name>.safetensors`."""
+    return concept.folder / "dreambooth"
+
+
+def is_trained(concept: Concept) -> bool:
+    """Whether the model is there, whole."""
+    return (dreambooth_folder(concept) / "model").is_dir()
+
+
+@in_sentences
+def train_dreambooth(
+    concept: Concept | str, settings: DreamboothSettings | None = None, fresh: bool = False
+) -> None:
+    """Teach a copy of the base model what a concept's pictures show; see `dreambooth_folder`.
+
+    The concept's placeholder is the rare word, its initializer the class: `sks` and `toy` are taught as
+    “a photo of a sks toy”. Called again, it goes on where it was stopped, or returns what is done.
+
+    Args:
+        concept: a Concept, its name, or the path of its folder.
+        fresh: start over; what was there is renamed, not deleted.
+
+    Raises:
+        UserError: something is missing or can't be used; it says what to do.
+        KeyboardInterrupt: the kernel was interrupted; everything was saved first.
+    """
+    concept, settings, processes = as_concept(concept), settings or DreamboothSettings(), Processes()
+    try:
+        with _held(concept, processes):
+            if processes.is_main:
+                _prepare(concept, settings, fresh)
+            processes.wait()
+            interrupted = not is_trained(concept) and _run(concept, settings, processes)
+    finally:
+        processes.close()
+    gc.collect()
+    if interrupted:
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def _held(concept: Concept, processes: Processes) -> Iterator[None]:
+    """No other run on this concept, and nobody who would rename or delete its folder, comes in between."""
+    refusal = f"“{concept.name}” is being learned already, by {{}}: stop that first."
+    with locked(concept.lock_path, refusal) if processes.is_main else nullcontext():
+        yield
+
+
+def _prepare(concept: Concept, settings: DreamboothSettings, fresh: bool) -> None:
+    """Put aside what can't be gone on with, and draw the pictures of the class."""
+    if concept.training.quantize != "no":
+        raise UserError("Dreambooth changes the UNet, so set quantize to “no”.")
+    folder = dreambooth_folder(concept)
+    inputs = run_inputs(concept) | {"subject": subject(concept), "dreambooth": asdict(settings)}
+    path = folder / _INPUTS
+    is_other = path.is_file() and json.loads(path.read_text(encoding="utf-8")) != inputs
+    if folder.is_dir() and (fresh or is_other):
+        print(f"The last run is now in {put_aside(folder).name}/.")
+    write_json(path, inputs)
+    clear_request(folder)  # one left from before; one that comes now counts
+    if not is_trained(concept):
+        draw_prior(concept, settings.prior_pictures)
+
+
+# The prior: what the base model draws for the class, before it learns anything.
+
+
+def draw_prior(concept: Concept, count: int) -> list[Path]:
+    """Draw pictures of the class with the base model as it is into `prior/`; those that are there are kept.
+
+    Returns:
+        `count` paths, in order: `000.png` and so on. Picture n was drawn for sentence n of `prior_sentences`.
+    """
+    folder, sentences = concept.folder / "prior", prior_sentences(concept, count)
+    paths = [folder / f"{number:03}.png" for number in range(count)]
+    _forget_others(concept, folder)
+    missing = [number for number, path in enumerate(paths) if not path.is_file()]
+    if missing:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        dtype = torch.float32 if device == "cpu" else pick_dtype("auto", device)
+        pipeline = load_pipeline(concept.base_model, dtype, device)
+        pipeline.safety_checker = None  # its black pictures would be learned
+        pipeline.set_progress_bar_config(disable=True)
+        print(
+            f"{concept.name}: the base model draws {len(missing)} pictures of “{concept.initializer_token}”."
+        )
+    for first in range(0, len(missing), _AT_ONCE):
+        seeds = missing[first : first + _AT_ONCE]
+        prompts, guidance = [sentences[seed] for seed in seeds], examples_for(concept).guidance
+        for seed, picture in zip(seeds, generate(pipeline, prompts, seeds, guidance=guidance), strict=True):
+            write_whole(paths[seed], packed(picture.image))
+    return paths
+
+
+def _forget_others(concept: Concept, folder: Path) -> None:
+    """Delete pictures that another base model drew, or for other sentences: they can be drawn again."""
+    about = {"base_model": concept.base_model, "class": concept.initializer_token}
+    about["templates"] = list(training_templates(concept))
+    if concept.base_model == MINIATURE:
+        about["weights"] = places.miniature_hash()
+    path = folder / _INPUTS
+    if not path.is_file() or json.loads(path.read_text(encoding="utf-8")) != about:
+        shutil.rmtree(folder, ignore_errors=True)
+        write_json(path, about)
+
+
+def prior_sentences(concept: Concept, count: int) -> list[str]:
+    """The concept's training sentences in turn, with the class for the word."""
+    templates = training_templates(concept)
+    return [
+        templates[number % len(templates)].replace("{}", concept.initializer_token) for number in range(count)
+    ]
+
+
+class PriorPictures(Dataset):
+    """Pictures of the class as latents, one after the other without an end, each with its sentence."""
+
+    def __init__(self, concept: Concept, model: Model, count: int):
+        images = [Image.open(path) for path in draw_prior(concept, count)]
+        pixels = [preprocess(image, concept.training, model.resolution) for image in images]
+        self.posterior = encode(model.vae, torch.stack(pixels), model.device)
+        self.input_ids = token_ids(model.components.tokenizers, prior_sentences(concept, count))
+
+    def __len__(self) -> int:
+        return len(self.posterior.mean)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        """`mean` and `deviation` of the latents, and `input_ids`, as from the concept's own data set."""
+        place = number % len(self)
+        mean, deviation = self.posterior.mean[place], self.posterior.deviation[place]
+        return {"mean": mean, "deviation": deviation, "input_ids": [ids[place] for ids in self.input_ids]}
+
+
+# The run.
+
+
+class LoraLearner:
+    """A LoRA in the parts that learn, the pictures that it is shown, and how far it has come.
+
+    Attributes:
+        parts: by their names in the base model: `unet`, and where it learns too `text_encoder` (`_2`).
+    """
+
+    def __init__(self, concept: Concept, settings: DreamboothSettings, model: Model, processes: Processes):
+        self.concept, self.settings = concept, settings
+        self.parts = add_lora(model, settings, concept.training.seed)
+        rate = settings.learning_rate or _RATES.get(concept.base_model, _RATE)
+        self.optimizer = torch.optim.AdamW(self.parameters(), rate, weight_decay=1e-2)
+        self.schedule = _schedule(self.optimizer, settings.steps)
+        training = concept.training
+        own = Draws(_own_pictures(concept, model), training, processes, all_the_same, model.device)
+        self.draws = [own]
+        if settings.prior_pictures:
+            prior = PriorPictures(concept, model, settings.prior_pictures)
+            self.draws.append(Draws(prior, training, processes, self._weigh_prior, model.device))
+            self.draws[1].generator.manual_seed(training.seed + 1)
+        self.step = 0
+
+    def parameters(self) -> list[torch.nn.Parameter]:
+        return [value for part in self.parts.values() for value in part.parameters() if value.requires_grad]
+
+    def update(self, model: Model, scaler: torch.amp.GradScaler, processes: Processes) -> float:
+        """One step; its loss, the prior's part in it as heavy as the settings say."""
+        loss = training_step(model, DrawsTogether(self.draws)).sum() / self.concept.training.train_batch_size
+        scaler.scale(loss).backward()
+        for value in self.parameters():
+            value.grad = processes.average(value.grad)
+        scaler.unscale_(self.optimizer)
+        torch.nn.utils.clip_grad_norm_(self.parameters(), 1.0)
+        scaler.step(self.optimizer)
+        scaler.update()
+        self.schedule.step()
+        self.optimizer.zero_grad()
+        self.step += 1
+        return loss.item()
+
+    def weights(self) -> dict[str, dict[str, torch.Tensor]]:
+        """The LoRA of each part, as peft names it, on the CPU."""
+        from peft import get_peft_model_state_dict
+
+        own = {
+            name: get_peft_model_state_dict(part, save_embedding_layers=False)
+            for name, part in self.parts.items()
+        }
+        return {
+            name: {key: value.detach().cpu().clone() for key, value in tensors.items()}
+            for name, tensors in own.items()
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next step depends on."""
+        return {
+            "weights": self.weights(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "draws": [draws.state_dict() for draws in self.draws],
+            "step": self.step,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        from peft import set_peft_model_state_dict
+
+        for name, part in self.parts.items():
+            set_peft_model_state_dict(part, state["weights"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        for draws, own in zip(self.draws, state["draws"], strict=True):
+            draws.load_state_dict(own)
+        self.step = state["step"]
+
+    def _weigh_prior(self, timesteps: torch.Tensor) -> torch.Tensor:
+        return self.settings.prior_weight * all_the_same(timesteps)
+
+
+def add_lora(model: Model, settings: DreamboothSettings, seed: int) -> dict[str, Any]:
+    """Put a LoRA, float32, into the attentions of the parts that learn; by the parts' names."""
+    from diffusers.training_utils import cast_training_params
+    from peft import LoraConfig
+
+    parts = {"unet": model.unet}
+    if settings.text_encoder:
+        encoders = model.components.text_encoders
+        parts |= dict(zip(("text_encoder", "text_encoder_2"), encoders, strict=False))
+    torch.manual_seed(seed)
+    for name, part in parts.items():
+        layers = _LAYERS[name.removesuffix("_2")]
+        part.add_adapter(LoraConfig(r=settings.rank, lora_alpha=settings.rank, target_modules=layers))
+    cast_training_params(list(parts.values()))
+    return parts
+
+
+def _schedule(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+    from diffusers.optimization import get_scheduler
+
+    return get_scheduler("cosine", optimizer, num_warmup_steps=steps // 20, num_training_steps=steps)
+
+
+def _own_pictures(concept: Concept, model: Model) -> TextualInversionDataset:
+    """The concept's pictures as latents; its sentences say the rare word with the class after it."""
+    tokenizers = model.components.tokenizers
+    dataset = TextualInversionDataset(concept, tokenizers, model.resolution)
+    dataset.prompts = [template.replace("{}", subject(concept)) for template in dataset.templates]
+    dataset.input_ids = token_ids(tokenizers, dataset.prompts)
+    to_latents(dataset, model)
+    return dataset
+
+
+def subject(concept: Concept) -> str:
+    """What a prompt calls the thing: the rare word and its class, `sks toy`."""
+    return f"{concept.placeholder_token} {concept.initializer_token}"
+
+
+def _run(concept: Concept, settings: DreamboothSettings, processes: Processes) -> bool:
+    """Load, go on where it was, and step to the end or to a stop; whether it was interrupted."""
+    on_one_cpu = processes.device.type == "cpu" and processes.count == 1
+    with FreeCores(concept.base_model == MINIATURE and on_one_cpu) as cores, Interrupts() as interrupts:
+        diffusers()  # before peft is imported
+        model = load_model(concept, processes.device)
+        cores.adjust()
+        learner, scaler = LoraLearner(concept, settings, model, processes), make_scaler(model)
+        _go_on(learner, scaler, dreambooth_folder(concept))
+        _steps(learner, model, scaler, processes, interrupts, cores)
+        if processes.is_main and learner.step == settings.steps:
+            half = model.dtype != torch.float32
+            save_model(concept, learner.weights(), torch.float16 if half else torch.float32)
+    return interrupts.asked
+
+
+def _go_on(learner: LoraLearner, scaler: torch.amp.GradScaler, folder: Path) -> None:
+    """Take up the last checkpoint, if there is one."""
+    if state := load_checkpoint(folder):
+        learner.load_state_dict(state["learner"])
+        if state["scaler"]:  # empty where the machine before this one needed no loss scaling
+            scaler.load_state_dict(state["scaler"])
+
+
+def _steps(
+    learner: LoraLearner,
+    model: Model,
+    scaler: torch.amp.GradScaler,
+    processes: Processes,
+    interrupts: Interrupts,
+    cores: FreeCores,
+) -> None:
+    """Step until the last one, or until someone asks to stop; what came of it is saved.
+
+    Raises:
+        UserError: the loss is no finite number any more.
+    """
+    settings, folder, asked = learner.settings, dreambooth_folder(learner.concept), False
+    with ExitStack() as stack:
+        bar = stack.enter_context(counting_bar("Dreambooth, in steps", settings.steps))
+        bar.update(learner.step)
+        log = stack.enter_context(closing(Log(folder, learner.step))) if processes.is_main else None
+        while learner.step < settings.steps and not asked:
+            loss = learner.update(model, scaler, processes)
+            if not math.isfinite(loss):
+                raise UserError(TOO_LARGE.format(step=learner.step))
+            bar.update()
+            asked = processes.any(interrupts.asked or stop_requested(folder))
+            if log:
+                log.write(learner.step, loss=loss, learning_rate=learner.schedule.get_last_lr()[0])
+                if asked or learner.step % settings.checkpoint_every == 0 or learner.step == settings.steps:
+                    save_checkpoint(folder, {"learner": learner.state_dict(), "scaler": scaler.state_dict()})
+            if learner.step % 10 == 0:
+                cores.adjust()
+    if asked and processes.is_main:
+        print(f"{learner.concept.name}: {STOPPED}")
+
+
+# The result.
+
+
+def save_model(concept: Concept, weights: dict[str, dict[str, torch.Tensor]], dtype: torch.dtype) -> None:
+    """Write the LoRA as a file that Web UIs read, and the base model with it merged in, in half precision.
+
+    Args:
+        weights: of each part, as `LoraLearner.weights` gives them.
+        dtype: format that the base model is opened in.
+    """
+    folder = dreambooth_folder(concept)
+    path = write_whole(folder / f"{concept.name}.safetensors", save(as_kohya(weights)))
+    pipeline = load_pipeline(concept.base_model, dtype)
+    with quiet_loading():
+        pipeline.load_lora_weights(path)
+        pipeline.fuse_lora()
+        pipeline.unload_lora_weights()
+        with made_once(folder / "model") as unfinished:
+            save_parts(pipeline.to(dtype=torch.float16), unfinished)
+
+
+def as_kohya(weights: dict[str, dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """A LoRA in half precision under kohya's names, which Web UIs know, and diffusers.
+
+    transformers 5 leaves out the `text_model.` in a text encoder's names; the programs do not.
+    """
+    from diffusers.utils import convert_state_dict_to_kohya
+
+    named = {
+        f"{part}.{_with_text_model(part, key)}": value
+        for part, own in weights.items()
+        for key, value in own.items()
+    }
+    first = "lora_te1_" if "text_encoder_2" in weights else "lora_te_"  # the converter has XL's alone
+    return {
+        key.replace("lora_te1_", first): value.half().contiguous()
+        for key, value in convert_state_dict_to_kohya(named).items()
+    }
+
+
+def _with_text_model(part: str, key: str) -> str:
+    is_short = part.startswith("text_encoder") and not key.startswith("text_model.")
+    return f"text_model.{key}" if is_short else key
