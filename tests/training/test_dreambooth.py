@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from known_words import known_rows
+from single_files import write_single_file
 
 from helpers.common import places
 from helpers.common.errors import UserError
@@ -113,6 +114,22 @@ def test_each_family_learns_and_takes_the_word(family, families, grooty, few_dra
     prompts = ["a <grooty> sks toy", "a <grooty> (sks toy:1.5)"]
     plain, weighted = generate(pipeline, prompts, 0, steps=1, size=64)
     assert plain.image.size == (64, 64) and plain.image.tobytes() != weighted.image.tobytes()
+
+
+@pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
+def test_a_checkpoint_of_one_file_takes_the_word(suffix, families, grooty, tmp_path):
+    """As the Dreambooth checkpoint that somebody has already; here it is the base model's own weights."""
+    word = grooty.changed(base_model=str(families["sd1"]))
+    save_result(word, known_rows(word.base_model, "toy"))
+    file = write_single_file(families["sd1"], tmp_path / f"toy_cat{suffix}")
+    leave_out = shutil.ignore_patterns("*.safetensors")
+    shutil.copytree(families["sd1"], file.with_suffix(""), ignore=leave_out)
+    drawn = [
+        generate(pipeline_with_word(word, base_model=model), "a (<grooty>:1.2) sks", 0, steps=1, size=64)
+        for model in (None, str(file))
+    ]
+    assert drawn[0][0].image.tobytes() == drawn[1][0].image.tobytes()
+    assert drawn[1][0].settings.base_model == f"toy_cat{suffix}"
 
 
 @pytest.mark.parametrize("family", ["sd1", "sdxl"])
