@@ -51,7 +51,8 @@ def change_notebook(work, name, to=None, only=None, **parameters):
         code = [cell for cell in notebook.cells if cell.cell_type == "code"]
         notebook.cells = [code[0], *(cell for cell in code[1:] if any(word in cell.source for word in only))]
     for parameter, value in parameters.items():
-        cells = [cell for cell in notebook.cells if re.search(rf"^{parameter} = ", cell.source, re.M)]
+        tagged = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+        cells = [cell for cell in tagged if re.search(rf"^{parameter} = ", cell.source, re.M)]
         assert len(cells) == 1, f"{parameter} is set in {len(cells)} cells of {name}"
         cells[0].source = re.sub(
             rf"^{parameter} = .*$", f"{parameter} = {value!r}", cells[0].source, flags=re.M

@@ -196,6 +196,9 @@ then, a library that was loaded before the install stays the old one. On Kaggle,
 under Session options."""
 
 
+_TITLE = "# @title What you can change"  # Colab shows the lines below it, with their `@param`, as a form
+
+
 def joined() -> nbformat.NotebookNode:
     """The six notebooks as one, without outputs."""
     parts = [nbformat.read(path, as_version=4) for path in notebooks()]
@@ -211,7 +214,7 @@ def joined() -> nbformat.NotebookNode:
             is_new = _is_new(cell, common, seen)
             source = cell.source
             if is_parameters(cell):
-                source, parameters = "\n".join(parameters.values()), {}
+                source, parameters = "\n".join([_TITLE, *parameters.values()] if parameters else []), {}
             if is_new and source:
                 cells.append(_plain(cell, source, f"{number}-{cell.id}"))
             elif not is_new and cells[-1].cell_type == "markdown" and not cells[-1].source.startswith("# "):
@@ -280,7 +283,8 @@ def _assignments(source: str) -> list[tuple[str, str]]:
 
 def _plain(cell: nbformat.NotebookNode, source: str, cell_id: str) -> nbformat.NotebookNode:
     make = nbformat.v4.new_code_cell if cell.cell_type == "code" else nbformat.v4.new_markdown_cell
-    return make(source, id=cell_id, metadata=cell.metadata)
+    form = {"cellView": "form"} if is_parameters(cell) else {}
+    return make(source, id=cell_id, metadata=cell.metadata | form)
 
 
 def write_outputs() -> None:
