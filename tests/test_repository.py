@@ -105,7 +105,7 @@ def test_the_readme_links_to_clouds_only_from_an_address(monkeypatch):
 def test_every_file_that_the_readme_names_is_there():
     readme = (places.repository_folder() / "README.md").read_text()
     named = re.findall(r"\]\((?!https?:)([^)]+)\)", readme)
-    assert "data/readme.jpg" in named
+    assert {"data/readme.webp", "data/the_word_comes.webp"} <= set(named)
     assert not [path for path in named if not (places.repository_folder() / path).exists()]
 
 

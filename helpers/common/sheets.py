@@ -1,12 +1,17 @@
 """What a page shows: pictures with a text for each, sheets of many, figures in one style, and tables."""
 
 import base64
+import functools
 import html
 import io
+import itertools
+import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import matplotlib.style
 from IPython.display import HTML
 from matplotlib.axes import Axes
@@ -50,6 +55,8 @@ def html_picture(content: bytes, mime: str, alt: str, style: str = "", title: st
 def html_table(rows: Iterable[Sequence[Any]], head: Sequence[str] = (), named_rows: bool = False) -> str:
     """A table whose cells are text, or HTML where they are an `IPython.display.HTML`.
 
+    A column of nothing but numbers, with or without a unit, stands at the right, any other at the left.
+
     Args:
         head: titles of the columns; without them there is no such row.
         named_rows: the first cell of a row is its name (`<th scope="row">`).
@@ -57,29 +64,39 @@ def html_table(rows: Iterable[Sequence[Any]], head: Sequence[str] = (), named_ro
     Returns:
         The `<table>`; nothing where there are no rows.
     """
-    lines = [_html_row(row, named_rows) for row in rows]
-    titles = "".join(f'<th scope="col" {_LEFT}>{html.escape(title)}</th>' for title in head)
-    first = [f"<tr>{titles}</tr>"] if head else []
+    rows = [tuple(row) for row in rows]
+    sides = ["right" if all(map(_is_number, column)) else "left" for column in zip(*rows, strict=True)]
+    lines = [_html_row(row, sides, ["th" if named_rows else "td"]) for row in rows]
+    first = [_html_row(head, sides, ["th"] * len(head))] if head else []
     return "\n".join(["<table>", *first, *lines, "</table>"]) if lines else ""
 
 
-_LEFT = 'style="text-align:left;vertical-align:top;overflow-wrap:anywhere"'
+_NUMBER = re.compile(r"[-+]?[\d,.]+( ?(%|[kMG]i?B|bytes|s|minutes|px))?")
 
 
-def _html_row(row: Sequence[Any], named: bool) -> str:
-    cells = [cell.data if isinstance(cell, HTML) else html.escape(str(cell)) for cell in row]
-    first = f'<th scope="row" {_LEFT}>{cells.pop(0)}</th>' if named else ""
-    return f"<tr>{first}{''.join(f'<td {_LEFT}>{cell}</td>' for cell in cells)}</tr>"
+def _is_number(cell: Any) -> bool:
+    return not isinstance(cell, HTML) and bool(_NUMBER.fullmatch(str(cell)))
+
+
+def _html_row(row: Sequence[Any], sides: Sequence[str], tags: Sequence[str]) -> str:
+    """A row; `tags` are those of its first cells, the others are `td`."""
+    cells = []
+    for cell, side, tag in itertools.zip_longest(row, sides, tags, fillvalue="td"):
+        scope = f' scope="{"col" if len(tags) > 1 else "row"}"' if tag == "th" else ""
+        style = f"text-align:{side};vertical-align:top;overflow-wrap:anywhere"
+        shown = cell.data if isinstance(cell, HTML) else html.escape(str(cell))
+        cells.append(f'<{tag}{scope} style="{style}">{shown}</{tag}>')
+    return f"<tr>{''.join(cells)}</tr>"
 
 
 # A picture that knows in words what it shows.
+_WIDE = "max-width:100%;height:auto;cursor:zoom-in"
+# The whole screen: the one enlargement that needs no script of the page, no style sheet and no second file.
+_ENLARGE = "document.fullscreenElement ? document.exitFullscreen() : this.requestFullscreen()"
 
 
 class Described(Image.Image):
-    """A Pillow picture that a notebook shows together with its text.
-
-    JupyterLab reads the text from an `<img>` of HTML alone, nbconvert from the metadata of the bare
-    picture, a terminal from `text/plain`: it is given in each of these forms.
+    """A Pillow picture that a notebook shows together with its text; a click enlarges it.
 
     Attributes:
         alt: what the picture shows, in words.
@@ -88,8 +105,12 @@ class Described(Image.Image):
     alt: str
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
-        """IPython's hook: the picture in each form, and what is to be known about them."""
-        return picture_bundle(packed(self), "image/png", self.alt)
+        """IPython's hook: the picture as HTML, which alone carries a text, and the text for a terminal."""
+        return {"text/html": self.as_html(), "text/plain": self.alt}, {}
+
+    def as_html(self) -> str:
+        """An `<img>` no wider than its page, which a click enlarges."""
+        return sheet_html(self, self.alt)
 
 
 def described(image: Image.Image, alt: str) -> Described:
@@ -100,16 +121,41 @@ def described(image: Image.Image, alt: str) -> Described:
     return picture
 
 
-def picture_bundle(content: bytes, mime: str, alt: str) -> tuple[dict, dict]:
-    """Data and metadata of a display, as `_repr_mimebundle_` returns them.
+def sheet_html(image: Image.Image, alt: str) -> str:
+    """An `<img>` no wider than its page, which a click enlarges.
 
-    Args:
-        content: the picture's file.
-        mime: its kind, for example `image/png`.
+    It is a WebP file: as small as a JPEG, and what is transparent stays so.
     """
-    data = base64.b64encode(content).decode()
-    shown = html_picture(content, mime, alt)
-    return {"text/html": shown, mime: data, "text/plain": alt}, {mime: {"alt": alt}}
+    return _enlarging(packed(image, "WEBP", quality=82), alt)
+
+
+def _enlarging(webp: bytes, alt: str) -> str:
+    tag = html_picture(webp, "image/webp", alt, _WIDE, "Click to enlarge")
+    return tag.replace("<img", f'<img onclick="{_ENLARGE}"', 1)
+
+
+@dataclass(frozen=True)
+class Animation:
+    """Pictures one after the other, over and over, in one WebP file; a notebook shows them.
+
+    Attributes:
+        content: the file.
+        alt: what it shows, in words.
+    """
+
+    content: bytes = field(repr=False)
+    alt: str
+
+    @classmethod
+    def of(cls, frames: Sequence[Image.Image], seconds: Sequence[float], alt: str) -> "Animation":
+        """Pictures of one size, each with the time that it is seen."""
+        first, *others = frames
+        times = [round(1000 * one) for one in seconds]
+        how = {"save_all": True, "append_images": others, "duration": times, "loop": 0, "quality": 75}
+        return cls(packed(first, "WEBP", **how), alt)
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
+        return {"text/html": _enlarging(self.content, self.alt), "text/plain": self.alt}, {}
 
 
 # Figures in the series' own style, each with a text.
@@ -140,42 +186,46 @@ def finish(axes: Axes, alt: str) -> Described:
 
 
 # Contact sheets: many pictures as one, with captions.
+SIDE = 192  # pixels of a picture: five of them are as wide as a notebook's cell
 GAP = 4  # pixels between two pictures
-_LINE = 16  # pixels of a caption
+INK = "#808080"  # legible on a light page and on a dark one
+_LETTERS = 13  # pixels
+_LINE = 17  # pixels of a line of a caption
+_MOST_LINES = 3
 
 
 def image_grid(
     images: Sequence[Image.Image],
     columns: int,
     captions: Sequence[str] | None = None,
-    cell: int | None = None,
+    cell: int = SIDE,
     alt: str | None = None,
 ) -> Described:
-    """Lay pictures out row by row on white.
+    """Lay pictures out row by row on a transparent ground.
 
     Args:
         images: RGB pictures, any sizes; each is fitted into a square cell.
         columns: pictures in a row.
-        captions: a line under each picture, cut where it is wider than the cell.
-        cell: side of a cell in pixels; the first picture's longer side if None.
+        captions: a text under each picture, wrapped at words, in three lines at most.
+        cell: side of a cell in pixels.
         alt: what the sheet shows, in words; its captions if None.
 
     Returns:
-        One RGB picture of `columns` x ceil(len(images) / columns) cells.
+        One RGBA picture of `columns` x ceil(len(images) / columns) cells.
     """
     if not images:
         raise ValueError("there are no pictures to lay out")
-    cell = cell or max(images[0].size)
-    line = _LINE if captions else 0
+    wrapped = [_wrapped(caption, cell) for caption in captions or ()]
+    below = _LINE * max(map(len, wrapped), default=0) + 4 * bool(wrapped)
     rows = -(-len(images) // columns)
-    step_x, step_y = cell + GAP, cell + line + GAP
-    sheet = Image.new("RGB", (columns * step_x - GAP, rows * step_y - GAP), "white")
+    step_x, step_y = cell + GAP, cell + below + GAP
+    sheet = Image.new("RGBA", (columns * step_x - GAP, rows * step_y - GAP))
     for index, image in enumerate(images):
         left, top = index % columns * step_x, index // columns * step_y
         fitted = _fit(image, cell)
         sheet.paste(fitted, (left + (cell - fitted.width) // 2, top + (cell - fitted.height) // 2))
         if captions:
-            _write(sheet, captions[index], left, top + cell, cell)
+            _write(sheet, wrapped[index], left + cell / 2, top + cell + 2)
     return described(sheet, alt or _in_words(len(images), columns, captions))
 
 
@@ -187,13 +237,38 @@ def _in_words(count: int, columns: int, captions: Sequence[str] | None) -> str:
 def _fit(image: Image.Image, side: int) -> Image.Image:
     scale = side / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    # An enlarged miniature picture keeps its pixels sharp at whole multiples.
-    sharp = scale >= 2 and scale == int(scale)
+    # Pixels that one is to see, as those of a close-up or of latents, stay sharp at whole multiples.
+    sharp = scale >= 3 and scale == int(scale)
     return image.convert("RGB").resize(size, Image.Resampling.NEAREST if sharp else Image.Resampling.LANCZOS)
 
 
-def _write(sheet: Image.Image, text: str, left: int, top: int, width: int) -> None:
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=11)
-    while text and draw.textlength(text, font=font) > width:
-        text = text[:-2] + "…" if len(text) > 2 else ""
-    draw.text((left + width / 2, top + 2), text, fill="#333333", font=font, anchor="ma")
+@functools.cache
+def _font() -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which matplotlib brings: it has more letters than Pillow's own, and keeps its spaces."""
+    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", _LETTERS)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """A caption's lines, none wider than `width` pixels; what is too long ends in an ellipsis."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and _font().getlength(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    if len(lines) > _MOST_LINES:
+        lines = [*lines[: _MOST_LINES - 1], " ".join(lines[_MOST_LINES - 1 :])]
+    return [_shortened(line, width) for line in lines]
+
+
+def _shortened(line: str, width: int) -> str:
+    while line and _font().getlength(line) > width:
+        line = line[:-2].rstrip() + "…" if len(line) > 2 else ""
+    return line
+
+
+def _write(sheet: Image.Image, lines: Sequence[str], middle: float, top: int) -> None:
+    draw = ImageDraw.Draw(sheet)
+    for number, line in enumerate(lines):
+        draw.text((middle, top + number * _LINE), line, fill=INK, font=_font(), anchor="ma")

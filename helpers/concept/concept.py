@@ -85,7 +85,11 @@ class TrainingSettings(_Settings):
     stop_when_learned: bool = _setting(True, LENGTH, "end when the fixed loss has come to rest", "may_change")
     evaluate_every: int = _setting(20, LENGTH, "steps between two looks at the fixed loss", gt=0)
     sample_every: int = _setting(
-        100, LENGTH, "steps between two strips of samples; 0: none", "may_change", ge=0
+        100,
+        LENGTH,
+        "steps between two strips of samples, at first a quarter of that; 0: none",
+        "may_change",
+        ge=0,
     )
     checkpoint_every: int = _setting(
         50, LENGTH, "steps between two saved states, of which the best becomes the result", "may_change", gt=0

@@ -92,7 +92,6 @@ def _opened(path: Path, alt: str, first_square: bool = False) -> Iterator[Cover]
 # How a cover is picked is above, what a folder has come to below.
 State = Literal["only pictures", "settings", "learned", "damaged"]
 _TITLES = ("concept", "picture", "state", "word", "model", "scores", "size", "changed")
-_SHEET_CELL = 160
 _PICTURE = 96  # pixels in the table
 _OPENED = ".opened"  # its time is what counts
 
@@ -249,7 +248,7 @@ def concept_sheet() -> Described | ConceptTable:
         return ConceptTable([])
     alts = "; ".join(f"{one.name}: {one.cover.alt}" for one in shown)
     columns, names = min(5, len(shown)), [one.name for one in shown]
-    return image_grid([one.cover.image for one in shown], columns, names, _SHEET_CELL, alt=alts)
+    return image_grid([one.cover.image for one in shown], columns, names, alt=alts)
 
 
 def concept_names() -> list[str]:

@@ -14,7 +14,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from ..common.errors import UserError
-from ..common.sheets import GAP, image_grid, packed, picture_bundle
+from ..common.sheets import GAP, INK, image_grid, sheet_html
 from ..concept.concept import Concept
 from ..concept.embedding import concept_with_rows, hash_rows, read_rows, saved_steps
 from .grid_plan import RESULT, Axis, Cell, GridPlan
@@ -31,8 +31,6 @@ from .pipeline import (
 )
 from .png import Picture, no_settings, read_png, save_picture, write_png
 
-_CELL = 128
-_LARGEST_CELL = 160
 _CHUNK = "grid"
 Given = tuple[str, Iterable[Any]]
 
@@ -41,7 +39,7 @@ Given = tuple[str, Iterable[Any]]
 class Sheet:
     """A sheet, the pictures on it row by row, and what it was drawn with.
 
-    The last line of a notebook's cell shows it, as JPEG.
+    The last line of a notebook's cell shows it.
     """
 
     name: str
@@ -68,13 +66,13 @@ class Sheet:
         differ = f" that differ by {' and '.join(axes)}" if axes else ""
         return f"{len(self.pictures)} pictures{differ}, for the prompt “{self.pictures[0].settings.prompt}”"
 
-    def as_jpeg(self) -> bytes:
-        """The file that a page shows."""
-        return packed(self.image, "JPEG", quality=85)
+    def as_html(self) -> str:
+        """The sheet as a page shows it, with its text."""
+        return sheet_html(self.image, self.alt)
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
         """IPython's hook: the sheet with its text."""
-        return picture_bundle(self.as_jpeg(), "image/jpeg", self.alt)
+        return {"text/html": self.as_html(), "text/plain": self.alt}, {}
 
 
 def xy_grid(
@@ -300,21 +298,15 @@ def _hashes(pictures: Sequence[Picture]) -> dict[str, str]:
 def _laid_out(plan: GridPlan, pictures: Sequence[Picture]) -> Image.Image:
     wrapped = plan.columns and plan.y is None
     columns = plan.columns if wrapped else len(plan.x.values)
-    body = image_grid([picture.image for picture in pictures], columns, cell=_cell(pictures[0]))
+    body = image_grid([picture.image for picture in pictures], columns)
     return body if wrapped else with_labels(body, plan.y.labels if plan.y else [""], plan.x.labels)
-
-
-def _cell(picture: Picture) -> int:
-    side = max(picture.image.size)
-    return _CELL if side < _CELL else min(side, _LARGEST_CELL)
 
 
 # Labels at the edges of a sheet of pictures, drawn by matplotlib.
 _DPI = 100
-_POINTS = 8
-_LETTER = 7  # pixels, about
-_BESIDE = 18  # letters in a line of a row's label
-_INK = "#333333"
+_POINTS = 9
+_LETTER = 8  # pixels, about
+_BESIDE = 16  # letters in a line of a row's label
 
 
 def with_labels(body: Image.Image, rows: Sequence[str], columns: Sequence[str]) -> Image.Image:
@@ -327,7 +319,7 @@ def with_labels(body: Image.Image, rows: Sequence[str], columns: Sequence[str]) 
     axes = figure.add_axes((0, 0, 1, 1))
     axes.imshow(body, interpolation="none", aspect="auto")
     axes.set_frame_on(False)
-    axes.tick_params(length=0, pad=6, labelsize=_POINTS, labelcolor=_INK)
+    axes.tick_params(length=0, pad=6, labelsize=_POINTS, labelcolor=INK)
     axes.tick_params(top=True, labeltop=True, labelbottom=False)
     width = int(body.width / len(columns) / _LETTER)
     # Dollar signs in a prompt are no formulas.
@@ -349,8 +341,8 @@ def _drawn(figure: Figure) -> Image.Image:
     drawn = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # an emoji in a prompt is a box then
-        figure.savefig(drawn, format="png", bbox_inches="tight", pad_inches=0.05)
-    return Image.open(drawn).convert("RGB")
+        figure.savefig(drawn, format="png", bbox_inches="tight", pad_inches=0, transparent=True)
+    return Image.open(drawn)
 
 
 def a_few_steps(concept: Concept, most: int = 5) -> list[int]:

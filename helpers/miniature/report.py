@@ -190,7 +190,7 @@ def _write_card(
     held_out = [Drawing(toy, scene="beach") for toy in HELD_OUT_TOYS.values()]
     world = [render(one, side) for one in [*(one.drawing for one in asked[:45]), *held_out]]
     for name, shown in {"samples": images[:48], "world": world}.items():
-        image_grid(shown, columns=8, cell=side).save(folder / f"{name}.jpg", quality=88)
+        image_grid(shown, columns=8, cell=side).convert("RGB").save(folder / f"{name}.jpg", quality=88)
     _plot_losses(_sessions(training), folder / "loss.png")
     template = Path(__file__).with_name("card.md.jinja").read_text(encoding="utf-8")
     card = jinja2.Template(template, keep_trailing_newline=True).render(

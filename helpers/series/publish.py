@@ -1,15 +1,13 @@
 """What is derived from the notebooks: their outputs, the one notebook for clouds, the README's links.
 
 `make outputs` puts what `make run` made into the notebooks, so that a reader on the web sees it. Only what a
-page can show is kept, and nothing that names this machine: small pictures, text and tables, cells counted
+page can show is kept, and nothing that names this machine: pictures, text and tables, cells counted
 from 1. A hash of the code stands beside the outputs: a test sees by it whether both are still in step.
 """
 
 import argparse
 import ast
-import base64
 import hashlib
-import io
 import os
 import platform
 import re
@@ -23,15 +21,17 @@ from PIL import Image
 
 from ..common import places
 from ..common.errors import UserError
-from ..common.sheets import image_grid, packed
+from ..common.sheets import image_grid
 from ..concept.concept import FIRST_CONCEPT, Concept
 from ..dataset.images import load_images
+from ..inference.grid import reopen, with_labels
+from ..inference.png import read_settings
+from ..training.figures import sample_animation
 from .run import beside, notebooks, run_notebook
 
 CODE_HASH = "outputs_are_of_code"
-_LONGEST_SIDE = 1000  # pixels
+_README_SIDE = 256  # pixels of a picture
 _LIVE = "application/vnd.jupyter.widget-view+json"
-_PICTURES = ("image/png", "image/jpeg")
 _SHOWN = ("text/html", "text/markdown", "text/latex", "image/svg+xml", "text/plain")
 
 
@@ -71,13 +71,22 @@ def readme_picture(concept: Concept) -> Image.Image:
     sheet = concept.grids_folder / "before_and_after.png"
     if not sheet.is_file():
         raise UserError(f"{sheet} is not there: `make run` first.")
-    below = Image.open(sheet)
-    images = load_images(concept)
-    above = image_grid(images, columns=len(images), cell=below.width // len(images) - 4)
-    picture = Image.new("RGB", (below.width, above.height + below.height + 16), "white")
-    picture.paste(above, (0, 0))
+    plan, drawn = reopen(sheet), _drawn_in(sheet.with_suffix(""))
+    pictures = [drawn[cell.prompt, cell.seed] for cell in plan.cells()]
+    body = image_grid(pictures, len(plan.x.values), cell=_README_SIDE)
+    below = with_labels(body, plan.y.labels, plan.x.labels)
+    above = image_grid(load_images(concept), len(plan.x.values), cell=_README_SIDE)
+    picture = Image.new("RGBA", (below.width, above.height + below.height + 16))
+    picture.paste(above, (below.width - above.width, 0))
     picture.paste(below, (0, above.height + 16))
     return picture
+
+
+def _drawn_in(folder: Path) -> dict[tuple[str, int], Image.Image]:
+    """A grid's pictures by prompt and seed, the newest where there are several."""
+    paths = sorted(folder.glob("*.png"), key=lambda path: path.stat().st_mtime_ns)
+    settings = [read_settings(path) for path in paths]
+    return {(own.prompt, own.seed): Image.open(path) for own, path in zip(settings, paths, strict=True)}
 
 
 def with_outputs(notebook: Path, ran: Path) -> nbformat.NotebookNode:
@@ -109,22 +118,11 @@ def _clean(output: nbformat.NotebookNode, count: int, notebook: Path) -> nbforma
         )
     if output.output_type == "stream":
         return _clean_stream(output)
-    alt = _alt(output)
-    data = _clean_data(output.data, alt)
+    data = _clean_data(output.data)
     if not data:
         return None
-    metadata = {mime: {"alt": alt} for mime in data if alt and mime in _PICTURES}
     counted = {"execution_count": count} if output.output_type == "execute_result" else {}
-    return nbformat.v4.new_output(output.output_type, data=data, metadata=metadata, **counted)
-
-
-def _alt(output: nbformat.NotebookNode) -> str:
-    """The text of a picture, or of the still picture that stands for a widget; empty where it has none."""
-    given = [output.metadata.get(mime, {}).get("alt") for mime in _PICTURES]
-    if _LIVE in output.data:
-        said = output.data.get("text/plain", "")
-        given.append("What the form shows, as a still picture." if "children=(" in said else said)
-    return next(filter(None, given), "")
+    return nbformat.v4.new_output(output.output_type, data=data, **counted)
 
 
 def _clean_stream(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
@@ -135,26 +133,19 @@ def _clean_stream(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None
     return nbformat.v4.new_output("stream", name="stdout", text=without_machine(text))
 
 
-def _clean_data(data: dict, alt: str = "") -> dict:
-    """What a page shows of a display: pictures made small, text without paths, no widgets, no old bars."""
-    pictures = [small_picture(base64.b64decode(data[mime])) for mime in _PICTURES if mime in data]
-    if pictures:
-        mime, content = min(pictures, key=lambda picture: len(picture[1]))
-        return {mime: base64.b64encode(content).decode(), "text/plain": alt or "<a picture>"}
+def _clean_data(data: dict) -> dict:
+    """What a page shows of a display: HTML and text without paths, no widgets, no old bars."""
     shown = [mime for mime in _SHOWN if data.get(mime) and not (_LIVE in data and mime == "text/plain")]
     return {mime: without_machine(data[mime]) for mime in shown}
 
 
-def small_picture(content: bytes) -> tuple[str, bytes]:
-    """A picture of at most 1000 px a side, as PNG or JPEG, whichever is smaller: (mime type, bytes)."""
-    picture = Image.open(io.BytesIO(content)).convert("RGB")
-    picture.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE), Image.Resampling.LANCZOS)
-    png, jpeg = packed(picture, "PNG", optimize=True), packed(picture, "JPEG", quality=85, optimize=True)
-    return min(("image/png", png), ("image/jpeg", jpeg), key=lambda one: len(one[1]))
-
-
 def without_machine(text: str) -> str:
-    """Paths relative to the repository, `~` for the home folder, and no host name."""
+    """Paths relative to the repository, `~` for the home folder, and no host name; no picture changes."""
+    parts = re.split(r'(src="data:[^"]*")', text)
+    return "".join(part if number % 2 else _nameless(part) for number, part in enumerate(parts))
+
+
+def _nameless(text: str) -> str:
     text = text.replace(f"{places.repository_folder()}/", "").replace(str(places.repository_folder()), ".")
     text = text.replace(f"{Path.home()}/", "~/")
     return re.sub(rf"\b{re.escape(platform.node())}\b", "this-machine", text) if platform.node() else text
@@ -294,10 +285,11 @@ def write_outputs() -> None:
         UserError: it was not run, or not as the notebooks are now.
     """
     concept = Concept.make(FIRST_CONCEPT)
-    picture = readme_picture(concept)
+    picture, animation = readme_picture(concept), sample_animation(concept)
     for path in publish(concept):
         print(f"{path.name}: {path.stat().st_size / 1024:.0f} KiB")
-    picture.save(places.data_folder() / "readme.jpg", quality=85)
+    picture.save(places.data_folder() / "readme.webp", quality=80)
+    (places.data_folder() / "the_word_comes.webp").write_bytes(animation.content)
 
 
 def write_all_in_one() -> None:

@@ -48,7 +48,7 @@ def _images(concept: Concept) -> dict | None:
     images = [Image.open(path) for path in _pictures_in(concept.images_folder)]
     if not images:
         return None
-    return _figure(image_grid(images, columns=len(images), cell=200), "What the word was learned from.")
+    return _figure(image_grid(images, columns=len(images)), "What the word was learned from.")
 
 
 def _grids(concept: Concept) -> list[dict]:
@@ -85,7 +85,9 @@ def _training(concept: Concept) -> dict | None:
     curves = "The fixed loss is on the same pictures, noise and timesteps each time."
     figures = [_figure(plot_run(concept), curves)]
     if saved_samples(concept):
-        samples = "Drawn on the way, always with the same prompts and noise."
+        samples = (
+            "Drawn on the way, always with the same prompts and noise. The step that was kept has a frame."
+        )
         figures.append(_figure(sample_sheet(concept), samples))
     return {"result": str(RunSummary.load(concept)), "figures": figures}
 
@@ -106,9 +108,9 @@ def _pictures_in(folder: Path) -> list[Path]:
 
 
 def _figure(image: Image.Image, caption: str) -> dict[str, str]:
-    image = image.convert("RGB")
+    image = image.copy()
     image.thumbnail((_WIDEST, 4 * _WIDEST), Image.Resampling.LANCZOS)
-    return {"caption": caption, "uri": data_uri(packed(image, "JPEG", quality=88), "image/jpeg")}
+    return {"caption": caption, "uri": data_uri(packed(image, "WEBP", quality=85), "image/webp")}
 
 
 def _shown(settings: dict) -> list[tuple[str, str]]:

@@ -19,6 +19,7 @@ from .figures import (
     frozen_weights,
     gradients,
     plot_run,
+    sample_animation,
     sample_sheet,
     show_latents,
     show_noisy,

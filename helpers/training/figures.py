@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from IPython.display import Markdown
+from PIL import Image, ImageDraw
 from torch import nn
 
 from ..common.files import write_whole
 from ..common.progress import progress
-from ..common.sheets import GAP, Described, described, finish, image_grid, new_figure, packed
+from ..common.sheets import GAP, INK, Animation, Described, finish, image_grid, new_figure, packed
 from ..concept.concept import Concept
 from ..concept.embedding import read_rows
 from ..dataset.dataset import token_ids, with_word
@@ -20,6 +21,9 @@ from .model import Model, load_model
 from .processes import Processes
 from .records import RunSummary, logged, read_log, row_norms
 from .step import squared_errors, target_of
+
+_KEPT = "#d9730d"  # the frame of the step that was kept
+_NO_SAMPLES = "No samples were drawn: set `sample_every` to 100 or so, and train again."
 
 
 def plot_run(concept: Concept) -> Described:
@@ -38,25 +42,65 @@ def plot_run(concept: Concept) -> Described:
     for one, (title, drawn) in zip(axes, panels.items(), strict=True):
         for name, (steps, values) in drawn.items():
             one.plot(steps, values, label=name, marker="." if len(steps) < 60 else "")
-        one.axvline(best, color="0.4", linestyle=":")
+        one.axvline(best, color=INK, linestyle=":")
         one.set(title=title, xlabel="step")
     if 1 < len(panels["length of each row"]) <= 6:
-        axes[-1].legend()
+        axes[-1].legend(frameon=False, labelcolor=INK)
     return finish(axes[0], _in_words(panels, best))
 
 
-def sample_sheet(concept: Concept, cell: int = 96) -> Described:
-    """The strips drawn during training, one below the other, oldest first; a note where none was drawn."""
-    samples = saved_samples(concept)
+def sample_sheet(concept: Concept) -> Described | Markdown:
+    """The strips drawn during training, oldest first, with a frame around the kept step.
+
+    Where none was drawn, a sentence that says how they are.
+    """
+    samples, kept = _strips(concept), _kept(concept)
     if not samples:
-        return _note("No samples were drawn: set sample_every to 100 or so, and train again.")
+        return Markdown(_NO_SAMPLES)
     pictures, captions = [], []
-    for step, path in samples.items():
-        strip = read_strip(path)
-        pictures += strip
-        captions += [f"step {step}"] * len(strip)
-    alt = f"{len(strip)} samples at each of these steps: {', '.join(map(str, samples))}."
-    return image_grid(pictures, columns=len(strip), captions=captions, cell=cell, alt=alt)
+    for step, strip in samples.items():
+        pictures += [_framed(one) for one in strip] if step == kept else strip
+        captions += [_named(step, kept)] * len(strip)
+    alt = (
+        f"{len(strip)} samples at each of these steps: {', '.join(map(str, samples))}. "
+        f"The step that was kept: {kept}."
+    )
+    return image_grid(pictures, columns=len(strip), captions=captions, alt=alt)
+
+
+def sample_animation(concept: Concept) -> Animation | Markdown:
+    """The strips one after the other, from the initializer to the step that was kept.
+
+    Where none was drawn, a sentence that says how they are.
+    """
+    kept = _kept(concept)
+    shown = {step: strip for step, strip in _strips(concept).items() if step <= kept}
+    if not shown:
+        return Markdown(_NO_SAMPLES)
+    frames = [
+        image_grid(strip, columns=len(strip), captions=[_named(step, kept)] * len(strip))
+        for step, strip in shown.items()
+    ]
+    alt = f"The word comes: samples at the steps {', '.join(map(str, shown))}, one after the other."
+    return Animation.of(frames, [*([1] * (len(frames) - 1)), 3], alt)
+
+
+def _strips(concept: Concept) -> dict[int, list[Image.Image]]:
+    return {step: read_strip(path) for step, path in saved_samples(concept).items()}
+
+
+def _kept(concept: Concept) -> int:
+    return RunSummary.load(concept).best_step
+
+
+def _named(step: int, kept: int) -> str:
+    return f"step {step}, kept" if step == kept else f"step {step}"
+
+
+def _framed(image: Image.Image) -> Image.Image:
+    framed = image.copy()
+    ImageDraw.Draw(framed).rectangle((0, 0, *framed.size), outline=_KEPT, width=framed.width // 32)
+    return framed
 
 
 def _in_words(panels: dict[str, dict[str, tuple]], best: int) -> str:
@@ -67,12 +111,6 @@ def _in_words(panels: dict[str, dict[str, tuple]], best: int) -> str:
         if steps
     ]
     return f"Curves over the steps: {'; '.join(ends)}. The step that was kept: {best}."
-
-
-def _note(text: str) -> Described:
-    note = Image.new("RGB", (560, 40), "white")
-    ImageDraw.Draw(note).text((8, 10), text, fill="#333333", font=ImageFont.load_default(size=14))
-    return described(note, text)
 
 
 # Samples: always the same prompts, seeds and noise, so that only the word changes.
@@ -93,7 +131,7 @@ def save_sample(concept: Concept, model: Model, noise: torch.Tensor, step: int) 
     """Draw the strip of a step into `training/samples/`, whole or not at all."""
     path = concept.training_folder / "samples" / f"{step:05d}.png"
     images = draw_pictures(model, sample_prompts(concept), noise)
-    return write_whole(path, packed(image_grid(images, columns=len(images))))
+    return write_whole(path, packed(image_grid(images, columns=len(images), cell=images[0].width)))
 
 
 def saved_samples(concept: Concept) -> dict[int, Path]:
@@ -106,7 +144,8 @@ def read_strip(path: Path) -> list[Image.Image]:
     """The square pictures of a strip, from left to right."""
     with Image.open(path) as strip:
         side = strip.height
-        return [strip.crop((left, 0, left + side, side)) for left in range(0, strip.width, side + GAP)]
+        boxes = [(left, 0, left + side, side) for left in range(0, strip.width, side + GAP)]
+        return [strip.crop(box).convert("RGB") for box in boxes]
 
 
 def sample_noise(concept: Concept, shape: tuple[int, ...]) -> torch.Tensor:
@@ -202,13 +241,13 @@ def show_latents(hand: ByHand) -> Image.Image:
     """The first picture after its way through the autoencoder, then each channel of its latents in grey."""
     channels = [_grey(channel) for channel in hand.latents[0]]
     captions = ["decoded", *(f"channel {number}" for number in range(1, len(channels) + 1))]
-    return image_grid([*_pictures(hand, hand.latents), *channels], len(captions), captions, _CELL)
+    return image_grid([*_pictures(hand, hand.latents), *channels], len(captions), captions)
 
 
 def show_noisy(hand: ByHand, timesteps: list[int]) -> Image.Image:
     """The first picture with the noise of each timestep, decoded."""
     pictures = _pictures(hand, hand.noisy(timesteps))
-    return image_grid(pictures, len(timesteps), [f"t = {timestep}" for timestep in timesteps], _CELL)
+    return image_grid(pictures, len(timesteps), [f"t = {timestep}" for timestep in timesteps])
 
 
 def show_predictions(hand: ByHand, words: list[str], timesteps: list[int]) -> Image.Image:
@@ -220,7 +259,7 @@ def show_predictions(hand: ByHand, words: list[str], timesteps: list[int]) -> Im
         pictures += _pictures(hand, without_noise(hand, prediction, timesteps))
         errors = zip(timesteps, hand.errors(prediction, timesteps), strict=True)
         captions += [f"{word}, t = {timestep}: {error:.3f}" for timestep, error in errors]
-    return image_grid(pictures, len(timesteps), captions, cell=160)
+    return image_grid(pictures, len(timesteps), captions)
 
 
 def without_noise(hand: ByHand, prediction: torch.Tensor, timesteps: list[int]) -> torch.Tensor:

@@ -6,7 +6,6 @@ from typing import Any
 
 import ipywidgets
 
-from ..common.sheets import packed
 from ..concept.manage import (
     delete_concept,
     empty_trash,
@@ -28,7 +27,7 @@ from ..concept.overview import (
     open_concept,
     scores_in_words,
 )
-from .kit import CARD, ROW, SIDE, Message, View, button, lines, picture, still_picture
+from .kit import CARD, ROW, SIDE, Message, View, button, lines, picture
 
 _CARD = CARD | {"width": f"{SIDE + 64}px"}
 _WIDE = {"width": "98%"}
@@ -79,10 +78,8 @@ class ConceptGallery(View):
         """A table, and the concepts' pictures as one."""
         self.refresh()
         sheet = concept_sheet()
-        table = {"text/html": ConceptTable(all_concepts())._repr_html_()}
-        if isinstance(sheet, ConceptTable):
-            return table
-        return table | still_picture(packed(sheet), "image/png", sheet.alt)
+        table = ConceptTable(all_concepts())._repr_html_()
+        return {"text/html": table + ("" if isinstance(sheet, ConceptTable) else sheet.as_html())}
 
 
 class ConceptCard(ipywidgets.VBox):

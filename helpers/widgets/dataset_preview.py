@@ -7,17 +7,16 @@ from typing import Any
 import ipywidgets
 
 from ..common.errors import UserError
-from ..common.sheets import image_grid, packed
+from ..common.sheets import image_grid
 from ..concept.concept import Concept
 from ..dataset.captions import caption_path, parsed, write_captions
 from ..dataset.dataset import Example, Preview, flips
 from ..dataset.images import image_path
 from ..dataset.variety import warnings_of
 from ..model.tokens import coloured_pieces
-from .kit import View, figure, hint, mark, picture, problem, still_picture, thumbnail
+from .kit import View, figure, hint, mark, picture, problem, thumbnail
 
 _SIDE = 224  # pixels on the page
-_STILL = 160
 _WIDE = {"width": "min(100%, 560px)"}
 _STYLE = {"description_width": "90px"}
 _CAPTIONS = "Sentences for this picture alone, one a line, with {} for your word. Kept as the field is left."
@@ -107,8 +106,7 @@ class DatasetPreview(View):
         with contextlib.suppress(UserError):  # as above: a caption can't be used
             examples = [self._first(name) for name in self._preview.names]
             sentences = [one.sentence for one in examples]
-            sheet = image_grid([one.image for one in examples], 5, sentences, cell=_STILL)
-            return still_picture(packed(sheet), "image/png", sheet.alt)
+            return {"text/html": image_grid([one.image for one in examples], 5, sentences).as_html()}
         return {}
 
     def _first(self, name: str) -> Example:

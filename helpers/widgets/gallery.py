@@ -8,7 +8,7 @@ import ipywidgets
 from PIL import Image
 
 from ..common.errors import UserError
-from ..common.sheets import image_grid, packed
+from ..common.sheets import image_grid
 from ..dataset.check import open_picture
 from ..dataset.fetch import Fetched, fetch_all
 from ..dataset.images import (
@@ -26,7 +26,7 @@ from ..dataset.images import (
     square_box,
 )
 from .drop_area import DropArea
-from .kit import CARD, IN_A_ROW, ROW, SIDE, Message, View, button, lines, picture, still_picture, thumbnail
+from .kit import CARD, ROW, SIDE, Message, View, button, lines, picture, thumbnail
 
 _CARD = CARD | {"width": f"{SIDE + 24}px"}
 _FADED = 60  # of 255
@@ -136,8 +136,7 @@ class Gallery(View):
         pictures = {name: card.thumbnail for name, card in self._card_of.items() if card.thumbnail}
         if not pictures:
             return {}
-        sheet = image_grid(list(pictures.values()), columns=5, captions=list(pictures), cell=IN_A_ROW)
-        return still_picture(packed(sheet), "image/png", sheet.alt)
+        return {"text/html": image_grid(list(pictures.values()), 5, list(pictures)).as_html()}
 
 
 class PictureCard(ipywidgets.VBox):

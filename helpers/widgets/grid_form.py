@@ -40,7 +40,6 @@ from .kit import (
     mark,
     picture,
     problem,
-    still_picture,
     thumbnail,
 )
 
@@ -274,10 +273,8 @@ class GridForm(View):
 
     def still(self) -> dict[str, Any]:
         """The line of Python that draws the same, and the last grid."""
-        code = {"text/html": f"<pre>{html.escape(_as_code(self.plan))}</pre>"}
-        if self.sheet is None:
-            return code
-        return code | still_picture(self.sheet.as_jpeg(), "image/jpeg", self.sheet.alt)
+        code = f"<pre>{html.escape(_as_code(self.plan))}</pre>"
+        return {"text/html": code + (self.sheet.as_html() if self.sheet else "")}
 
 
 class _Bar(tqdm_notebook):

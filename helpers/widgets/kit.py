@@ -8,7 +8,7 @@ import ipywidgets
 from PIL import Image
 
 from ..common.errors import UserError
-from ..common.sheets import html_picture, packed, picture_bundle
+from ..common.sheets import html_picture, packed
 
 SIDE = 192  # pixels on the page
 IN_A_ROW = 128
@@ -26,13 +26,6 @@ class View(ipywidgets.VBox):
 
     def _repr_mimebundle_(self, **kwargs):
         return super()._repr_mimebundle_(**kwargs) | self.still()
-
-
-def still_picture(content: bytes, mime: str, alt: str) -> dict[str, Any]:
-    """A picture's file for `View.still`."""
-    data, _ = picture_bundle(content, mime, alt)
-    del data["text/html"]  # the page has the file once
-    return data
 
 
 class Message(ipywidgets.HTML):

@@ -267,7 +267,7 @@ class SampleSlider(ipywidgets.VBox):
 
 
 # Curves as SVG: they take the colours of the page, light or dark.
-_INK = "#787878"  # stands in the drawing where the page's own colour belongs
+_INK = "#808080"  # stands in the drawing where the page's own colour belongs
 _NAMED = 6  # lines that are told apart by colour and named
 _COLOURS = ("#2f7ed8", "#d9730d", "#1a9e6e", "#c264a8", "#b8860b", "#3aa0c8")  # legible on light and dark
 _STYLE = "color:var(--jp-ui-font-color1, currentColor);max-width:100%;height:auto"

@@ -1,6 +1,7 @@
 """What a page is given besides pixels: texts for pictures, one manner for figures, bars, and no remarks."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -15,8 +16,8 @@ from PIL import Image
 
 from helpers.common import places
 from helpers.common.progress import progress
-from helpers.common.sheets import described, finish, image_grid, new_figure
-from helpers.training.figures import plot_run, sample_sheet
+from helpers.common.sheets import described, finish, html_table, image_grid, new_figure
+from helpers.training.figures import plot_run, sample_animation, sample_sheet
 from helpers.training.records import Log, RunSummary, read_log, row_norms
 
 SQUARE = Image.new("RGB", (8, 8), "brown")
@@ -31,9 +32,9 @@ def run_code(code, **how):
 def test_a_grid_says_what_is_on_it():
     data, metadata = DisplayFormatter().format(image_grid([SQUARE] * 3, 2, ["one", "two <3>", "three"]))
     said = "3 pictures, 2 in a row: one, two <3>, three."
-    assert data["text/plain"] == metadata["image/png"]["alt"] == said
+    assert data["text/plain"] == said and not metadata
     assert 'alt="3 pictures, 2 in a row: one, two &lt;3&gt;, three."' in data["text/html"]
-    assert 'src="data:image/png;base64,' in data["text/html"] and data["image/png"]
+    assert 'src="data:image/webp;base64,' in data["text/html"] and "requestFullscreen" in data["text/html"]
     assert image_grid([SQUARE], 5).alt == "One picture." and image_grid([SQUARE], 1, alt="mine").alt == "mine"
 
 
@@ -45,12 +46,26 @@ def test_a_picture_with_a_text_is_a_picture_as_any_other(tmp_path):
     assert Image.open(tmp_path / "part.png").size == (4, 4)
 
 
-def test_figures_have_a_ground_of_their_own_and_change_nothing_global():
+def test_a_sheet_is_transparent_between_its_pictures_and_wraps_its_captions_at_words():
+    caption = "a photo of a <grooty> wearing a scarf on a beach"
+    one, long = image_grid([SQUARE] * 2, 2, ["short"] * 2), image_grid([SQUARE] * 2, 2, [caption] * 2)
+    assert long.size[0] == one.size[0] == 2 * 192 + 4 and long.size[1] > one.size[1]
+    assert one.getpixel((193, 10))[3] == 0 and one.getpixel((10, 10)) == (165, 42, 42, 255)
+    assert one.getchannel("A").crop((0, 192, *one.size)).getbbox(), "the caption"
+
+
+def test_numbers_stand_at_the_right_below_their_titles():
+    shown = html_table([("grooty", "15.4 MB"), ("7 cats", "8 bytes")], ("concept", "size"))
+    cells = re.findall(r'style="text-align:(left|right)[^>]*>([^<]*)<', shown)
+    assert [side for side, text in cells] == ["left", "right"] * 3
+
+
+def test_figures_have_the_ground_of_the_page_and_change_nothing_global():
     before = dict(pyplot.rcParams)
     axes = new_figure(columns=2)
     axes[0].plot([1, 2, 3])
     picture = finish(axes[0], "a line")
-    assert picture.convert("RGBA").getpixel((0, 0)) == (255, 255, 255, 255) and picture.alt == "a line"
+    assert picture.getpixel((0, 0))[3] == 0 and picture.alt == "a line"
     assert not axes[1].spines["top"].get_visible() and dict(pyplot.rcParams) == before
     assert not pyplot.get_fignums()
 
@@ -73,7 +88,7 @@ def test_the_plot_of_a_run_names_each_row(grooty):
     assert "fixed loss from 0.0800 at step 0 to 0.0700" in said
     assert "length of each row <grooty>_1 from 2.0000 at step 1 to 1.5000" in said
     assert "The step that was kept: 2." in said
-    assert "No samples were drawn" in sample_sheet(grooty).alt
+    assert "No samples were drawn" in sample_sheet(grooty).data == sample_animation(grooty).data
 
 
 def test_xl_has_a_curve_for_each_row_of_both_encoders(grooty):
@@ -164,6 +179,8 @@ def test_every_picture_in_the_notebooks_has_its_text():
     for path in sorted((places.repository_folder() / "notebooks").glob("[0-9]_*.ipynb")):
         for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
             for output in cell.get("outputs", []):
-                for mime in output.get("data", {}):
-                    if mime.startswith("image/"):
-                        assert output["metadata"].get(mime, {}).get("alt"), f"{path.name}: {cell['id']}"
+                data, known = output.get("data", {}), output.get("metadata", {})
+                bare = [mime for mime in data if mime.startswith("image/")]
+                assert all(known.get(mime, {}).get("alt") for mime in bare), f"{path.name}: {cell['id']}"
+                pictures = re.findall("<img [^>]*>", "".join(data.get("text/html", [])))
+                assert all(re.search('alt="[^"]', tag) for tag in pictures), f"{path.name}: {cell['id']}"
