@@ -64,7 +64,7 @@ trust: $(TESTS) ## bad inputs, wrong states, 50 kills and 200 concepts in one pr
 licences: $(RUNS) ## list the licences of what is installed
 	$(PYTHON) -m tests.trust.licences
 
-outputs: $(RUNS) ## put what `make run` made into the notebooks, and the README's picture
+outputs: $(RUNS) ## put what `make run` made into the notebooks, and the README's pictures
 	$(PYTHON) -m helpers.series.publish outputs
 
 all-in-one: $(RUNS) ## write notebooks/all_in_one.ipynb, and the links of the README
