@@ -6,6 +6,7 @@ import html
 import io
 import itertools
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,15 @@ from IPython.display import HTML
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
+
+_LINE_LENGTH = 100  # letters
+
+
+def say(text: str) -> None:
+    """Print sentences, wrapped at words: JupyterLab breaks a longer line in the middle of one."""
+    for line in text.splitlines():
+        print(textwrap.fill(line, _LINE_LENGTH, break_long_words=False, break_on_hyphens=False))
+
 
 # Pictures and tables as HTML.
 

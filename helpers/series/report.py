@@ -32,6 +32,7 @@ def write_report(concept: Concept) -> Path:
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(template).render(
         title=f"{concept.placeholder_token}, on {concept.base_model}",
+        findings=_findings(concept),
         images=_images(concept),
         grids=_grids(concept),
         scores=_scores(concept),
@@ -42,6 +43,38 @@ def write_report(concept: Concept) -> Path:
         times=_times(concept),
     )
     return write_whole(concept.report_path, page)
+
+
+def _findings(concept: Concept) -> list[tuple[str, str]]:
+    """What was learned, from what, and how well: in sentences, each with its title."""
+    pictures = len(_pictures_in(concept.images_folder))
+    vectors = "1 vector" if concept.vectors == 1 else f"{concept.vectors} vectors"
+    found = [
+        ("Learned", f"{concept.placeholder_token}, {vectors} on {concept.base_model}"),
+        ("From", f"{pictures} pictures, beginning with the word “{concept.initializer_token}”"),
+    ]
+    if scores := _read_scores(concept):
+        word, before = scores["word"], scores["initializer"]
+        found.append(
+            ("Likeness", f"{word['identity']:.0%} of the traits are right, {before['identity']:.0%} before")
+        )
+        found.append(
+            ("Obedience", f"{word['prompt']:.0%} of the places and styles that were asked for came out")
+        )
+    if concept.embeds_path.is_file():
+        found.append(("Training", str(_summary(concept)).partition(": ")[2]))
+    return found
+
+
+def _summary(concept: Concept):
+    from ..training.records import RunSummary
+
+    return RunSummary.load(concept)
+
+
+def _read_scores(concept: Concept) -> dict | None:
+    path = concept.folder / "scores.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def _images(concept: Concept) -> dict | None:
@@ -60,10 +93,9 @@ def _grids(concept: Concept) -> list[dict]:
 
 def _scores(concept: Concept) -> dict | None:
     """The table's rows, the first with what was said; a column for each that was said."""
-    path = concept.folder / "scores.json"
-    if not path.is_file():
+    scores = _read_scores(concept)
+    if scores is None:
         return None
-    scores = json.loads(path.read_text(encoding="utf-8"))
     columns = [_fractions(scores[name]) for name in ("word", "initializer", "description")]
     said = scores["said"] | {"word": concept.placeholder_token}
     rows = [("", *(f"{name}: {words}" for name, words in said.items()))]
@@ -78,7 +110,6 @@ def _fractions(score: dict) -> dict[str, float]:
 
 def _training(concept: Concept) -> dict | None:
     from ..training.figures import plot_run, sample_sheet, saved_samples
-    from ..training.records import RunSummary
 
     if not concept.embeds_path.is_file():
         return None
@@ -89,7 +120,7 @@ def _training(concept: Concept) -> dict | None:
             "Drawn on the way, always with the same prompts and noise. The step that was kept has a frame."
         )
         figures.append(_figure(sample_sheet(concept), samples))
-    return {"result": str(RunSummary.load(concept)), "figures": figures}
+    return {"result": str(_summary(concept)), "figures": figures}
 
 
 def _exports(concept: Concept) -> list[tuple[str, str]]:

@@ -19,6 +19,7 @@ from .kit import View, figure, hint, mark, picture, problem, thumbnail
 _SIDE = 224  # pixels on the page
 _WIDE = {"width": "min(100%, 560px)"}
 _STYLE = {"description_width": "90px"}
+_BESIDE_NAMES = "2px 2px 2px 96px"  # where the sliders begin
 _CAPTIONS = "Sentences for this picture alone, one a line, with {} for your word. Kept as the field is left."
 _ABOUT = {
     "Picture": "Which picture",
@@ -120,9 +121,9 @@ def _slider(kind: type, name: str, **settings) -> ipywidgets.Widget:
 def _flip_box(possible: tuple[bool, ...]) -> ipywidgets.Checkbox:
     only_one = len(possible) == 1
     about = "As training mirrors it, by flip_probability"
-    return ipywidgets.Checkbox(
-        possible[0], description="mirrored", tooltip=about, indent=False, disabled=only_one
-    )
+    box = ipywidgets.Checkbox(possible[0], description="mirrored", tooltip=about, disabled=only_one)
+    box.indent, box.layout.margin = False, _BESIDE_NAMES
+    return box
 
 
 def _captions_field() -> ipywidgets.Textarea:

@@ -45,7 +45,7 @@ from .kit import (
 
 _NAMED = {"description_width": "110px"}
 _WIDE = {"layout": {"width": "min(900px, 98%)"}, "style": _NAMED}
-_MIDDLE = {"layout": {"width": "min(420px, 100%)"}}
+_MIDDLE = {"layout": {"width": "min(480px, 98%)"}, "style": _NAMED}
 _NARROW = {"layout": {"width": "290px"}, "style": _NAMED}
 _BESIDE_FIELDS = {"margin": "0 0 4px 114px"}
 _HELP = {
@@ -130,7 +130,7 @@ class GridForm(View):
             ipywidgets.HBox(buttons, layout=_BESIDE_FIELDS),
             negative,
             ipywidgets.HBox([self._puts(word, negative, "the negative prompt")], layout=_BESIDE_FIELDS),
-            ipywidgets.HBox(others, layout=ROW),
+            *others,
         ]
 
     def _puts(self, words: str, field: ipywidgets.Textarea, where: str) -> ipywidgets.Button:
@@ -343,7 +343,7 @@ NOTHING = "nothing"
 _CHOICES = {NOTHING: None} | {_title(name): name for name in _HELP} | {"Before and after": "word"}
 
 
-class AxisField(ipywidgets.HBox):
+class AxisField(ipywidgets.VBox):
     """What differs along an axis. Choosing a setting fills in values for it to begin with."""
 
     def __init__(self, title: str, beginning: Callable[[str], Axis]):
@@ -356,7 +356,7 @@ class AxisField(ipywidgets.HBox):
         )
         self.values.tooltip = "With commas between them; prompts each on its own line; 0-4 is 0, 1, 2, 3, 4"
         self.choice.observe(self._begin, "value")
-        super().__init__([self.choice, self.values], layout={"flex_flow": "row wrap"})
+        super().__init__([self.choice, self.values])
         self._begin()
 
     @property
@@ -433,7 +433,7 @@ class SavedSheets(ipywidgets.HBox):
     def __init__(self, concept: Concept, reopened: Callable[[Callable[[], GridPlan]], None]):
         """Show the list. `reopened` gets what reads the chosen grid, and shows a `UserError` of it."""
         self._concept, self._reopened = concept, reopened
-        self._list = ipywidgets.Dropdown(description="Saved grids", style=_NAMED, **_MIDDLE)
+        self._list = ipywidgets.Dropdown(description="Saved grids", **_MIDDLE)
         self._list.tooltip = "Grids in this concept's folder grids/, the newest first"
         self.button = button("Reopen", self._pressed, "Put its settings into the form")
         self.upload = ipywidgets.FileUpload(accept=".png", description="Reopen a file")
