@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import io
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ import weakref
 import pytest
 import torch
 from families import last_state, on_model
+from PIL import Image
 from safetensors.torch import load_file
 
 from helpers.common import places
@@ -24,7 +26,14 @@ from helpers.model.base_model import load_components, load_pipeline
 from helpers.training import learner as update
 from helpers.training import watch
 from helpers.training.control import in_sentences, request_stop
-from helpers.training.figures import by_hand, frozen_weights, gradients, saved_samples
+from helpers.training.figures import (
+    by_hand,
+    frozen_weights,
+    gradients,
+    sample_animation,
+    sample_sheet,
+    saved_samples,
+)
 from helpers.training.learner import Learner
 from helpers.training.model import load_model
 from helpers.training.processes import Processes
@@ -63,6 +72,10 @@ def test_leaves_the_word_a_log_samples_and_an_outcome(tiny):
     assert torch.equal(pickled["<grooty>"], state["<grooty>"])
     assert torch.equal(load_rows(step_path(tiny, summary.best_step))[0], state["<grooty>"])
     assert saved_steps(tiny) == [0, 2, 4] and list(saved_samples(tiny)) == [0, 1, 2, 4]
+    assert f"was kept: {summary.best_step}" in sample_sheet(tiny).alt
+    with Image.open(io.BytesIO(sample_animation(tiny).content)) as animation:
+        up_to_it = [step for step in saved_samples(tiny) if step <= summary.best_step]
+        assert getattr(animation, "n_frames", 1) == len(up_to_it)
     lines = read_log(tiny.training_folder)
     assert [line["event"] for line in lines if "event" in line][-1] == summary.reason
     assert logged(lines, "loss")[0] == [1, 2, 3, 4] and logged(lines, "fixed_loss")[0] == [0, 2, 4]
