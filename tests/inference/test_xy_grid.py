@@ -163,7 +163,7 @@ def test_a_bar_over_the_steps_of_all_pictures_ends_where_the_drawing_ends(miniat
 def test_labels_leave_every_pixel_of_the_pictures_as_it_is():
     body = Image.fromarray(np.random.default_rng(0).integers(0, 256, (132 * 2 - 4, 132 * 3 - 4, 3), np.uint8))
     sheet = np.asarray(with_labels(body, ["$x_1$", "a long label " * 9], ["🧊", "日本語", "guidance 2"]))
-    pixels = np.asarray(body)
+    pixels = np.asarray(body.convert("RGBA"))
     top, left = (sheet.shape[axis] - pixels.shape[axis] for axis in (0, 1))
     places = [
         (y, x)
