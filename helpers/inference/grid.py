@@ -341,7 +341,7 @@ def _drawn(figure: Figure) -> Image.Image:
     drawn = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # an emoji in a prompt is a box then
-        figure.savefig(drawn, format="png", bbox_inches="tight", pad_inches=0, transparent=True)
+        figure.savefig(drawn, format="png", bbox_inches="tight", pad_inches=0.02, transparent=True)
     return Image.open(drawn)
 
 
