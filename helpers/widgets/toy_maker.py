@@ -6,9 +6,9 @@ from typing import Any
 import ipywidgets
 from PIL import Image
 
-from ..common.sheets import image_grid, packed
+from ..common.sheets import image_grid
 from ..dataset.images import ConceptLike, keep_drawn
-from .kit import IN_A_ROW, ROW, Message, View, button, picture_row, still_picture
+from .kit import IN_A_ROW, ROW, Message, View, button, picture_row
 
 Traits = Mapping[str, str]
 _FIELD = {"layout": {"width": "260px"}, "style": {"description_width": "110px"}}
@@ -74,4 +74,4 @@ class ToyMaker(View):
     def still(self) -> dict[str, Any]:
         """The drawings as one picture."""
         sheet = image_grid(self.images, columns=len(self.images), cell=IN_A_ROW)
-        return still_picture(packed(sheet), "image/png", sheet.alt)
+        return {"text/html": sheet.as_html()}
