@@ -1,24 +1,23 @@
 """What must be the same to the bit: all that is frozen, and a run that was killed. And what is cached."""
 
-import multiprocessing
-import os
 import random
 import shutil
-import signal
+import subprocess
 import sys
+import textwrap
 
 import numpy as np
 import pytest
 import torch
 from families import last_state, on_model
 
+from helpers.common import places
 from helpers.dataset.captions import write_captions
 from helpers.dataset.dataset import TextualInversionDataset, View, preprocess, tokenizers_with_word
 from helpers.dataset.images import load_images
 from helpers.model.base_model import load_vae
 from helpers.model.tokens import LearnedRows
 from helpers.model.vae import Posterior, encode
-from helpers.training import watch
 from helpers.training.batches import Draws, LatentCache
 from helpers.training.control import request_stop
 from helpers.training.model import load_model
@@ -28,20 +27,12 @@ from helpers.training.train import train
 TRAIN = sys.modules["helpers.training.train"]  # the module: the room hands on its function `train`
 
 
-@pytest.fixture
-def tiny(grooty, families):
-    return on_model(grooty, families["sd1"], max_train_steps=8, checkpoint_every=3)
+# A run that kills itself, as the kernel or the machine would, in one of the watch's methods at a step.
+_KILLED = """
+    import os, signal, sys
+    from helpers.training import train, watch
 
-
-def kill(method, step):
-    """Let a run kill itself, as the machine would, in one of the watch's methods at a step."""
-    run = multiprocessing.get_context("fork").Process(target=_dying_run, args=(method, step))
-    run.start()
-    run.join()
-    assert run.exitcode == -signal.SIGKILL
-
-
-def _dying_run(method, step):
+    method, step = sys.argv[1], int(sys.argv[2])
     real = getattr(watch.Watch, method)
 
     def dying(self, *given):
@@ -52,6 +43,18 @@ def _dying_run(method, step):
 
     setattr(watch.Watch, method, dying)
     train("grooty")
+"""
+
+
+@pytest.fixture
+def tiny(grooty, families):
+    return on_model(grooty, families["sd1"], max_train_steps=8, checkpoint_every=3)
+
+
+def kill(method, step):
+    command = [sys.executable, "-c", textwrap.dedent(_KILLED), method, str(step)]
+    done = subprocess.run(command, cwd=places.repository_folder(), capture_output=True, text=True)
+    assert done.returncode == -9, done.stderr[-2000:]
 
 
 def same_run(concept, whole, losses):
