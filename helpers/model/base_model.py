@@ -75,8 +75,8 @@ def resolve(base_model: str) -> Source:
     if _HUB_ID.fullmatch(base_model) and not base_model.endswith(_FILE_TYPES):
         return Source("hub", base_model)
     raise UserError(
-        f"There is no base model at “{base_model}”: set BASE_MODEL in notebook 2 to “{MINIATURE}”, a hub's id "
-        f"such as {STABLE_DIFFUSION}, a folder, or a .safetensors or .ckpt file that is there."
+        f"There is no base model at “{base_model}”: set BASE_MODEL in notebook 2 to “{MINIATURE}”, a hub's "
+        f"id such as {STABLE_DIFFUSION}, a folder, or a .safetensors or .ckpt file that is there."
     )
 
 
