@@ -24,6 +24,7 @@ SHORT = {
 MACHINE = [
     r"(?<![\w.])/(home|root|work|tmp|usr|opt|Users|content|kaggle|storage)/",
     rf"\b{re.escape(platform.node())}\b",
+    r"\b(hf_|ghp_|github_pat_|sk-)\w{16,}|Bearer ",  # tokens
 ]
 ALL = [*NOTEBOOKS, *run.beside()]
 each_of_the_six = pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
