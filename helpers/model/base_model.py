@@ -521,6 +521,6 @@ def save_parts(pipeline: Any, folder: Path) -> None:
     """What `pipeline.save_pretrained` does, with a bar over the parts."""
     parts = {name: part for name, part in pipeline.components.items() if part is not None}
     is_large = pipeline.unet.get_memory_footprint() > LARGE
-    for name in progress(parts, "saving the pipeline", at_once=is_large):
+    for name in progress(parts, "saving pipeline/", at_once=is_large):
         parts[name].save_pretrained(folder / name)
     pipeline.save_config(folder)
