@@ -5,6 +5,7 @@ InvokeAI all read; for diffusers the key is the word. XL: `clip_l` and `clip_g`.
 from the file's name, so the file is named as the concept.
 """
 
+import contextlib
 import html
 import io
 import os
@@ -114,13 +115,11 @@ def import_word(path: Path | str, name: str, into_xl: bool = False, base_model: 
         base_model: which one to draw with; None: the first of the word's family.
 
     Raises:
-        UserError: there is a concept of that name; the file can't be read, or is for no model of the
+        UserError: there is another concept of that name; the file can't be read, or is for no model of the
             series. Nothing was made then.
     """
     path = Path(path).expanduser()
     found = read_word(path)
-    if name in concept_names():
-        raise UserError(f"There is a concept “{name}” already: give the word another name.")
     if found.family is None:
         raise UserError(f"{path.name} is {found}: no model of the series reads that; it can be converted.")
     rows = [found.rows[key] for key in _DRAWN_WITH if key in found.rows]
@@ -131,6 +130,8 @@ def import_word(path: Path | str, name: str, into_xl: bool = False, base_model: 
         raise UserError(
             f"{path.name} has {len(rows[0])} and {len(rows[1])} rows for XL: they must be as many."
         )
+    if name in concept_names():
+        return _imported_before(name, rows)
     concept = Concept.make(
         name,
         vectors=len(rows[0]),
@@ -151,12 +152,23 @@ def download_links(concept: Concept) -> HTML:
         for path in files:
             packed.write(path, path.relative_to(folder))
     links = "".join(f"<li>{_link(path, folder)}</li>" for path in [*files, archive])
-    return HTML(f"<p>{_CLOUD_DOWNLOADS.get(places.cloud(), '')}</p><ul>{links}</ul>")
+    advice = _CLOUD_DOWNLOADS.get(places.cloud())
+    return HTML((f"<p>{advice}</p>" if advice else "") + f"<ul>{links}</ul>")
 
 
 def _link(path: Path, folder: Path) -> str:
     address = html.escape(Path(os.path.relpath(path)).as_posix(), quote=True)
     return f'<a href="{address}" download>{html.escape(path.relative_to(folder).as_posix())}</a>'
+
+
+def _imported_before(name: str, rows: list[torch.Tensor]) -> Concept:
+    """So that a notebook may run twice."""
+    with contextlib.suppress(UserError):
+        concept = Concept.load(name)
+        before = read_rows(concept)
+        if len(before) == len(rows) and all(map(torch.equal, before, (own.float() for own in rows))):
+            return concept
+    raise UserError(f"There is another concept “{name}” already: give the word another name.")
 
 
 def _into_xl(path: Path, found: FoundWord) -> list[torch.Tensor]:

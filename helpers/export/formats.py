@@ -74,12 +74,13 @@ class FoundWord:
         return "; ".join([f"{self.family or 'a family of its own'}: {tables}", *said])
 
 
-def read_word(path: Path) -> FoundWord:
+def read_word(path: Path | str) -> FoundWord:
     """Read any trainer's file: `.safetensors`, a pickle (`.pt`, `.bin`, without its code), or a PNG.
 
     Raises:
         UserError: it is damaged, holds no rows, or the rows of several words.
     """
+    path = Path(path).expanduser()
     content = _content(path)
     try:
         word, tables = _tables(content, path)

@@ -13,11 +13,11 @@ _WORDS = {"comfyui": "embedding:{}", "invokeai": "<{}>"}
 _COMPEL = ("invokeai", "diffusers")
 _A1111 = "The word is the file's name, and fires wherever it stands alone: call no concept by a usual word."
 WHAT_LOSES_IT = {
-    "automatic1111": f"{_A1111} A file of rows of another width is passed over without a word.",
-    "forge": f"{_A1111} A file of rows of another width is passed over without a word.",
+    "automatic1111": f"{_A1111} A file of rows of another width is passed over silently.",
+    "forge": f"{_A1111} A file of rows of another width is passed over silently.",
     "sdnext": f"{_A1111} It lists .safetensors and .pt only, of the width of the model that is loaded.",
-    "comfyui": "Leave a blank before . ! ; and quotes, and use no [ ]: else the word is dropped without a "
-    "word. Rows of another width are left out with a line in the log.",
+    "comfyui": "Leave a blank before . ! ; and quotes, and use no [ ]: else the word is silently "
+    "dropped. Rows of another width are left out with a line in the log.",
     "invokeai": "The word is the name of the model in its list: renamed there, it is another word. Two of "
     "one name: only a warning.",
     "diffusers": "Load the file first. The pipeline reads no weights by itself: give such prompts to compel.",

@@ -153,8 +153,10 @@ def test_a_word_from_elsewhere_becomes_a_concept(family, concepts, tmp_path):
     assert "learned elsewhere" in repr(concept_table()) and all_concepts()[0].state == "learned"
     exported = read_word(export_for(concept, "comfyui")).rows
     assert all(torch.equal(exported[key], own) for key, own in FAMILIES[family].items())
+    assert import_word(tmp_path / "cat.safetensors", "my_cat") == concept, "once more is no conflict"
+    save_file({"emb_params": L + 1}, tmp_path / "other.safetensors")
     with pytest.raises(UserError, match="already"):
-        import_word(tmp_path / "cat.safetensors", "my_cat")
+        import_word(tmp_path / "other.safetensors", "my_cat")
 
 
 def test_rows_of_1_5_go_into_xl_s_first_encoder_on_request(concepts, tmp_path):
