@@ -3,9 +3,10 @@
 It serves one folder under several repository ids, as a model or as a data set: `OPEN` as it is; `RENAMED`
 by a redirect to it; `GATED` only with the token `TOKEN`; `BREAKING` with a connection that breaks in the
 middle of each large file; `TIRED` with an error of the server's. Any other id is missing, and any other
-token is refused. It has no page to log in.
+token is refused. It has no page to log in. What is sent to `OPEN` with the token is kept in memory.
 """
 
+import base64
 import hashlib
 import json
 import threading
@@ -38,12 +39,13 @@ def serve(folder: Path) -> Iterator["HubServer"]:
 
 
 class HubServer(ThreadingHTTPServer):
-    """`requested` lists the files that were sent, in order."""
+    """`requested` lists the files that were sent, in order; `private` is whether `OPEN` is."""
 
     def __init__(self, folder: Path):
         super().__init__(("127.0.0.1", 0), _Answers)
         self.folder = folder
         self.requested: list[str] = []
+        self.private = True
 
     @property
     def address(self) -> str:
@@ -64,6 +66,26 @@ class _Answers(BaseHTTPRequestHandler):
 
     def do_GET(self):
         self._answer(with_body=True)
+
+    def do_POST(self):
+        """Make a repository, or take a commit, as the hub does for small files."""
+        sent = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.headers.get("Authorization") != f"Bearer {TOKEN}":
+            return self._refuse(401, "", "Invalid credentials in Authorization header")
+        asked = self.path.rpartition("?")[0] or self.path
+        if asked.endswith("/preupload/main"):
+            files = [
+                {"path": one["path"], "uploadMode": "regular", "shouldIgnore": False}
+                for one in json.loads(sent)["files"]
+            ]
+            return self._send_json({"files": files})
+        if asked.endswith("/commit/main"):
+            for line in map(json.loads, sent.splitlines()):
+                if line["key"] == "file":
+                    self.server.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+            url = f"{self.server.address}/{OPEN}/commit/{COMMIT}"
+            return self._send_json({"success": True, "commitUrl": url, "commitOid": COMMIT})
+        self._send_json({"url": f"{self.server.address}/{OPEN}", "errors": [], "warnings": []})
 
     def log_message(self, *_):
         pass
@@ -98,7 +120,13 @@ class _Answers(BaseHTTPRequestHandler):
 
     def _model(self, repository):
         siblings = [{"rfilename": name} for name in self.server.files]
-        return {"id": repository, "modelId": repository, "sha": COMMIT, "siblings": siblings}
+        return {
+            "id": repository,
+            "modelId": repository,
+            "sha": COMMIT,
+            "siblings": siblings,
+            "private": self.server.private,
+        }
 
     def _tree(self):
         return [
