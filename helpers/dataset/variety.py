@@ -31,10 +31,13 @@ _HUES = "red orange yellow green green teal blue blue blue purple pink pink".spl
 _LEAST_DB = 26.0
 
 
-def outside_the_model(concept: Concept) -> str:
+def outside_the_model(concept: Concept, images: Sequence[Image.Image] | None = None) -> str:
     """A sentence where the miniature's autoencoder can't draw the pictures, so no word can; else empty.
 
     It knows its drawn toys. Of any other base model nothing is said: its autoencoder was made for photos.
+
+    Args:
+        images: to look at in place of the concept's own.
 
     Raises:
         UserError: the concept has no pictures, or one of them is damaged.
@@ -42,7 +45,9 @@ def outside_the_model(concept: Concept) -> str:
     if concept.base_model != MINIATURE:
         return ""
     side = concept.training.resolution or load_resolution(concept.base_model)
-    originals = torch.stack([preprocess(one, concept.training, side) for one in load_images(concept)])
+    originals = torch.stack(
+        [preprocess(one, concept.training, side) for one in images or load_images(concept)]
+    )
     vae = load_vae(concept.base_model)
     returned = decode(vae, encode(vae, originals).mean)
     quality = np.mean([psnr(*pair) for pair in zip(originals, returned, strict=True)])

@@ -5,18 +5,20 @@ say without it: the initializer alone, and the fullest description of the toy th
 """
 
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from IPython.display import HTML
 from PIL import Image
 
 from ..common import places
 from ..common.errors import UserError
 from ..common.files import write_json
-from ..common.sheets import Described, finish, new_figure
+from ..common.sheets import Described, finish, html_table, new_figure
 from ..concept.concept import Concept
 from ..dataset.images import add_images, load_images
 from ..inference.examples import examples_for
@@ -33,15 +35,16 @@ from .world import HELD_OUT_TOYS, SCENES, STYLES, TRAITS, Drawing, Toy, readable
 PICTURES = 64
 STEPS = 25
 _PROMPT = ("scene", "style")
+_SUBJECTS = ("word", "initializer", "description")
 
 
-def evaluation_surroundings(toy: Toy) -> list[Drawing]:
+def evaluation_surroundings(toy: Toy, pictures: int = PICTURES) -> list[Drawing]:
     """Where the toy is asked to go, and in which style: 64 pairs, none of which a template names.
 
     Every scene occurs four or five times; half of the pictures are photos, the rest in the five styles.
     """
     surroundings = []
-    for number in range(PICTURES):
+    for number in range(pictures):
         round_, place = divmod(number, len(SCENES))
         photo = (round_ + place) % 2 == 0
         style = STYLES[0] if photo else STYLES[1 + number // 2 % 5]
@@ -80,26 +83,98 @@ def score_readings(readings: list[Reading], wanted: list[Drawing]) -> dict:
     """How much of what was wanted is in pictures.
 
     Returns:
-        `identity`, the mean over the toy's traits, `prompt`, the mean over scene and style, and the
-        fraction for each of them under `traits` and `asked`.
+        `identity`, the mean over the toy's traits, with `identity_error`, its standard error;
+        `prompt`, the mean over scene and style; the fraction for each under `traits` and `asked`.
     """
     traits = {name: fraction_right(readings, wanted, name) for name in TRAITS}
     asked = {name: fraction_right(readings, wanted, name) for name in _PROMPT}
     return {
         "identity": _mean(traits.values()),
+        "identity_error": _identity_error(readings, wanted),
         "prompt": _mean(asked.values()),
         "traits": traits,
         "asked": asked,
     }
 
 
-def score_word(concept: Concept | str, toy: Toy | None = None, known: dict[str, dict] | None = None) -> dict:
+def _identity_error(readings: list[Reading], wanted: list[Drawing]) -> float:
+    """The standard error of identity over pictures: what a mean of as many others would differ by."""
+    each = [
+        np.mean(
+            [reading.values[name] == value_of(drawing, name) for name in TRAITS if readable(name, drawing)]
+        )
+        for reading, drawing in zip(readings, wanted, strict=True)
+    ]
+    return round(float(np.std(each)) / math.sqrt(len(each)), 4)
+
+
+def has_judge(concept: Concept) -> bool:
+    """Whether pictures of this kind of concept can be judged: drawn toys alone."""
+    return concept.base_model == MINIATURE and concept.what_to_teach == "object"
+
+
+def fullest_description(concept: Concept) -> str:
+    """All that a caption can say of the toy in a concept's pictures; empty where there is no judge for them.
+
+    Raises:
+        UserError: the concept has no pictures, or one of them is damaged.
+    """
+    return describe(toy_in(load_images(concept), Judge.load())) if has_judge(concept) else ""
+
+
+def worth_in_words(scores: dict) -> str:
+    """Whether the word says more than the fullest description, by what `score_word` returned.
+
+    A difference in identity counts where it is more than twice its standard error.
+    """
+    word, described = scores["word"], scores["description"]
+    gain = word["identity"] - described["identity"]
+    error = math.hypot(word["identity_error"], described["identity_error"])
+    if abs(gain) <= 2 * error:
+        verdict = "On these pictures the word and the description can't be told apart"
+    elif gain > 0:
+        verdict = "The word is worth it"
+    else:
+        verdict = "The description does better than the word"
+    most = max(TRAITS, key=lambda trait: word["traits"][trait] - described["traits"][trait])
+    return (
+        f"{verdict}: identity {word['identity']:.2f} with the word and {described['identity']:.2f} with the "
+        f"description, prompt {word['prompt']:.2f} and {described['prompt']:.2f}. The word gains most on the "
+        f"{most}: {word['traits'][most]:.2f} and {described['traits'][most]:.2f}."
+    )
+
+
+def score_rows(scores: dict, word: str) -> list[tuple[str, ...]]:
+    """Saved scores as a table's rows: first what was said, then a fraction for each of the three."""
+    said = scores["said"] | {"word": word}
+    columns = [_fractions(scores[name]) for name in _SUBJECTS]
+    rows = [(name, *(f"{column[name]:.2f}" for column in columns)) for name in columns[0]]
+    return [("", *(f"{name}: {said[name]}" for name in _SUBJECTS)), *rows]
+
+
+def score_table(scores: dict, word: str) -> HTML:
+    """The rows of `score_rows` as a table for a notebook."""
+    return HTML(html_table(score_rows(scores, word), named_rows=True))
+
+
+def _fractions(score: dict) -> dict[str, float]:
+    """Identity and its traits, prompt and its parts, in this order."""
+    return {"identity": score["identity"], **score["traits"], "prompt": score["prompt"], **score["asked"]}
+
+
+def score_word(
+    concept: Concept | str,
+    toy: Toy | None = None,
+    known: dict[str, dict] | None = None,
+    pictures: int = PICTURES,
+) -> dict:
     """Score a learned word, and write `scores.json` into the concept's folder.
 
     Args:
         concept: an object that was learned on the miniature.
         toy: what it is; None: what the judge sees in the concept's pictures.
         known: scores by what was said, from another word for the same toy: they are not drawn again.
+        pictures: how many are drawn for each of the three.
 
     Returns:
         `identity` and `prompt` (fractions, 0 to 1) of the word; the same with details for `word`,
@@ -109,7 +184,7 @@ def score_word(concept: Concept | str, toy: Toy | None = None, known: dict[str, 
         UserError: there is no judge for this kind of concept.
     """
     concept = Concept.load(concept) if isinstance(concept, str) else concept
-    if concept.base_model != "miniature" or concept.what_to_teach != "object":
+    if not has_judge(concept):
         raise UserError("Only objects on the miniature can be scored: the judge reads drawn toys.")
     judge = Judge.load()
     toy = toy or toy_in(load_images(concept), judge)
@@ -119,7 +194,7 @@ def score_word(concept: Concept | str, toy: Toy | None = None, known: dict[str, 
         "initializer": concept.initializer_token,
         "description": describe(toy),
     }
-    guidance, wanted = examples_for(concept).guidance, evaluation_surroundings(toy)
+    guidance, wanted = examples_for(concept).guidance, evaluation_surroundings(toy, pictures)
     known = known or {}
     scores = {
         name: known.get(subject)
@@ -128,7 +203,7 @@ def score_word(concept: Concept | str, toy: Toy | None = None, known: dict[str, 
     }
     first = {name: scores["word"][name] for name in ("identity", "prompt")}
     said = {**subjects, "word": "{}"}  # whatever it is named by now
-    everything = {**first, "pictures": PICTURES, "said": said, **scores}
+    everything = {**first, "pictures": pictures, "said": said, **scores}
     write_json(concept.folder / "scores.json", everything)
     return everything
 
@@ -180,7 +255,6 @@ def _draw_table(axes: Any, values: np.ndarray, columns: Sequence[Any], rows: Seq
 
 # `make held-out-scores`: is a word for a toy that the miniature has never seen as good as a description?
 SEEDS = (42, 43, 44)
-_SUBJECTS = ("word", "initializer", "description")
 
 
 def teach_and_score(toy: str, seed: int, known: dict[str, dict]) -> dict:

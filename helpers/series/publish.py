@@ -63,7 +63,7 @@ def _run_beside(notebook: Path, concept: Concept) -> Path:
 
 
 def readme_picture(concept: Concept) -> Image.Image:
-    """What the word was learned from, above what is drawn for the initializer and for the word.
+    """What the word was learned from, above what is drawn for the initializer, the word and a description.
 
     Raises:
         UserError: notebook 5 did not run.

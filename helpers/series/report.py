@@ -14,10 +14,11 @@ from PIL import Image
 from ..common.files import is_picture_file, write_whole
 from ..common.sheets import data_uri, image_grid, packed
 from ..concept.concept import Concept
+from ..miniature.scores import score_rows
 
 _WIDEST = 1200  # pixels
 _GRIDS = {
-    "before_and_after": "Above the initializer, below the word; a column has one prompt and one seed.",
+    "before_and_after": "The initializer, the word, a description; a column has one prompt and one seed.",
     "guidance_by_seeds": "A row for each guidance: how much the prompt counts.",
     "prompt": "One prompt, another seed for each picture.",
     "steps_by_prompts": "A row for each training step that was kept, the last one for the result.",
@@ -96,16 +97,10 @@ def _scores(concept: Concept) -> dict | None:
     scores = _read_scores(concept)
     if scores is None:
         return None
-    columns = [_fractions(scores[name]) for name in ("word", "initializer", "description")]
-    said = scores["said"] | {"word": concept.placeholder_token}
-    rows = [("", *(f"{name}: {words}" for name, words in said.items()))]
-    rows += [(name, *(f"{column[name]:.2f}" for column in columns)) for name in columns[0]]
-    return {"pictures": scores.get("pictures", "some"), "rows": rows}
-
-
-def _fractions(score: dict) -> dict[str, float]:
-    """Identity and its traits, prompt and its parts, in this order."""
-    return {"identity": score["identity"], **score["traits"], "prompt": score["prompt"], **score["asked"]}
+    return {
+        "pictures": scores.get("pictures", "some"),
+        "rows": score_rows(scores, concept.placeholder_token),
+    }
 
 
 def _training(concept: Concept) -> dict | None:

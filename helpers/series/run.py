@@ -87,7 +87,7 @@ def _kernel_settings():
 
 
 def run_series(name: str, **parameters) -> Path:
-    """Run the six notebooks on the concept `name`, score its word and write the report.
+    """Run the six notebooks on the concept `name`, of which the fifth scores its word; write the report.
 
     Args:
         name: the concept's name; its folder is made where there is none.
@@ -101,28 +101,15 @@ def run_series(name: str, **parameters) -> Path:
     concept_folder = Concept.make(name).folder
     chosen = {key: value for key, value in parameters.items() if value is not None}
     given = {"CONCEPT": name, **chosen}
+    (concept_folder / "scores.json").unlink(missing_ok=True)  # an old one must not stand for this run
     seconds = {
         notebook.stem: run_notebook(notebook, concept_folder / "notebooks", given) for notebook in notebooks()
     }
     concept = Concept.load(name)
-    (concept.folder / "scores.json").unlink(missing_ok=True)  # an old one must not stand for this run
-    write_report(concept)  # to be looked at while the word is scored
-    _score(concept)
     report = write_report(concept)
     for stem, duration in seconds.items():
         print(f"{stem:<24}{duration:7.1f} s")
     return report
-
-
-def _score(concept: Concept) -> None:
-    """Write scores.json where there is a judge for the word."""
-    from ..miniature.scores import PICTURES, score_word
-
-    print(f"Now the word is scored, on {PICTURES} pictures beside as many of what could be said without it.")
-    try:
-        score_word(concept)
-    except UserError as sentence:
-        print(f"No scores. {sentence}")
 
 
 def _from_here(source: str) -> str:

@@ -122,3 +122,8 @@ def test_pictures_that_the_miniature_can_not_draw_are_named_before_the_training(
         Image.fromarray(grain.integers(0, 256, (128, 128, 3), dtype=np.uint8)).save(path)
     assert "outside what the miniature can draw" in outside_the_model(grooty)
     assert outside_the_model(grooty.changed(base_model="another/model")) == ""
+
+
+def test_pictures_are_looked_at_before_the_concept_has_any(concepts):
+    noise = np.random.default_rng(3).integers(0, 256, (128, 128, 3), np.uint8)
+    assert "outside what the miniature" in outside_the_model(Concept.make("new"), [Image.fromarray(noise)])

@@ -10,10 +10,16 @@ from safetensors.torch import load_file
 
 from helpers.common.places import data_folder, miniature_folder
 from helpers.miniature.captions import describe
-from helpers.miniature.judge import Judge
+from helpers.miniature.judge import Judge, Reading
 from helpers.miniature.report import agreement, fresh_captions, judge_accuracy
-from helpers.miniature.scores import evaluation_surroundings, toy_in
-from helpers.miniature.world import ATTRIBUTES, HELD_OUT_TOYS, TRAITS
+from helpers.miniature.scores import (
+    evaluation_surroundings,
+    fullest_description,
+    score_readings,
+    toy_in,
+    worth_in_words,
+)
+from helpers.miniature.world import ATTRIBUTES, HELD_OUT_TOYS, TRAITS, value_of
 
 PARTS = {
     "text_encoder": "model.safetensors",
@@ -119,3 +125,34 @@ def test_scores_ask_for_every_scene_and_style():
     assert len({drawing.style for drawing in wanted}) == 6
     assert len({(drawing.scene, drawing.style) for drawing in wanted}) >= 40
     assert "feet" in TRAITS
+
+
+@pytest.mark.parametrize(
+    ("word", "description", "verdict"),
+    [
+        (0.98, 0.90, "The word is worth it: identity 0.98 with the word and 0.90 with the description"),
+        (0.92, 0.92, "can't be told apart"),
+        (0.80, 0.95, "The description does better than the word"),
+    ],
+)
+def test_when_a_word_is_worth_it_follows_from_its_scores(word, description, verdict):
+    def scored(identity, feet):
+        traits = {**dict.fromkeys(TRAITS, identity), "feet": feet}
+        return {"identity": identity, "identity_error": 0.01, "prompt": 1.0, "traits": traits}
+
+    said = worth_in_words({"word": scored(word, 1.0), "description": scored(description, 0.33)})
+    assert verdict in said and "gains most on the feet: 1.00 and 0.33" in said
+
+
+def test_the_error_of_identity_is_none_where_all_pictures_are_alike():
+    toy = HELD_OUT_TOYS["grooty"]
+    wanted = evaluation_surroundings(toy, 8)
+    right = [Reading({name: value_of(one, name) for name in (*TRAITS, "scene", "style")}) for one in wanted]
+    wrong = [Reading({**one.values, "body": "none", "ears": "none"}) for one in right[:4]]
+    assert score_readings(right, wanted)["identity_error"] == 0
+    assert score_readings(wrong + right[4:], wanted)["identity_error"] > 0.05
+
+
+def test_a_description_is_read_off_the_pictures(grooty):
+    assert fullest_description(grooty) == describe(HELD_OUT_TOYS["grooty"])
+    assert fullest_description(grooty.changed(base_model="some/model")) == ""

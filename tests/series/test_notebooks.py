@@ -18,6 +18,7 @@ SHORT = {
     "BASE_MODEL": "miniature",
     "TRAINING": {"max_train_steps": 4, "evaluate_every": 2, "sample_every": 2, "checkpoint_every": 2},
     "DRAW_STEPS": 2,
+    "SCORED_PICTURES": 2,
     "SETTINGS": {"steps": 4, "prior_pictures": 2},
     "WEIGHTS": [0.5, 1.5],
 }
