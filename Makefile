@@ -24,7 +24,7 @@ endif
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
 
-run: $(RUNS) ## all six notebooks in order: make run CONCEPT=my_cat IMAGES=my_photos INITIALIZER=cat BASE_MODEL=...
+run: $(RUNS) ## notebooks 1 to 6 in order: make run CONCEPT=my_cat IMAGES=my_photos INITIALIZER=cat BASE_MODEL=...
 	@$(PYTHON) -m helpers.series.run --concept "$$CONCEPT" --base-model "$$BASE_MODEL" \
 	    --images "$$IMAGES" --toy "$$TOY" --initializer "$$INITIALIZER" $(if $(VECTORS),--vectors "$$VECTORS")
 

@@ -13,6 +13,7 @@ from .base_model import (
     load_tokenizers,
     load_vae,
     load_word_table,
+    without_gpu,
 )
 from .precision import pick_dtype
 from .tokens import (

@@ -57,6 +57,16 @@ def default_base_model() -> str:
     return STABLE_DIFFUSION if is_cuda_available() else MINIATURE
 
 
+def without_gpu(base_model: str) -> str:
+    """What to do where a model other than the miniature finds no GPU, as a sentence; else empty."""
+    if base_model == MINIATURE or is_cuda_available() or torch.backends.mps.is_available():
+        return ""
+    return (
+        f"This machine has no GPU, and {base_model} is slow without one: choose a runtime with a GPU "
+        f"(Colab: Runtime, Change runtime type; Kaggle: Session options), or set BASE_MODEL to “{MINIATURE}”."
+    )
+
+
 def resolve(base_model: str) -> Source:
     """Find out what a name refers to, without reading weights or asking a hub.
 

@@ -174,29 +174,53 @@ def _badges(address: str | None) -> str:
     return " · ".join(f"[Open in {cloud}]({link.format(**given)})" for cloud, link in _CLOUDS.items()) + "\n"
 
 
-# `make all-in-one`: one notebook out of the six, for a cloud where each would open on a machine of its own.
+# `make all-in-one`: notebooks 1 to 6 as one, for a cloud where each would open on a machine of its own.
 _INTRODUCTION = """\
 # All in one
 
-This notebook is the six notebooks of the series, one after the other. Use it on a cloud where every notebook
-opens on a machine of its own. All values that you can change stand in one cell near the top; the chapters say
-what they mean. It is generated: change the six, then `make all-in-one`."""
-_BEFORE_THE_CLONE = """\
-This brings the code here and installs what it needs. Then restart the kernel and run this cell again. Until
-then, a library that was loaded before the install stays the old one. On Kaggle, first switch Internet on,
-under Session options."""
+This notebook holds notebooks 1 to 6 of the series, one after the other. Use it on a cloud where every
+notebook opens on a machine of its own. All values that you can change stand in one cell near the top, and
+each chapter explains its own. The file is generated: change notebooks 1 to 6, then run `make all-in-one`."""
+_BEFORE_THE_INSTALL = """\
+Run this cell first. It finds the series and installs what it needs, which it does only once. Then it asks
+you to restart the kernel: a library that was loaded before the install stays the old one until you do. On
+Kaggle, first switch Internet on, under Session options."""
+_INSTALL = """\
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+address = {address!r}
+folder = Path("textual-inversion").absolute()
+if not any(Path(place, "helpers").is_dir() for place in (".", "..")):
+    if not (folder / ".installed").is_file():
+        if zips := sorted(Path().glob("textual-inversion*.zip")):
+            shutil.unpack_archive(zips[-1], folder)
+        elif unpacked := sorted(Path("/kaggle/input").glob("**/helpers/__init__.py")):
+            shutil.copytree(unpacked[0].parents[1], folder, dirs_exist_ok=True)
+        elif address and not folder.is_dir():
+            subprocess.run(["git", "clone", "--depth", "1", address, folder], check=True)
+        elif not folder.is_dir():
+            raise SystemExit("Put textual-inversion.zip beside this notebook, then run this cell again.")
+        needs = next(folder.glob("**/helpers/__init__.py")).parents[1] / "requirements.txt"
+        subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-r", needs], check=True)
+        (folder / ".installed").touch()
+        raise SystemExit("Installed. Now restart the kernel, then run this cell again and go on.")
+    os.chdir(next(folder.glob("**/helpers/__init__.py")).parents[1])"""
 
 
 _TITLE = "# @title What you can change"  # Colab shows the lines below it, with their `@param`, as a form
 
 
 def joined() -> nbformat.NotebookNode:
-    """The six notebooks as one, without outputs."""
+    """Notebooks 1 to 6 as one, without outputs."""
     parts = [nbformat.read(path, as_version=4) for path in notebooks()]
     common = set.intersection(*map(_code, parts))
     cells = [
         nbformat.v4.new_markdown_cell(_INTRODUCTION, id="introduction"),
-        *_clone_cells(places.REPOSITORY_ADDRESS),
+        *_install_cells(places.REPOSITORY_ADDRESS),
     ]
     parameters = _parameters(parts)
     seen = set()
@@ -218,24 +242,11 @@ def is_parameters(cell: nbformat.NotebookNode) -> bool:
     return "parameters" in cell.metadata.get("tags", [])
 
 
-def _clone_cells(address: str | None) -> list[nbformat.NotebookNode]:
-    """What brings `helpers` to a cloud, once the repository has a public address; it may run again."""
-    if address is None:
-        return []
-    folder = address.rstrip("/").rsplit("/", 1)[-1].removesuffix(".git")
-    lines = [
-        "import os",
-        "",
-        'if not (os.path.isdir("helpers") or os.path.isdir("../helpers")):',
-        f'    if not os.path.isdir("{folder}"):',
-        f"        !git clone --depth 1 {address}",
-        f"        %pip install -q -r {folder}/requirements.txt",
-        '        print("Now restart the kernel, then run this cell again.")',
-        f"    %cd {folder}",
-    ]
+def _install_cells(address: str | None) -> list[nbformat.NotebookNode]:
+    """What brings `helpers` to a cloud: from a zip, a data set of Kaggle, or the public address."""
     return [
-        nbformat.v4.new_markdown_cell(_BEFORE_THE_CLONE, id="before-the-clone"),
-        nbformat.v4.new_code_cell("\n".join(lines), id="clone"),
+        nbformat.v4.new_markdown_cell(_BEFORE_THE_INSTALL, id="before-the-install"),
+        nbformat.v4.new_code_cell(_INSTALL.format(address=address), id="install"),
     ]
 
 

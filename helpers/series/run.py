@@ -1,4 +1,4 @@
-"""`make run`: the six notebooks in order, each in a fresh kernel, on one concept; then the report.
+"""`make run`: notebooks 1 to 6 in order, each in a fresh kernel, on one concept; then the report.
 
     python -m helpers.series.run --concept grooty --base-model miniature
 
@@ -20,7 +20,7 @@ from ..model.base_model import MINIATURE, check_base_model
 
 
 def notebooks() -> list[Path]:
-    """The six notebooks of the series, in order."""
+    """Notebooks 1 to 6 of the series, in order."""
     return sorted((places.repository_folder() / "notebooks").glob("[1-6]_*.ipynb"))
 
 
@@ -87,7 +87,7 @@ def _kernel_settings():
 
 
 def run_series(name: str, **parameters) -> Path:
-    """Run the six notebooks on the concept `name`, of which the fifth scores its word; write the report.
+    """Run notebooks 1 to 6 on the concept `name`, of which the fifth scores its word; write the report.
 
     Args:
         name: the concept's name; its folder is made where there is none.
@@ -146,9 +146,7 @@ def _keep_toy(given: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m helpers.series.run", description="Run the six notebooks."
-    )
+    parser = argparse.ArgumentParser(prog="python -m helpers.series.run", description="Run notebooks 1 to 6.")
     parser.add_argument("--concept", default=FIRST_CONCEPT, help="its name; its folder under concepts/")
     parser.add_argument("--base-model", help="miniature, a hub id, a folder or a file; found by looking")
     parser.add_argument("--images", help="pictures to learn from: a folder, a file or an address")

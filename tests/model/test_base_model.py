@@ -89,6 +89,14 @@ def test_the_default_is_found_by_looking(monkeypatch):
         assert base_model.default_base_model() == name
 
 
+def test_a_large_model_without_a_gpu_gets_a_sentence(monkeypatch):
+    monkeypatch.setattr(base_model.torch.backends.mps, "is_available", lambda: False)
+    for gpu in (True, False):
+        monkeypatch.setattr(base_model, "is_cuda_available", lambda gpu=gpu: gpu)
+        assert base_model.without_gpu(base_model.MINIATURE) == ""
+        assert ("choose a runtime with a GPU" in base_model.without_gpu("owner/name")) == (not gpu)
+
+
 def test_a_relative_folder_counts_from_the_working_folder(families, monkeypatch):
     monkeypatch.chdir(families["sd1"].parent / "sd2")
     assert resolve("../sd1").location == str(families["sd1"])

@@ -4,6 +4,8 @@ From notebook 2 on they run on every family too, so that nothing rests on the mi
 """
 
 import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 from jupyter_client import AsyncKernelManager
@@ -53,6 +55,28 @@ def test_it_runs_from_the_first_picture_to_the_export(concepts, kernel):
     )
     assert concept.training.max_train_steps == 2 and concept.embeds_path.is_file()
     assert any(concept.grids_folder.iterdir()) and any(concept.export_folder.iterdir())
+
+
+def test_its_first_cell_installs_from_the_zip_once(tmp_path, monkeypatch):
+    install = next(cell.source for cell in publish.joined().cells if cell.cell_type == "code")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=r"Put textual-inversion\.zip beside this notebook"):
+        exec(install, {})
+
+    series = tmp_path / "elsewhere" / "series"
+    (series / "helpers").mkdir(parents=True)
+    (series / "helpers" / "__init__.py").touch()
+    (series / "requirements.txt").touch()
+    shutil.make_archive("textual-inversion", "zip", series.parent)
+    ran = []
+    monkeypatch.setattr(subprocess, "run", lambda command, check: ran.append(command))
+    with pytest.raises(SystemExit, match="restart the kernel"):
+        exec(install, {})
+    assert ran[0][-1] == tmp_path / "textual-inversion" / "series" / "requirements.txt"
+
+    exec(install, {})  # after the restart
+    assert len(ran) == 1
+    assert Path.cwd() == tmp_path / "textual-inversion" / "series"
 
 
 @pytest.fixture

@@ -237,7 +237,7 @@ def test_the_joined_notebook_has_everything_once(two_notebooks):
     assert sources.index(BOOTSTRAP) < sources.index(FIRST.strip()) < sources.index(SECOND.strip())
     assert sources.count("# Title") == sources.count("What you can change") == 2
     (parameters,) = [cell.source for cell in joined.cells if publish.is_parameters(cell)]
-    assert parameters == 'CONCEPT = "other"\nBASE_MODEL = None\nSTEPS = 3'
+    assert parameters == '# @title What you can change\nCONCEPT = "other"\nBASE_MODEL = None\nSTEPS = 3'
     second = nbformat.read(two_notebooks[1], as_version=4)
     second.cells[3].source = 'CONCEPT = "other"'
     nbformat.write(second, two_notebooks[1])
@@ -248,5 +248,4 @@ def test_the_joined_notebook_clones_an_address_that_is_there(two_notebooks, monk
     monkeypatch.setattr(places, "REPOSITORY_ADDRESS", "https://example.org/someone/series")
     said, clone = (cell.source for cell in publish.joined().cells[1:3])
     assert "restart the kernel" in said and "switch Internet on" in said
-    assert "git clone --depth 1 https://example.org/someone/series" in clone
-    assert "pip install -q -r series/requirements.txt" in clone and "%cd series" in clone
+    assert "address = 'https://example.org/someone/series'" in clone
