@@ -15,6 +15,7 @@ from .templates import templates_for
 
 LOCK_FILE = ".training.lock"
 FIRST_CONCEPT = "grooty"  # what the series begins with; its pictures ship
+_MINIATURE, _TOY = "miniature", "toy"
 # The groups of the training settings.
 PICTURES, LENGTH, OPTIMIZER = "Pictures", "Length of the run", "Optimizer"
 LOSS, MACHINE = "Loss", "Machine"
@@ -175,6 +176,7 @@ class Concept(_Settings):
     `_folder`. Change a setting by assignment, then `save()`. No file repeats the name: it is the folder's.
 
     Attributes:
+        initializer_token: empty as long as nobody chose it; then nothing is trained.
         earlier_words: placeholders that a rename took away; prompts of saved pictures may have them.
     """
 
@@ -184,7 +186,7 @@ class Concept(_Settings):
     )
     placeholder_token: str = Field(description="your new word; brackets keep it apart from words that exist")
     initializer_token: str = Field(
-        "toy", description="the word that it starts from: the kind of thing that you teach"
+        "", description="the word that it starts from: the kind of thing that you teach"
     )
     vectors: int = Field(
         2,
@@ -193,7 +195,7 @@ class Concept(_Settings):
         le=32,
     )
     base_model: str = Field(
-        "miniature", description="miniature, a hub id, a folder, or a .safetensors or .ckpt file"
+        _MINIATURE, description="miniature, a hub id, a folder, or a .safetensors or .ckpt file"
     )
     own_templates: list[str] = Field([], description="sentences of your own beside the usual ones")
     earlier_words: list[str] = []
@@ -216,9 +218,7 @@ class Concept(_Settings):
 
     @field_validator("initializer_token")
     @classmethod
-    def _initializer_is_given(cls, words: str) -> str:
-        if not words.strip():
-            raise ValueError("name a word that is near to what you teach, for example toy")
+    def _initializer_has_no_space_around(cls, words: str) -> str:
         return words.strip()
 
     @field_validator("own_templates")
@@ -229,12 +229,14 @@ class Concept(_Settings):
 
     @classmethod
     def make(cls, name: str, **settings) -> "Concept":
-        """Make a concept; the placeholder is `<name>` unless given.
+        """Make a concept; unless given, the placeholder is `<name>`, the initializer `toy` or not chosen.
 
         Raises:
             UserError: a setting can't be used; the sentence names it and says what would do.
         """
         settings.setdefault("placeholder_token", f"<{name}>")
+        base_model = settings.get("base_model", _MINIATURE)
+        settings.setdefault("initializer_token", _usual_initializer(name, base_model))
         return _checked(cls, {"name": name, **settings})
 
     @classmethod
@@ -274,8 +276,10 @@ class Concept(_Settings):
             ) from None
 
     @classmethod
-    def open(cls, name: str, default_base_model: str = "miniature", **settings) -> "Concept":
+    def open(cls, name: str, default_base_model: str = _MINIATURE, **settings) -> "Concept":
         """The saved concept of that name, or a new one, with some settings replaced.
+
+        The miniature's usual initializer, `toy`, is not taken along to another model.
 
         Args:
             default_base_model: for a new concept, where `settings` has none.
@@ -286,7 +290,11 @@ class Concept(_Settings):
         """
         is_saved = name in saved_concepts()
         concept = cls.load(name) if is_saved else cls.make(name, base_model=default_base_model)
-        return concept.changed(**{key: value for key, value in settings.items() if value is not None})
+        given = {key: value for key, value in settings.items() if value is not None}
+        leaves = concept.base_model == _MINIATURE != given.get("base_model", _MINIATURE)
+        if leaves and concept.initializer_token == _TOY:
+            given.setdefault("initializer_token", _usual_initializer(name, given["base_model"]))
+        return concept.changed(**given)
 
     def changed(self, training: dict | None = None, **settings) -> "Concept":
         """A checked copy with some settings replaced, and some of `training`'s; this one stays as it is.
@@ -363,6 +371,11 @@ class Concept(_Settings):
         """One token a vector, named as diffusers' `load_textual_inversion` names them: `<g>`, `<g>_1`, ..."""
         more = [f"{self.placeholder_token}_{number}" for number in range(1, self.vectors)]
         return [self.placeholder_token, *more]
+
+
+def _usual_initializer(name: str, base_model: str) -> str:
+    """`toy` where that is sure: the miniature draws nothing else, and the series' own pictures show one."""
+    return _TOY if base_model == _MINIATURE or name == FIRST_CONCEPT else ""
 
 
 def _is_number(name: str) -> bool:

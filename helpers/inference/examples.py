@@ -50,6 +50,11 @@ _NEVER_DRAWN = frozenset(
     two three happy sad old new""".split()
 )
 
+# Kinds of thing, for a model that knows the words of the web.
+_KINDS = """toy doll robot figurine statue cat dog bird horse bear rabbit animal monster car boat chair lamp
+cup bag shoe hat ring clock book house tree plant flower food man woman child face""".split()
+_KINDS_OF_STYLE = "painting drawing sketch photo cartoon watercolor comic poster mosaic collage".split()
+
 _MINIATURE_OBJECT = ExamplePrompts(
     own="a photo of a {} wearing a scarf on a beach",
     scenes=tuple(f"a photo of a {{}} {place}" for place in _PLACES),
@@ -104,6 +109,15 @@ def examples_for(concept: Concept) -> ExamplePrompts:
     if concept.base_model == MINIATURE:
         return _MINIATURE_OBJECT if concept.what_to_teach == "object" else _MINIATURE_STYLE
     return _STABLE_DIFFUSION_OBJECT if concept.what_to_teach == "object" else _STABLE_DIFFUSION_STYLE
+
+
+def words_to_start_from(concept: Concept) -> list[str]:
+    """Words that mean things to the concept's model, of which one may be near to what is taught."""
+    is_object = concept.what_to_teach == "object"
+    if concept.base_model != MINIATURE:
+        return _KINDS if is_object else _KINDS_OF_STYLE
+    looks = f"toy, {MINIATURE_KNOWS['Colours']}, {MINIATURE_KNOWS['Toys'].partition(' with')[0]}"
+    return re.findall(r"[a-z]{3,}", looks if is_object else MINIATURE_KNOWS["In the style of"])
 
 
 def unknown_words(concept: Concept, tokenizer: Any, prompt: str) -> list[str]:

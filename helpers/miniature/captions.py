@@ -5,6 +5,7 @@ model knows each word. No sentence ever names the feet.
 """
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
 from ..concept.templates import OBJECT_TEMPLATES, STYLE_TEMPLATES
+from ..model.tokens import SAID
 from .world import BACKGROUNDS, Drawing, Toy, named_toys, sample_drawing
 
 _PLACES = {
@@ -145,6 +147,12 @@ def corpus(count: int = 20_000) -> list[str]:
     return sentences + [" ".join(_FURTHER_WORDS)] * 200
 
 
+def words_of_captions() -> list[str]:
+    """The words of the corpus that are no toy's name: the only ones that mean the same for any toy."""
+    words = {word for sentence in corpus() for word in re.findall("[a-z]+", sentence.lower())}
+    return sorted(words - named_toys().keys())
+
+
 def build_tokenizer(folder: Path) -> CLIPTokenizer:
     """Learn the merges and save the tokenizer in CLIP's form to `folder`."""
     learner = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token=_END))
@@ -170,7 +178,8 @@ def build_tokenizer(folder: Path) -> CLIPTokenizer:
         + [_BEGIN, _END]
     )
     vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
-    tokenizer = CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=MAX_LENGTH)
+    said = {SAID: words_of_captions()}
+    tokenizer = CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=MAX_LENGTH, **said)
     tokenizer.save_pretrained(folder)
     _write_older_form(folder, vocabulary, merges)
     return tokenizer

@@ -18,6 +18,7 @@ from ..common.errors import UserError
 from ..common.sheets import html_table
 from ..concept.concept import Concept, saved_concepts
 
+SAID = "words_of_captions"  # key of a tokenizer's settings: its words that are no names
 _WORD_END = "</w>"
 _COLOURS = ("#cfe8ff", "#ffe2c6", "#d5f2d0", "#f6d3ea", "#fff3b0")
 
@@ -275,7 +276,10 @@ def initializer_ids(tokenizer: Any, words: str, vectors: int) -> list[int]:
     """
     ids = _ids(tokenizer, words)
     if not ids:
-        raise UserError("Name a word that is near to what you teach as initializer token, for example toy.")
+        raise UserError(
+            "Which word shall yours start from? Set INITIALIZER_TOKEN in notebook 2 (in a command, "
+            "INITIALIZER) to the kind of thing that you teach: cat for a cat, painting for a style."
+        )
     if len(ids) > vectors:
         parts = ", ".join(piece for piece, _ in pieces(tokenizer, words))
         raise UserError(
@@ -308,6 +312,12 @@ def show_tokens(tokenizer: Any, words: Sequence[str]) -> HTML:
     """A table of words, each with its tokens as coloured pieces over their ids."""
     rows = [(word, HTML(coloured_pieces(pieces(tokenizer, word)))) for word in words]
     return HTML(html_table(rows, head=("text", "tokens and their ids")))
+
+
+def _words_that_mean_things(tokenizer: Any) -> dict[str, int]:
+    """`known_words` to start from. The miniature lists its own: its other tokens are names and pieces."""
+    known, said = known_words(tokenizer), tokenizer.init_kwargs.get(SAID)
+    return {word: number for word, number in known.items() if not said or word in said}
 
 
 def known_words(tokenizer: Any) -> dict[str, int]:
@@ -357,7 +367,7 @@ def nearest_words(tokenizer: Any, words: str, table: torch.Tensor | None = None,
         count: how many at most.
     """
     typed = words.lower().split()
-    known = known_words(tokenizer)
+    known = _words_that_mean_things(tokenizer)
     whole = [word for word in typed if word in known]
     first = whole if len(typed) > 1 else []
     by_meaning = _near_rows(table, [known[word] for word in whole], known) if table is not None else []

@@ -16,7 +16,7 @@ from ..common.errors import UserError
 from ..concept.concept import FIRST_CONCEPT, Concept
 from ..dataset.fetch import DATASET, fetch_all
 from ..dataset.images import default_sources, keep_drawn
-from ..model.base_model import MINIATURE, check_base_model
+from ..model.base_model import MINIATURE, check_base_model, default_base_model
 
 
 def notebooks() -> list[Path]:
@@ -160,10 +160,16 @@ def _check(given: argparse.Namespace) -> None:
     """Refuse what can't work before anything runs.
 
     Raises:
-        UserError: there is no such base model, or there are no pictures.
+        UserError: there is no such base model, no word to start from, or there are no pictures.
     """
     if given.base_model:
         check_base_model(given.base_model)
+    concept = Concept.open(given.concept, default_base_model(), base_model=given.base_model or None)
+    if not (given.toy or given.initializer or concept.initializer_token):
+        raise UserError(
+            f"Which word shall “{given.concept}” start from? Name the kind of thing that you teach, "
+            "as INITIALIZER=cat."
+        )
     if given.toy:
         _keep_toy(given)
     elif given.images:

@@ -13,7 +13,7 @@ from .dreambooth import (
     subject,
     train_dreambooth,
 )
-from .evaluate import rank_initializers, try_initializers
+from .evaluate import print_proposals, rank_initializers, try_initializers
 from .figures import (
     by_hand,
     frozen_weights,

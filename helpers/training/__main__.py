@@ -17,14 +17,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("concepts", nargs="+", type=Path, help="folders with a concept.json, or names")
     parser.add_argument("--fresh", action="store_true", help="start over; the previous run is renamed")
     parser.add_argument(
-        "--try", nargs="+", metavar="WORDS", dest="words", help="compare initializers instead, best first"
+        "--try",
+        nargs="*",
+        metavar="WORDS",
+        dest="words",
+        help="compare initializers instead, best first; without words those that mean things to the model",
     )
     given = parser.parse_args(arguments)
     if (given.concepts[0] / "concept.json").is_file():
         os.environ[ROOT_VARIABLE] = str(given.concepts[0].resolve().parent)
     names = [path.name for path in given.concepts]
     try:
-        if given.words:
+        if given.words is not None:
             print(*(_tried(Concept.load(name), given.words) for name in names), sep="\n")
             return 0
         summaries = train_many(names, fresh=given.fresh)

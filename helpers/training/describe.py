@@ -25,6 +25,7 @@ from ..dataset.captions import captions_of, write_captions
 from ..dataset.dataset import preprocess, token_ids
 from ..dataset.images import image_paths, load_image
 from ..model.base_model import MINIATURE
+from ..model.tokens import check_words
 from ..model.vae import encode
 from .model import Model, load_model
 from .processes import Processes
@@ -96,6 +97,7 @@ def _look_at(concept: Concept, device: torch.device) -> list[Seen]:
         return []
     eager = concept.changed(training={"compile": False, "gradient_checkpointing": False})
     look = Look(eager, load_model(eager, device))
+    check_words(concept, look.model.components.tokenizers)  # it is asked with the initializer
     return [_describe(look, name) for name in progress(names, "describing pictures")]
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import pvariance
+from typing import Any
 
 import torch
 from PIL import Image
@@ -18,7 +19,8 @@ from ..dataset.dataset import (
     with_word,
 )
 from ..dataset.images import load_images
-from ..model.tokens import initializer_ids
+from ..inference.examples import words_to_start_from
+from ..model.tokens import initializer_ids, known_words
 from ..model.vae import encode
 from .learner import Learner
 from .model import Model, load_model
@@ -188,8 +190,10 @@ class Candidate:
     fixed_loss: float
 
 
-def try_initializers(concept: Concept, candidates: Sequence[str]) -> list[Candidate]:
+def try_initializers(concept: Concept, candidates: Sequence[str] = ()) -> list[Candidate]:
     """Try the concept's own initializer and others before any training; the best one first.
+
+    Of a concept without an initializer it proposes one. Without candidates it is as in `rank_initializers`.
 
     It loads the base model into this process, and uses the GPU where there is one.
 
@@ -199,20 +203,46 @@ def try_initializers(concept: Concept, candidates: Sequence[str]) -> list[Candid
     processes = Processes()
     try:
         model = load_model(concept, processes.device)
-        learner = Learner(concept, model, processes)
+        tokenizers = model.components.tokenizers
+        tried = [*filter(None, [concept.initializer_token]), *(candidates or _proposals(concept, tokenizers))]
+        learner = Learner(concept.changed(initializer_token=tried[0]), model, processes)
     finally:
         processes.close()
-    return rank_initializers(learner, model, list(dict.fromkeys([concept.initializer_token, *candidates])))
+    return rank_initializers(learner, model, tried)
 
 
-def rank_initializers(learner: Learner, model: Model, candidates: Sequence[str]) -> list[Candidate]:
+def print_proposals(concept: Concept, count: int = 6) -> None:
+    """Print which words of the model are nearest to a concept's pictures, before any training.
+
+    Raises:
+        UserError: as for `try_initializers`.
+    """
+    for candidate in try_initializers(concept)[:count]:
+        print(f"{candidate.fixed_loss:.4f} {candidate.words}")
+
+
+def _proposals(concept: Concept, tokenizers: Sequence[Any]) -> list[str]:
+    """Words that mean things to the model and are one token to each of its tokenizers."""
+    known = [known_words(tokenizer) for tokenizer in tokenizers]
+    return [word for word in words_to_start_from(concept) if all(word in words for words in known)]
+
+
+def rank_initializers(
+    learner: Learner, model: Model, candidates: Sequence[str] | None = None
+) -> list[Candidate]:
     """Try words and phrases as initializer; the best one first. The learner's rows stay as they are.
 
     A phrase may have as many tokens as the concept has vectors.
 
+    Args:
+        candidates: None: the concept's own, and words that mean things to the model, names left out.
+
     Raises:
         UserError: none is given, or one has more tokens than there are vectors.
     """
+    if candidates is None:
+        concept = learner.concept
+        candidates = [concept.initializer_token, *_proposals(concept, model.components.tokenizers)]
     if not candidates:
         raise UserError("Give one word or more to try, for example [“toy”, “figurine”].")
     tokenizers, vectors = model.components.tokenizers, learner.concept.vectors

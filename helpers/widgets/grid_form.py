@@ -187,7 +187,7 @@ class GridForm(View):
             "scheduler": SCHEDULERS,
             "weight": [0.5, 1, 1.5],
             "training_step": [*a_few_steps(self._concept, 3), None],
-            "word": [self._concept.initializer_token, self._concept.placeholder_token],
+            "word": list(filter(None, [self._concept.initializer_token, self._concept.placeholder_token])),
         }
         return Axis.make(name, values[name])
 

@@ -164,12 +164,17 @@ def preset_in_words(name: str, base_model: str) -> str:
     return f"{name}: at most {steps} steps, {minutes}"
 
 
+def _usual_kind() -> str:
+    """`toy`, or nothing where the person has to say it."""
+    return Concept.make(chosen_concept(), base_model=default_base_model()).initializer_token
+
+
 def _fields() -> Mapping[str, ipywidgets.Text]:
     given: Sequence[tuple[str, str, str]] = (
         ("concept", chosen_concept(), "letters, digits, - and _"),
         ("toy", "", "for the miniature: teal star toy, bunny ears, one eye, wheels"),
         ("pictures", "", "or addresses, paths or folders, one a line; nothing: those that it has"),
-        ("what it is", "toy", "a word that the model knows: cat, mug, painting"),
+        ("what it is", _usual_kind(), "a word that the model knows: cat, mug, painting"),
         ("model", default_base_model(), "miniature, a hub id, a folder or a file"),
     )
     fields = {}

@@ -30,7 +30,8 @@ from helpers.export.prompts import PROGRAMS
 from helpers.inference.grid import redraw, xy_grid
 from helpers.inference.pipeline import generate, pipeline_with_word, remake
 from helpers.inference.png import Picture, PictureSettings, read_settings, save_picture
-from helpers.model.base_model import load_pipeline, save_pipeline
+from helpers.model.base_model import load_pipeline, load_tokenizers, save_pipeline
+from helpers.model.tokens import check_words
 from helpers.series.report import _scores, write_report
 from helpers.training.control import request_stop, state_of
 from helpers.training.records import (
@@ -542,3 +543,23 @@ def test_settings_of_another_version_are_named_with_the_file_and_the_notebook(ch
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(UserError, match=r"concept\.json .*(depth|vectors).*notebook 2"):
         Concept.load("grooty")
+
+
+def test_the_initializer_is_asked_for_where_nobody_chose_it(concepts):
+    assert Concept.make("my_cat").initializer_token == "toy", "the miniature draws nothing else"
+    assert Concept.make("my_cat", base_model="some/model").initializer_token == ""
+    assert Concept.make("grooty", base_model="some/model").initializer_token == "toy", "ours show a toy"
+    Concept.make("my_cat").save()
+    moved = Concept.open("my_cat", base_model="some/model")
+    assert moved.initializer_token == ""
+    with pytest.raises(UserError, match=r"Which word shall yours start from.*INITIALIZER_TOKEN"):
+        check_words(moved, load_tokenizers("miniature"))
+    moved.changed(initializer_token="toy").save()
+    assert Concept.open("my_cat", vectors=3).initializer_token == "toy", "what was chosen stays"
+
+
+def test_a_folder_made_when_toy_was_the_default_opens(concepts):
+    path = Concept.make("old", base_model="some/model", initializer_token="toy").save()
+    assert Concept.load("old").initializer_token == "toy"
+    path.write_text('{"placeholder_token": "<old>", "base_model": "some/model"}')
+    assert Concept.load("old").initializer_token == ""

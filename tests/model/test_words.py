@@ -5,7 +5,7 @@ import torch
 
 from helpers.concept.concept import Concept
 from helpers.model.base_model import load_tokenizers, load_word_table
-from helpers.model.tokens import collisions, initializer_ids, nearest_words
+from helpers.model.tokens import SAID, collisions, initializer_ids, nearest_words
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +28,12 @@ def test_each_of_the_nearest_words_could_be_the_initializer(tokenizer, table, ty
 def test_a_known_word_is_looked_up_by_its_row(tokenizer, table):
     """The miniature has learned that colours go where colours go."""
     assert {"red", "green", "orange"} & {*nearest_words(tokenizer, "brown", table)[:3]}
+
+
+def test_names_of_toys_and_pieces_of_words_are_left_out(tokenizer, table):
+    near = {*nearest_words(tokenizer, "brown", table, count=16), *nearest_words(tokenizer, "tampa", table)}
+    assert near and not near & {"pibbo", "nno", "tampa", "ddle"}
+    assert set(near) <= set(tokenizer.init_kwargs[SAID])
 
 
 def test_the_nearest_row_is_the_first(tokenizer, table):

@@ -156,6 +156,12 @@ def test_a_name_that_is_no_folder_runs_nothing(two_notebooks, concepts):
     assert not list(concepts.iterdir())
 
 
+def test_a_word_to_start_from_is_asked_for_before_anything_runs(families, two_notebooks, concepts, capsys):
+    model = ["--base-model", str(families["sd1"])]
+    assert run.main(["--concept", "my_cat", *model]) == 1
+    assert "INITIALIZER=cat" in capsys.readouterr().err and not list(concepts.iterdir())
+
+
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [

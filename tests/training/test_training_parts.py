@@ -17,13 +17,15 @@ from helpers.common.errors import UserError
 from helpers.concept.concept import TrainingSettings
 from helpers.concept.templates import OBJECT_TEMPLATES, STYLE_TEMPLATES
 from helpers.dataset.dataset import held_out_templates, training_templates
+from helpers.model.base_model import load_tokenizers
 from helpers.model.libraries import diffusers
+from helpers.model.tokens import SAID
 from helpers.training import forecast
 from helpers.training import learner as norms
 from helpers.training import step as loss_weights
 from helpers.training.batches import Draws, EndlessBatches
 from helpers.training.control import clear_request, request_stop, stop_requested
-from helpers.training.evaluate import fixed_loss, is_learned, try_initializers
+from helpers.training.evaluate import fixed_loss, is_learned, print_proposals, try_initializers
 from helpers.training.learner import Learner, learning_rate, make_optimizer, make_schedule
 from helpers.training.model import load_model, quantize_linears
 from helpers.training.processes import FreeCores, Processes
@@ -427,3 +429,10 @@ def test_threads_wait_quietly_unless_a_person_has_said_how(given, spins):
         text=True,
     )
     assert ran.stdout.strip() == spins
+
+
+def test_words_are_proposed_that_mean_things_to_the_model(grooty, capsys):
+    print_proposals(grooty, count=100)
+    losses, words = zip(*(line.split() for line in capsys.readouterr().out.splitlines()[-20:]), strict=True)
+    assert {"toy", "brown", "tall"} <= {*words} and list(losses) == sorted(losses)
+    assert {*words} <= {*load_tokenizers("miniature")[0].init_kwargs[SAID]}, "no names of toys"

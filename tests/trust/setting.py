@@ -25,7 +25,9 @@ def a_root() -> Iterator[Path]:
 def make_concept(name: str, model: Path, **training) -> Concept:
     """Save a concept with the pictures of the series in it."""
     quick = {"resolution": 64, "sample_every": 0, "mixed_precision": "no", "max_train_steps": STEPS}
-    concept = Concept.make(name, base_model=str(model), training={**quick, **training})
+    concept = Concept.make(
+        name, base_model=str(model), initializer_token="toy", training={**quick, **training}
+    )
     concept.save()
     add_images(concept, default_sources("miniature"), "miniature")
     return concept

@@ -169,7 +169,7 @@ def test_also_a_word_that_is_refused_is_shown_in_its_tokens_with_words_that_woul
     field(form, "initializer_token").value = "robttt"
     assert "ro <small>" in words(form) and "near “robttt”: robot" in words(form)
     field(form, "initializer_token").value = ""
-    assert "near" not in words(form) and "initializer_token" in hint(form, "initializer_token")
+    assert "near" not in words(form) and "INITIALIZER_TOKEN" in hint(form, "initializer_token")
 
 
 def test_another_concept_s_word_is_pointed_out(concept):
