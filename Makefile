@@ -6,6 +6,9 @@ IMAGES ?=
 TOY ?=
 INITIALIZER ?=
 VECTORS ?=
+LISTEN ?= 127.0.0.1
+PORT ?= 8866
+TOKEN ?= yes
 BASE_PYTHON ?= python3
 OLDEST := build/oldest
 DEALT = -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
@@ -19,7 +22,7 @@ RUNS := .venv/.installed
 TESTS := .venv/.installed-dev
 endif
 
-.PHONY: help run lab test test-oldest lint miniature miniature-report held-out-scores bench truth trust licences outputs all-in-one constraints
+.PHONY: help run lab web test test-oldest lint miniature miniature-report held-out-scores bench truth trust licences outputs all-in-one constraints
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
@@ -31,6 +34,11 @@ run: $(RUNS) ## notebooks 1 to 6 in order: make run CONCEPT=my_cat IMAGES=my_pho
 lab: $(RUNS) ## open JupyterLab on the notebook to start with
 	$(PYTHON) -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) --ServerApp.root_dir=. \
 	    --LabApp.default_url=/lab/tree/notebooks/0_start_here.ipynb
+
+web: $(RUNS) ## a page to draw on, for this machine alone and with a token: make web PORT=8866 LISTEN=0.0.0.0 TOKEN=no
+	$(PYTHON) -m voila notebooks/web.ipynb --no-browser --Voila.ip="$(LISTEN)" --port="$(PORT)" \
+	    $(if $(filter no,$(TOKEN)),,--token) --Voila.root_dir=notebooks \
+	    --VoilaConfiguration.file_denylist='.*' --KernelManager.transport=ipc
 
 test: lint ## every notebook in a fresh kernel, and the unit tests
 	$(PYTHON) -m pytest $(DEALT)

@@ -170,6 +170,12 @@ def shoot(page, name):
         page.screenshot(path=SHOTS / f"{name}_{theme.lower()}.png")
 
 
+def shoot_page(page, name):
+    """A screenshot of a whole page that is not JupyterLab's, where it is asked for."""
+    if os.environ.get("SCREENSHOTS"):
+        page.screenshot(path=SHOTS / f"{name}.png", full_page=True)
+
+
 def shoot_whole(page, name):
     """The same of an open notebook from its top to its end."""
     shown = page.viewport_size

@@ -5,6 +5,7 @@ They own nothing, and no other room imports them.
 
 from .concept_gallery import ConceptGallery
 from .dataset_preview import DatasetPreview
+from .drawing_page import DrawingPage
 from .gallery import Gallery
 from .grid_form import GridForm
 from .live import LiveTraining

@@ -39,8 +39,14 @@ class ConceptGallery(View):
     Where a widget can't live, as in a saved notebook on the web, it is a table and a still picture.
     """
 
-    def __init__(self):
-        self.message = Message()
+    def __init__(self, draw: Callable[[str], None] | None = None):
+        """Show all concepts.
+
+        Args:
+            draw: gets the name of the concept to draw with. Then this is all that the cards offer: nothing
+                is renamed or deleted from there.
+        """
+        self._draw, self.message = draw, Message()
         self.cards, self.trash = ipywidgets.HBox(layout=ROW), ipywidgets.HBox(layout=ROW)
         super().__init__([self.message, self.cards, self.trash])
         self.refresh()
@@ -55,8 +61,8 @@ class ConceptGallery(View):
             self._fill()
 
     def _fill(self) -> None:
-        self.cards.children = [ConceptCard(one, self._do) for one in all_concepts()]
-        self.trash.children = self._trash()
+        self.cards.children = [ConceptCard(one, self._do, self._draw) for one in all_concepts()]
+        self.trash.children = [] if self._draw else self._trash()
 
     def _trash(self) -> list[ipywidgets.Widget]:
         names = list(dict.fromkeys(path.name for path in reversed(in_trash())))
@@ -85,8 +91,18 @@ class ConceptGallery(View):
 class ConceptCard(ipywidgets.VBox):
     """A concept as its folder shows it. Below its buttons opens what was pressed last."""
 
-    def __init__(self, shown: Overview, act: Callable[[Callable[[], str]], None]):
-        """`act` gets each change to call: it shows the sentence that the change returns or raises."""
+    def __init__(
+        self,
+        shown: Overview,
+        act: Callable[[Callable[[], str]], None],
+        draw: Callable[[str], None] | None = None,
+    ):
+        """Show the card.
+
+        Args:
+            act: gets each change to call, and shows the sentence that the change returns or raises.
+            draw: gets the concept's name; it then stands in place of the changes.
+        """
         self._shown, self._act = shown, act
         name = shown.name
         self.open_button = button("Open", self._open, f"Which notebook comes next for {name}")
@@ -94,12 +110,15 @@ class ConceptCard(ipywidgets.VBox):
         tooltip = f"Move {name} to the trash, after a question"
         self.delete_button = button("Delete", self._ask_to_delete, tooltip)
         self.rename_button.disabled = shown.state == "damaged"
+        self.draw_button = button("Draw", lambda: draw(name), f"Draw with {self._word() or name}", "primary")
+        self.draw_button.disabled = shown.state != "learned"
         self.name = ipywidgets.Text(name, description="Name", layout=_WIDE)
         self.word = ipywidgets.Text(self._word(), description="Word", layout=_WIDE)
         self.name.observe(self._follow, "value")
         self.panel = ipywidgets.VBox()
         look = ipywidgets.HTML(_look(shown) + _facts(shown))
-        buttons = ipywidgets.HBox([self.open_button, self.rename_button, self.delete_button])
+        changes = [self.open_button, self.rename_button, self.delete_button]
+        buttons = ipywidgets.HBox([self.draw_button] if draw else changes)
         super().__init__([look, buttons, self.panel], layout=_CARD)
 
     def _word(self) -> str:

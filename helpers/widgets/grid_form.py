@@ -203,6 +203,10 @@ class GridForm(View):
         self.drawing = threading.Thread(target=self._draw_and_say, daemon=True)
         self.drawing.start()
 
+    @property
+    def is_drawing(self) -> bool:
+        return self.drawing is not None and self.drawing.is_alive()
+
     def _draw_and_say(self) -> None:
         try:
             self.message.do(self._draw)
@@ -270,6 +274,11 @@ class GridForm(View):
             self.chosen.clear()
         check_same_word(self._pipeline, self._concept, plan)
         return "Now Draw makes the same again, or change something first."
+
+    def close(self) -> None:
+        """Take the form away, and let go of the pipeline: what ipywidgets keeps of a form would hold it."""
+        self._pipeline = None
+        super().close()
 
     def still(self) -> dict[str, Any]:
         """The line of Python that draws the same, and the last grid."""
