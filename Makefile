@@ -9,6 +9,8 @@ VECTORS ?=
 LISTEN ?= 127.0.0.1
 PORT ?= 8866
 TOKEN ?= yes
+# voila's page asks a CDN for icons that ours has not: the browser is told to ask nobody but this server
+ASK_NOBODY_ELSE = default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'self'
 BASE_PYTHON ?= python3
 OLDEST := build/oldest
 DEALT = -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
@@ -38,7 +40,8 @@ lab: $(RUNS) ## open JupyterLab on the notebook to start with
 web: $(RUNS) ## a page to draw on, for this machine alone and with a token: make web PORT=8866 LISTEN=0.0.0.0 TOKEN=no
 	$(PYTHON) -m voila notebooks/web.ipynb --no-browser --Voila.ip="$(LISTEN)" --port="$(PORT)" \
 	    $(if $(filter no,$(TOKEN)),,--token) --Voila.root_dir=notebooks \
-	    --VoilaConfiguration.file_denylist='.*' --KernelManager.transport=ipc
+	    --VoilaConfiguration.file_denylist='.*' --KernelManager.transport=ipc \
+	    --Voila.tornado_settings="{'headers': {'Content-Security-Policy': \"$(ASK_NOBODY_ELSE)\"}}"
 
 test: lint ## every notebook in a fresh kernel, and the unit tests
 	$(PYTHON) -m pytest $(DEALT)

@@ -38,7 +38,21 @@ def web(learned, tmp_path):
             process.wait(ANSWER)
 
 
-def test_choose_write_and_draw(web, page, learned):
+@pytest.fixture
+def sent(page):
+    """The addresses that the page asks, without those that the browser refused to send to."""
+    addresses = []
+
+    def keep(request):
+        if request.failure != "csp":
+            addresses.append(request.url)
+
+    page.on("requestfinished", keep)
+    page.on("requestfailed", keep)
+    return addresses
+
+
+def test_choose_write_and_draw(web, page, learned, sent):
     assert web.startswith("http://127.0.0.1:")
     page.goto(web.partition("?")[0])
     page.get_by_label(re.compile("token", re.IGNORECASE)).first.wait_for()
@@ -46,7 +60,7 @@ def test_choose_write_and_draw(web, page, learned):
 
     page.goto(web)
     page.get_by_text("<grooty> on miniature").wait_for(timeout=LOADED)
-    assert not page.locator(".jp-InputArea").count(), "code is shown"
+    assert not page.get_by_text("DrawingPage").count(), "code is shown"
     assert not button(page, "Delete").count()
     button(page, "Draw").click()
     page.get_by_text("Write <grooty> where it belongs").wait_for(timeout=LOADED)
@@ -59,6 +73,8 @@ def test_choose_write_and_draw(web, page, learned):
     page.get_by_role("button", name="Settings of seed 1").click()
     page.get_by_role("row", name="Seed 1", exact=True).wait_for()
     shoot_page(page, "web")
+    here = (web.partition("?")[0], "data:", "blob:")
+    assert not [url for url in sent if not url.startswith(here)], "another address was asked"
 
 
 def _address(log):
