@@ -171,9 +171,9 @@ def shoot(page, name):
 
 
 def shoot_page(page, name):
-    """A screenshot of a whole page that is not JupyterLab's, where it is asked for."""
+    """A screenshot of a page that is not JupyterLab's, where it is asked for."""
     if os.environ.get("SCREENSHOTS"):
-        page.screenshot(path=SHOTS / f"{name}.png", full_page=True)
+        page.screenshot(path=SHOTS / f"{name}.png")
 
 
 def shoot_whole(page, name):
