@@ -74,8 +74,8 @@ TRAINERS: dict[str, Callable[[Concept], None]] = {
 
 
 def folder() -> Path:
-    """Where results lie: a folder for each combination of weights and default settings."""
-    settings = hashlib.sha256(Concept.make("x").model_dump_json().encode()).hexdigest()[:8]
+    """Where results lie: a folder for each combination of weights and default settings of the training."""
+    settings = hashlib.sha256(Concept.make("x").training.model_dump_json().encode()).hexdigest()[:8]
     return repository_folder() / "build" / "truth" / f"{miniature_hash()}-{settings}"
 
 

@@ -41,7 +41,7 @@ def message(form):
 def test_every_setting_has_a_field():
     training = [name for names in setting_groups().values() for name in names]
     assert sorted(training) == sorted(TrainingSettings.model_fields)
-    assert {*FIRST} == {*Concept.model_fields} - {"name", "training", "earlier_words"}
+    assert {*FIRST} == {*Concept.model_fields} - {"name", "training", "earlier_words", "learned_elsewhere"}
     assert all(map(setting_help, [*training, *FIRST]))
 
 
