@@ -76,14 +76,19 @@ class TrainingSettings(_Settings):
     )
     center_crop: bool = _setting(True, PICTURES, "cut the largest square from the middle; off: squeeze")
     random_crop: bool = _setting(
-        False, PICTURES, "another square each time; encodes at every step, so it is slow", "speed memory"
+        False,
+        PICTURES,
+        "a different square each time; slow, because it encodes at every step",
+        "speed memory",
     )
     flip_probability: float = _setting(
         0.5, PICTURES, "share of pictures that are mirrored, 0 to 1; 0 for writing", ge=0, le=1
     )
 
-    max_train_steps: int = _setting(600, LENGTH, "steps at most; it may end sooner", "may_change", gt=0)
-    stop_when_learned: bool = _setting(True, LENGTH, "end when the fixed loss has come to rest", "may_change")
+    max_train_steps: int = _setting(
+        600, LENGTH, "upper limit of steps; a run may end sooner", "may_change", gt=0
+    )
+    stop_when_learned: bool = _setting(True, LENGTH, "end when the fixed loss no longer falls", "may_change")
     evaluate_every: int = _setting(20, LENGTH, "steps between two looks at the fixed loss", gt=0)
     sample_every: int = _setting(
         100,
@@ -99,7 +104,7 @@ class TrainingSettings(_Settings):
     seed: int = _setting(
         42,
         LENGTH,
-        "of all random numbers: the same seed, the same run; -1 is a seed as any other, none by chance",
+        "the same seed gives the same run; -1 is a seed like any other, not a random one",
         ge=-(2**63),
         lt=2**63,
     )
@@ -182,7 +187,7 @@ class Concept(_Settings):
 
     name: str
     what_to_teach: Literal["object", "style"] = Field(
-        "object", description="a thing, or a manner of drawing: it decides on the sentences"
+        "object", description="a thing, or a style; decides which sentences are used"
     )
     placeholder_token: str = Field(description="your new word; brackets keep it apart from words that exist")
     initializer_token: str = Field(
@@ -197,7 +202,7 @@ class Concept(_Settings):
     base_model: str = Field(
         _MINIATURE, description="miniature, a hub id, a folder, or a .safetensors or .ckpt file"
     )
-    own_templates: list[str] = Field([], description="sentences of your own beside the usual ones")
+    own_templates: list[str] = Field([], description="your own sentences, added to the usual ones")
     earlier_words: list[str] = []
     learned_elsewhere: str = Field("", description="what its file says, of a word that was not taught here")
     training: TrainingSettings = TrainingSettings()
@@ -266,12 +271,12 @@ class Concept(_Settings):
         except ValueError:
             settings = None
         if not isinstance(settings, dict):
-            raise UserError("concept.json is damaged: mend it, or delete it and run notebook 2 again.")
+            raise UserError("concept.json is damaged: repair it, or delete it and run notebook 2 again.")
         try:
             return _checked(cls, {**settings, "name": path.parent.name})
         except UserError as error:
             raise UserError(
-                f"concept.json can't be used, which another version may have written. {error} Mend it there, "
+                f"concept.json can't be used; another version may have written it. {error} Correct it, "
                 "or delete the file and run notebook 2 again."
             ) from None
 

@@ -65,7 +65,7 @@ def turned(concept: Concept, step: int, share: float) -> "Rows":
         UserError: the share is not in 0..1, or that step, or step 0, was not kept.
     """
     if not 0 <= share <= 1:
-        raise UserError(f"{share} is no share: give 0, as learned, to 1, the class word.")
+        raise UserError(f"{share} can't be used: give a number from 0 (as learned) to 1 (the class word).")
     learned = read_rows(concept, step)
     if share == 0:
         return learned
@@ -183,7 +183,7 @@ def read_tensors(path: Path) -> dict[str, Any]:
         return _as_dict(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
     except (*_UNREADABLE, SafetensorError, pickle.UnpicklingError) as error:
         raise UserError(
-            f"{path.name} is empty or damaged, or holds more than numbers, which this series never runs: run "
+            f"{path.name} is empty or damaged, or holds more than numbers, which is never loaded: run "
             "notebook 4 again, or fetch the file again."
         ) from error
 

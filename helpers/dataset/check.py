@@ -48,7 +48,7 @@ def open_picture(data: bytes, smallest: int = 1) -> Image.Image:
     if stops_halfway:
         raise UserError(_CUT_OFF)
     if max(high for _, high in image.getextrema()) < 255 / _DARKEST:
-        raise UserError("It is all but black: save it anew, with 8 bits a colour, or leave it out.")
+        raise UserError("It is almost all black: save it again with 8 bits per colour, or leave it out.")
     return _without_metadata(image)
 
 

@@ -187,7 +187,7 @@ def read_back(path: Path, program: str, widths: Sequence[int]) -> ReadBack:
         UserError: that program would not take the file for one embedding of such a model.
     """
     if path.suffix not in SUFFIXES[program]:
-        raise UserError(f"{program} takes no {path.name}: it reads {', '.join(SUFFIXES[program])}.")
+        raise UserError(f"{program} does not read {path.name}: it reads {', '.join(SUFFIXES[program])}.")
     tensors = _content(path)
     try:
         word, rows = RULES[program](tensors, path, len(widths))

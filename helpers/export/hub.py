@@ -41,7 +41,7 @@ def push_concept(concept: Concept, repository: str, public: bool = False, licenc
     """
     files = _files(concept, licence)
     if not huggingface_hub.get_token():
-        raise UserError("The hub wants to know who you are: set HF_TOKEN to a token that may write.")
+        raise UserError("The hub needs a login: set HF_TOKEN to a token that may write.")
     with clear_sentences(repository):
         address = huggingface_hub.create_repo(repository, private=not public, exist_ok=True)
         if not public and not huggingface_hub.model_info(repository).private:

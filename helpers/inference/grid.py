@@ -257,7 +257,7 @@ def check_same_word(pipeline: Any, concept: Concept, plan: GridPlan) -> None:
         if now != then:
             raise UserError(
                 f"{word.placeholder_token} is not what it was when this grid was drawn: it has been learned "
-                "again since, so the pictures will be others."
+                "again since, so the pictures would be different."
             )
 
 

@@ -128,7 +128,7 @@ def switch_step(pipeline: Any, concept: Concept, step: int | None) -> None:
     names = row_names(word, len(rows[0]))
     _check_fit(pipeline, word, rows)
     if not {*names} <= {*learned_tokens(pipeline.tokenizer)}:
-        raise UserError(f"That step has {len(names)} vectors, and {word} here has not: load it anew.")
+        raise UserError(f"That step has {len(names)} vectors and {word} has not: load the pipeline again.")
     for (tokenizer, encoder), own in zip(encoders(pipeline), rows, strict=True):
         set_rows(encoder, tokenizer.convert_tokens_to_ids(names), own)
     pipeline.learned_word = _learned_word(concept, step, rows)

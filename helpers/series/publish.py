@@ -114,7 +114,7 @@ def code_hash(notebook: nbformat.NotebookNode) -> str:
 def _clean(output: nbformat.NotebookNode, count: int, notebook: Path) -> nbformat.NotebookNode | None:
     if output.output_type == "error":
         raise UserError(
-            f"{notebook.name} stopped with {output.ename} in its last run: mend it, then `make run`."
+            f"{notebook.name} stopped with {output.ename} in its last run: fix it, then `make run`."
         )
     if output.output_type == "stream":
         return _clean_stream(output)

@@ -20,11 +20,13 @@ _SIDE = 224  # pixels on the page
 _WIDE = {"width": "min(100%, 560px)"}
 _STYLE = {"description_width": "90px"}
 _BESIDE_NAMES = "2px 2px 2px 96px"  # where the sliders begin
-_CAPTIONS = "Sentences for this picture alone, one a line, with {} for your word. Kept as the field is left."
+_CAPTIONS = (
+    "Sentences for this picture alone, one a line, with {} for your word. Saved when you leave the field."
+)
 _ABOUT = {
     "Picture": "Which picture",
-    "Sentence": "Which of the sentences that training may say of it",
-    "Crop": "Which of the random crops: each time a picture comes, it has another",
+    "Sentence": "Which of the sentences that training may use with it",
+    "Crop": "Which of the random crops: a picture gets a different one each time",
 }
 
 
@@ -148,7 +150,7 @@ def _as_html(shown: Example, flipped: bool) -> str:
         ),
         figure(f"The network sees {width} x {height} pixels{mirrored}", seen),
     ]
-    cut = f"The model reads no further: “{shown.cut_off}” is cut off." if shown.cut_off else ""
+    cut = f"The model reads only this far: “{shown.cut_off}” is cut off." if shown.cut_off else ""
     return (
         f'<div style="display:flex;flex-wrap:wrap;gap:12px">{"".join(figures)}</div>'
         f'<p style="margin:6px 0"><b>{html.escape(shown.sentence)}</b></p>'

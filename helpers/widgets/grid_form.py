@@ -52,10 +52,10 @@ _HELP = {
     "prompt": "What to draw; (word:1.3) makes a word count for more, (word:0.7) for less",
     "negative_prompt": "What the picture moves away from",
     "seed": "Where the random numbers start: the same seed, the same picture",
-    "guidance": "How much the prompt counts; 1: no more than it does by itself",
-    "steps": "In how many steps the noise is taken away",
-    "scheduler": "The rule by which it is taken away",
-    "weight": "How much your word counts in the prompt, 0 to 2; 1: as any other",
+    "guidance": "How much the prompt counts; at 1, only as much as by itself",
+    "steps": "The number of steps in which the noise is removed",
+    "scheduler": "The rule by which the noise is removed",
+    "weight": "How much your word counts in the prompt, 0 to 2; at 1, like any other",
     "training_step": "The word as training kept it at that step",
 }
 _KEPT = ("size", "batch_size", "columns")  # of a plan, though the form has no fields for them

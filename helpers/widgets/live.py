@@ -97,7 +97,7 @@ class LiveTraining(ipywidgets.VBox):
 
     def _broken(self) -> str:
         said = html.escape(last_output(self._folder))
-        return f"It could not go on: <b>{said}</b> All that it said is in <code>training/{OUTPUT}</code>."
+        return f"It could not go on: <b>{said}</b> Its full output is in <code>training/{OUTPUT}</code>."
 
     def _look_on(self) -> None:
         while self.comm is not None and not self._is_over():
@@ -154,7 +154,7 @@ def _own_pictures(concept: Concept) -> str:
 # How far a run has come, how fast it goes, and how long it may yet take.
 _STYLES = {"learned": "success", "ceiling": "success", "stopped": "warning", "failed": "danger"}
 _WAITING = "Nothing has been logged yet."
-_STARTING = "A run starts: it loads the model first."
+_STARTING = "A run is starting: it loads the model first."
 
 
 class Progress(ipywidgets.VBox):

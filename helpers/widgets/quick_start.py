@@ -148,7 +148,7 @@ class QuickStart(View):
             self._score(concept)
         except UserError:
             return ""  # no judge for this model
-        return f"Of 1: {scores_in_words(overview(concept.name).scores)}."
+        return f"Scores from 0 to 1: {scores_in_words(overview(concept.name).scores)}."
 
     def still(self) -> dict[str, str]:
         """A table of the presets."""

@@ -92,7 +92,7 @@ class SettingsForm(View):
     def _save(self) -> str:
         if self._wrong:  # the click came before the button was off
             marked = ", ".join(sorted(self._wrong))
-            raise UserError(f"Nothing was saved: mend what is marked first: {marked}.")
+            raise UserError(f"Nothing was saved: correct the marked fields first: {marked}.")
         path = self._concept.save()
         return f"Saved: {path.parent.name}/{path.name}."
 
