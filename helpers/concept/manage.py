@@ -323,7 +323,7 @@ def _safe_members(archive: zipfile.ZipFile, packed_size: int) -> list[zipfile.Zi
     members = [info for info in archive.infolist() if not _SYSTEM_FILES & {*_parts(info)}]
     # zipfile never writes more than the size that a member declares, so the sum is a bound.
     if len(members) > _MOST_FILES or sum(info.file_size for info in members) > _MOST_GROWTH * packed_size:
-        raise UserError("This zip would take up far too much space when unpacked: pack the concept again.")
+        raise UserError("This zip would grow beyond reason when unpacked: pack the concept again.")
     for info in members:
         if info.flag_bits & 1:
             raise UserError("This zip is locked with a password: pack the concept without one.")
