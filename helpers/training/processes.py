@@ -4,6 +4,7 @@ import io
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -120,6 +121,7 @@ def in_own_process(function: Callable[..., T], *given) -> T:
         UserError: the process was ended from outside, as where memory is full.
         Exception: what the function raised.
     """
+    vars(sys.modules["__main__"]).setdefault("__spec__")  # asked by `spawn`; some notebooks' have none
     context = multiprocessing.get_context("spawn")  # a fork of a process with threads may never end
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_call, args=(sender, function, given), daemon=True)
