@@ -15,10 +15,10 @@ each, and teaches each of them with the same number of vectors. *Easy* is five p
 *hard* is how people often take photos: one place, one pose, one thing on. *Identity* is how many of the
 toy's six traits are right in 64 pictures, with the deviation and the least of the toys; *feet* no sentence
 can say. *Leak* is how often the old place or thing comes where another place was asked for. The settings
-were chosen on seeds from 100 on, these toys are of other seeds: {seeds}. Seconds are of the processor.
+were chosen on seeds from 100 on, these toys are of other seeds: {seeds}.
 
-| | toys | identity | least | feet | prompt | leak | seconds |
-| --- | --- | --- | --- | --- | --- | --- | --- |
+| | toys | identity | least | feet | prompt | leak |
+| --- | --- | --- | --- | --- | --- | --- |
 """
 
 
@@ -52,4 +52,4 @@ def _figures(cell: dict[str, Any]) -> list[str]:
     spread = f" ± {cell['deviation']:.2f}" if cell["toys"] > 1 else ""  # of one toy there is none
     identity = f"{cell['identity']:.2f}{spread}"
     rest = [cell["least"], cell["traits"]["feet"], cell["prompt"], cell["leak"]]
-    return [str(cell["toys"]), identity, *(f"{value:.2f}" for value in rest), f"{cell['seconds']:.0f}"]
+    return [str(cell["toys"]), identity, *(f"{value:.2f}" for value in rest)]

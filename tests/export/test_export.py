@@ -133,7 +133,7 @@ ODD_FILES = {
     "empty.safetensors": (b"", "is empty or damaged"),
     "empty.bin": (b"", "is empty or damaged"),
     "page.bin": (b"<html>" * 99, "is empty or damaged"),
-    "code.pt": (pickled({"emb_params": RunsCode()}), "never runs"),
+    "code.pt": (pickled({"emb_params": RunsCode()}), "never loaded"),
     "nothing.safetensors": (save({}), "holds no rows|holds 0 tensors"),
     "number.pt": (pickled({"emb_params": 3}), "holds no rows"),
     "a list.pt": (pickled([ROWS]), "is empty or damaged"),
@@ -151,7 +151,7 @@ def test_a_file_that_is_no_embedding_is_named(name, program, tmp_path, capsys):
     content, sentence = ODD_FILES[name]
     (tmp_path / name).write_bytes(content)
     if name.endswith(".bin") and program == "sdnext":
-        sentence = "takes no"
+        sentence = "does not read"
     with pytest.raises(UserError, match=sentence) as caught:
         read_back(tmp_path / name, program, [768])
     assert name in str(caught.value)

@@ -205,7 +205,7 @@ def test_a_kill_half_way_leaves_the_old_picture(concepts, monkeypatch, change):
 
 def test_an_upload_has_a_verdict_under_each_picture(concepts):
     gallery = Gallery("toy", MODEL)
-    assert "add more" in text_of(gallery)
+    assert "add some above" in text_of(gallery)
     small = photo(2, (100, 80))
     upload(
         gallery,
