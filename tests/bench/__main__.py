@@ -8,9 +8,7 @@ from helpers.common.places import ROOT_VARIABLE
 from helpers.model.libraries import quiet_loading
 
 from .busy import measure_busy
-from .gain import measure_gain
 from .geometry import measure_sd15
-from .judged import measure_scores
 from .ledger import PATH, Ledger, this_machine
 from .many import measure_many
 from .memory import measure_memory
@@ -23,8 +21,6 @@ PARTS = {
     "memory": measure_memory,
     "sd15": measure_sd15,
     "compiled": measure_compiled,
-    "gain": measure_gain,
-    "score": measure_scores,
     "many": measure_many,
     "busy": measure_busy,
 }
@@ -32,7 +28,7 @@ PARTS = {
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        prog="tests.bench", description="The trainer against the well-known ones."
+        prog="tests.bench", description="A step of the trainer beside those of the well-known ones."
     )
     parser.add_argument("--only", choices=PARTS, metavar="PART", help=f"one of {', '.join(PARTS)}")
     only = parser.parse_args(arguments).only

@@ -46,9 +46,6 @@ class Ledger:
             self.write()
         return self.measurements[name]
 
-    def forget(self, name: str) -> None:
-        self.measurements.pop(name, None)
-
     def say_why_not(self, part: str, reason: str | None) -> None:
         """Note why a part, or a figure, has no value; None: it has one."""
         if reason is None:

@@ -1,41 +1,14 @@
-"""Clocks that leave out what is not to be counted."""
+"""Times of steps, taken in turns."""
 
 import time
 from collections.abc import Callable
 from statistics import median
 
 
-class Clock:
-    """Counts the seconds spent inside `with clock:`."""
-
-    def __init__(self):
-        self.seconds = 0.0
-
-    def __enter__(self) -> "Clock":
-        self._entered = time.perf_counter()
-        return self
-
-    def __exit__(self, *exception) -> None:
-        self.seconds += time.perf_counter() - self._entered
-
-
-class Laps:
-    """What takes how long, one thing after the other: `seconds` by name."""
-
-    def __init__(self):
-        self.seconds: dict[str, float] = {}
-        self._began = time.perf_counter()
-
-    def end(self, name: str) -> None:
-        now = time.perf_counter()
-        self.seconds[name] = round(now - self._began, 3)
-        self._began = now
-
-
 def seconds_of(call: Callable[[], object]) -> float:
-    with Clock() as clock:
-        call()
-    return clock.seconds
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
 
 
 def side_by_side(

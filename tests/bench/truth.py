@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from helpers.common.files import write_whole
 from helpers.common.places import ROOT_VARIABLE, miniature_hash, repository_folder
@@ -28,13 +29,15 @@ from helpers.concept.embedding import save_result
 from helpers.dataset.images import image_paths
 from helpers.inference.examples import examples_for
 from helpers.inference.pipeline import pipeline_with_word
+from helpers.miniature.captions import describe
 from helpers.miniature.drawing import render
 from helpers.miniature.judge import Judge, Reading
 from helpers.miniature.scores import evaluation_surroundings, read_subject, score_readings
 from helpers.miniature.world import TRAITS, Drawing, readable
+from helpers.model.base_model import MINIATURE, load_pipeline
 from helpers.model.libraries import quiet_loading
 from helpers.training.describe import describe_pictures
-from helpers.training.train import train
+from helpers.training.train import train_many
 
 from .population import SETTINGS, Setting, Sitter, population
 from .rivals import DiffusersLoop, SourceLoop
@@ -46,30 +49,41 @@ SIDE = 256  # pixels of a drawing, as the pictures that ship have
 STEPS = 1000  # of a rival
 
 
-def ours(concept: Concept) -> None:
+def ours(concepts: list[Concept]) -> None:
     """As the notebooks do it, with the default settings."""
-    describe_pictures(concept)
-    train(concept)
+    for concept in concepts:
+        describe_pictures(concept)
+    train_many(concepts)
 
 
-def rival(kind: type[SourceLoop], rate: float) -> Callable[[Concept], None]:
+def rival(kind: type[SourceLoop], rate: float) -> "Trainer":
     """A well-known loop for 1,000 steps at one learning rate, with as many vectors as ours."""
 
-    def run(concept: Concept) -> None:
-        loop = kind(their_parts(), concept, rate, seed=concept.training.seed)
-        for _ in range(STEPS):
-            loop.step()
-        save_result(concept, loop.rows())
+    def run(concepts: list[Concept]) -> None:
+        for concept in concepts:
+            loop = kind(their_parts(), concept, rate, seed=concept.training.seed)
+            for _ in range(STEPS):
+                loop.step()
+            save_result(concept, loop.rows())
 
     return run
 
 
-TRAINERS: dict[str, Callable[[Concept], None]] = {
+def nothing(concepts: list[Concept]) -> None:
+    """No word: the toy's fullest description is what the judge looks at."""
+
+
+Trainer = Callable[[list[Concept]], None]
+TOGETHER, DESCRIPTION = "ours, 16 in one run", "the fullest description, no word"
+IN_ONE_RUN = 16  # words of `TOGETHER`
+TRAINERS: dict[str, Trainer] = {
     "ours": ours,
+    TOGETHER: ours,
     "source 5e-4": rival(SourceLoop, 5e-4),
     "diffusers 5e-4": rival(DiffusersLoop, 5e-4),
     "diffusers 5e-3": rival(DiffusersLoop, 5e-3),
     "diffusers 2e-2": rival(DiffusersLoop, 2e-2),
+    DESCRIPTION: nothing,
 }
 
 
@@ -91,33 +105,38 @@ class Word:
     @property
     def name(self) -> str:
         """Of its concept and of its files."""
-        return f"{self.setting}-{self.seed}-{self.toy}-{self.trainer.replace(' ', '-')}"
+        return f"{self.setting}-{self.seed}-{self.toy}-{self.trainer.replace(',', '').replace(' ', '-')}"
 
     def file(self, suffix: str) -> Path:
         return folder() / f"{self.name}.{suffix}"
 
 
-def teach(word: Word) -> None:
-    """Learn a word, unless it has been, and note the processor seconds of this process and its children."""
-    path = word.file("taught")
-    if path.is_file():
+def teach(words: list[Word]) -> None:
+    """Learn words in one run, unless they have been, and note the processor seconds of each.
+
+    They are those of this process and its children, shared out over the words.
+    """
+    if all(word.file("taught").is_file() for word in words):
         return
-    concept, _ = concept_of(word)
+    concepts = [concept_of(word)[0] for word in words]
     before = _processor_seconds()
-    TRAINERS[word.trainer](concept)
-    write_whole(path, f"{_processor_seconds() - before:.1f}\n")
+    TRAINERS[words[0].trainer](concepts)
+    seconds = (_processor_seconds() - before) / len(words)
+    for word in words:
+        write_whole(word.file("taught"), f"{seconds:.1f}\n")
 
 
-def judge(word: Word) -> None:
-    """Score a word that was learned, unless it has been."""
-    path, taught = word.file("json"), word.file("taught")
-    if path.is_file() or not taught.is_file():
-        return
-    seconds = float(taught.read_text(encoding="utf-8"))
-    result = {**asdict(word), "seconds": seconds, **judged(*concept_of(word))}
-    write_whole(path, json.dumps(result) + "\n")
-    shown = {name: result[name] for name in ("identity", "prompt", "leak", "seconds")}
-    print(word.name, shown, flush=True)
+def judge(words: list[Word]) -> None:
+    """Score words that were learned, unless they have been."""
+    for word in words:
+        path, taught = word.file("json"), word.file("taught")
+        if path.is_file() or not taught.is_file():
+            continue
+        seconds = float(taught.read_text(encoding="utf-8"))
+        result = {**asdict(word), "seconds": seconds, **judged(word)}
+        write_whole(path, json.dumps(result) + "\n")
+        shown = {name: result[name] for name in ("identity", "prompt", "leak", "seconds")}
+        print(word.name, shown, flush=True)
 
 
 def concept_of(word: Word) -> tuple[Concept, Sitter]:
@@ -144,11 +163,16 @@ def make_concept(name: str, sitter: Sitter) -> Concept:
     return concept
 
 
-def judged(concept: Concept, sitter: Sitter) -> dict[str, Any]:
-    """What the judge says of a learned word, on 64 pictures."""
+def judged(word: Word) -> dict[str, Any]:
+    """What the judge says of a learned word, or of the description, on 64 pictures."""
+    concept, sitter = concept_of(word)
     wanted, guidance = evaluation_surroundings(sitter.toy), examples_for(concept).guidance
-    pipeline = pipeline_with_word(concept)
-    readings = read_subject(pipeline, concept.placeholder_token, wanted, _judge(), guidance)
+    if word.trainer == DESCRIPTION:
+        pipeline, subject = load_pipeline(MINIATURE), describe(sitter.toy)
+    else:
+        pipeline, subject = pipeline_with_word(concept), concept.placeholder_token
+    pipeline.set_progress_bar_config(disable=True)
+    readings = read_subject(pipeline, subject, wanted, _judge(), guidance)
     scores = score_readings(readings, wanted)
     kept = {name: scores[name] for name in ("identity", "prompt", "traits")}
     return {**kept, "leak": leak(readings, wanted, sitter.drawings)}
@@ -217,26 +241,37 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     folder().mkdir(parents=True, exist_ok=True)
     os.environ[ROOT_VARIABLE] = str(folder() / "concepts")
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by the workers when they load torch
-    toys = product(range(given.toys), given.seed, given.setting, given.trainers)
-    words = [Word(trainer, setting, seed, toy) for toy, seed, setting, trainer in toys]
-    for _ in in_workers(partial(work, stages=given.stages), words, given.workers):
+    os.environ["OMP_NUM_THREADS"] = "1"  # read when the workers, and what describes pictures, load torch
+    torch.set_num_threads(1)  # more would make processor seconds of waiting for each other
+    runs = runs_of(given.toys, given.seed, given.setting, given.trainers)
+    for _ in in_workers(partial(work, stages=given.stages), runs, given.workers):
         report(given.seed)
 
 
-def in_workers(task: Callable[[Word], None], words: list[Word], workers: int) -> Iterator[None]:
-    """Do the task for each word; one worker is this process."""
+def runs_of(toys: int, seeds: list[int], settings: list[Setting], trainers: list[str]) -> list[list[Word]]:
+    """The words of each run: one, or sixteen for `TOGETHER`, however few toys were asked for."""
+    words = [Word(*which) for which in product(trainers, settings, seeds, range(toys))]
+    alone = sorted(([word] for word in words if word.trainer != TOGETHER), key=lambda run: run[0].toy)
+    groups = [
+        [Word(TOGETHER, setting, seed, toy) for toy in range(IN_ONE_RUN)]
+        for setting, seed in product(settings, seeds)
+    ]
+    return alone + groups if TOGETHER in trainers else alone
+
+
+def in_workers(task: Callable[[list[Word]], None], runs: list[list[Word]], workers: int) -> Iterator[None]:
+    """Do the task for each run; one worker is this process."""
     if workers == 1:
-        yield from map(task, words)
+        yield from map(task, runs)
         return
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(task, words)
+        yield from pool.map(task, runs)
 
 
-def work(word: Word, stages: list[str]) -> None:
+def work(run: list[Word], stages: list[str]) -> None:
     with quiet_loading():
         for stage in stages:
-            STAGES[stage](word)
+            STAGES[stage](run)
 
 
 STAGES = {"teach": teach, "judge": judge}
