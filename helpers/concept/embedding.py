@@ -53,10 +53,12 @@ def use_step(concept: Concept, step: int) -> Path:
 def turned(concept: Concept, step: int, share: float) -> "Rows":
     """The rows of a training step, brought to the initializer's length and turned towards it.
 
-    Of TEA (arXiv 2506.22685, Test-time Embedding Adjustment), without training: with m the learned row
-    over its norm, c the initializer's over its own, and t the angle between them,
+    Test-time Embedding Adjustment (TEA, arXiv 2506.22685), without training: with m the learned row over
+    its norm, c the initializer's over its own, and t the angle between them,
 
         norm of the initializer's row * (sin((1 - share) t) m + sin(share t) c) / sin t
+
+    In the paper's own code share is `rho`, and `alpha`, how much of the initializer's length is taken, is 1.
 
     Args:
         share: 0, as it was learned, its length too; up to 1, the initializer, the class word.
