@@ -3,12 +3,14 @@
 It serves one folder under several repository ids, as a model or as a data set: `OPEN` as it is; `RENAMED`
 by a redirect to it; `GATED` only with the token `TOKEN`; `BREAKING` with a connection that breaks in the
 middle of each large file; `TIRED` with an error of the server's. Any other id is missing, and any other
-token is refused. It has no page to log in. What is sent to `OPEN` with the token is kept in memory.
+token is refused. It has no page to log in. What is sent to `OPEN` with the token is kept in memory. Of
+licences it knows `LICENCE`.
 """
 
 import base64
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +21,7 @@ from urllib.parse import unquote, urlsplit
 
 OPEN, GATED, BREAKING = "someone/open-model", "someone/gated-model", "someone/breaking-model"
 RENAMED, TIRED = "someone/renamed-model", "someone/tired-model"
-TOKEN = "hf_" + "x" * 34
+TOKEN, LICENCE = "hf_" + "x" * 34, "cc-by-4.0"
 _LARGE = 10_000
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -70,6 +72,8 @@ class _Answers(BaseHTTPRequestHandler):
     def do_POST(self):
         """Make a repository, or take a commit, as the hub does for small files."""
         sent = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.path == "/api/validate-yaml":
+            return self._judge_card(json.loads(sent)["content"])
         if self.headers.get("Authorization") != f"Bearer {TOKEN}":
             return self._refuse(401, "", "Invalid credentials in Authorization header")
         asked = self.path.rpartition("?")[0] or self.path
@@ -86,6 +90,13 @@ class _Answers(BaseHTTPRequestHandler):
             url = f"{self.server.address}/{OPEN}/commit/{COMMIT}"
             return self._send_json({"success": True, "commitUrl": url, "commitOid": COMMIT})
         self._send_json({"url": f"{self.server.address}/{OPEN}", "errors": [], "warnings": []})
+
+    def _judge_card(self, card):
+        found = re.search("^license: (.*)$", card, re.MULTILINE)
+        errors = [{"message": '"license" must be one of ...'}] if found and found[1] != LICENCE else []
+        self._send(
+            json.dumps({"errors": errors}).encode(), "application/json", {}, status=400 if errors else 200
+        )
 
     def log_message(self, *_):
         pass
@@ -157,8 +168,8 @@ class _Answers(BaseHTTPRequestHandler):
     def _send_json(self, content):
         self._send(json.dumps(content).encode(), "application/json", {})
 
-    def _send(self, data, kind, headers, with_body=True):
-        self._start(200, kind, len(data), headers)
+    def _send(self, data, kind, headers, with_body=True, status=200):
+        self._start(status, kind, len(data), headers)
         if with_body:
             self.wfile.write(data)
 

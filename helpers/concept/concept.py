@@ -324,14 +324,8 @@ class Concept(_Settings):
 
     @property
     def file_name(self) -> str:
-        """The name of its files for other programs, most of which take it for the word.
-
-        That of the concept, but for names that a program can't use: AUTOMATIC1111 splits prompts at
-        `AND` and `BREAK`, finds `42` within `142`, and ComfyUI takes what reads as a number (`1e5`,
-        `nan`) for a weight.
-        """
-        splits = re.search(r"\b(AND|BREAK)\b", self.name)
-        return f"{self.name.lower()}_word" if splits or _is_number(self.name) else self.name
+        """The name of its files for other programs, most of which take it for the word."""
+        return usable_name(self.name)
 
     @property
     def folder(self) -> Path:
@@ -381,6 +375,18 @@ class Concept(_Settings):
 def _usual_initializer(name: str, base_model: str) -> str:
     """`toy` where that is sure: the miniature draws nothing else, and the series' own pictures show one."""
     return _TOY if base_model == _MINIATURE or name == FIRST_CONCEPT else ""
+
+
+def usable_name(name: str) -> str:
+    """A name as it is, or one in its place where a program can't use it for a word.
+
+    AUTOMATIC1111 splits prompts at `AND` and `BREAK`, and finds `42` within `142`; ComfyUI takes what reads
+    as a number (`1e5`, `nan`) for a weight, and ends a word at a blank or a dot; in InvokeAI its letters
+    are Latin.
+    """
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "_", name)
+    is_taken = re.search(r"\b(AND|BREAK)\b", plain) or _is_number(plain)
+    return f"{plain.lower()}_word" if is_taken else plain
 
 
 def _is_number(name: str) -> bool:

@@ -19,7 +19,7 @@ from IPython.display import HTML
 from ..common import places
 from ..common.errors import UserError
 from ..common.files import whole, write_whole
-from ..concept.concept import Concept
+from ..concept.concept import Concept, usable_name
 from ..concept.embedding import read_rows, result_step, save_result, with_notes
 from ..concept.overview import concept_names
 from .formats import SUFFIXES, FoundWord, read_word
@@ -73,14 +73,14 @@ def convert(
     kind: str = "safetensors",
     replace: bool = False,
 ) -> tuple[Path, str]:
-    """Write any trainer's file as one that a program reads, under the same name.
+    """Write any trainer's file as one that a program reads, under the same name if programs can use that.
 
     Args:
         program, half, kind: as for `export_for`.
         replace: overwrite a file that is there.
 
     Returns:
-        The new file, and a sentence on what was found and what the program does not get of it.
+        The new file, and a sentence on what was found, what the program does not get of it, and a new name.
 
     Raises:
         UserError: the file can't be read, holds nothing for the program, or there is one of that name.
@@ -92,15 +92,18 @@ def convert(
         rows = {name: own for name, own in rows.items() if name in _DRAWN_WITH}
     if not rows or (list(rows) == ["clip_g"] and program != "comfyui"):
         raise UserError(f"{path.name} holds {', '.join(found.rows)} only, which {program} can't use.")
-    target = folder / f"{path.stem}.{kind}"
+    target = folder / f"{usable_name(path.stem)}.{kind}"
     if target.exists() and not replace:
         raise UserError(f"There is a {target.name} in {folder} already: choose another folder.")
     word = (found.word or path.stem).lower()
     steps = str(found.step) if found.step else None
     notes = {"word": word, "base_model": found.base_model, "steps": steps, "made_with": MADE_WITH}
     _write(target, program, rows, word, half, notes)
-    lost = [name for name in found.rows if name not in rows]
-    return target, f"{found}; not for {program}: {', '.join(lost)}" if lost else str(found)
+    said, lost = [str(found)], [name for name in found.rows if name not in rows]
+    said += [f"not for {program}: {', '.join(lost)}"] if lost else []
+    if target.stem != path.stem:
+        said.append(f"named {target.stem}, since some program can't read “{path.stem}” as a word")
+    return target, "; ".join(said)
 
 
 def import_word(path: Path | str, name: str, into_xl: bool = False, base_model: str | None = None) -> Concept:

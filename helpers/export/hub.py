@@ -3,6 +3,7 @@
 The files are those of the concept library there (`sd-concepts-library`), so that its readers open ours.
 """
 
+import contextlib
 import tempfile
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from ..common.errors import UserError
 from ..concept.concept import Concept
 from ..concept.embedding import read_rows
 from ..concept.overview import overview, scores_in_words
+from ..model.base_model import resolve
 from ..model.hub import clear_sentences
 from .files import import_word
 from .prompts import PROGRAMS, diffusers_word, prompt_for
@@ -36,13 +38,15 @@ def push_concept(concept: Concept, repository: str, public: bool = False, licenc
         Its address.
 
     Raises:
-        UserError: nothing was learned yet, no token was found or it may not write there, the repository
-            is public though that was not chosen, or the connection broke. Nothing is sent then.
+        UserError: nothing was learned yet, no token was found or it may not write there, the hub does not
+            know the licence, the repository is public though that was not chosen, or the connection broke.
+            Nothing is sent then.
     """
     files = _files(concept, licence)
     if not huggingface_hub.get_token():
         raise UserError("The hub needs a login: set HF_TOKEN to a token that may write.")
     with clear_sentences(repository):
+        _check_card(files["README.md"].decode())
         address = huggingface_hub.create_repo(repository, private=not public, exist_ok=True)
         if not public and not huggingface_hub.model_info(repository).private:
             raise UserError(f"{repository} is public already: pass public=True, or choose another name.")
@@ -73,6 +77,16 @@ def pull_concept(repository: str, name: str) -> Concept:
         return import_word(found[0], name)
 
 
+def _check_card(text: str) -> None:
+    """Ask the hub, before anything is made there, whether it takes the card. Raises UserError if not."""
+    try:
+        ModelCard(text).validate()
+    except ValueError as error:
+        raise UserError(
+            "The hub does not take the card: give the licence by its short name there, such as cc-by-4.0."
+        ) from error
+
+
 def _files(concept: Concept, licence: str | None) -> dict[str, bytes]:
     """What is sent, by its path there."""
     read_rows(concept)  # a sentence where nothing was learned yet
@@ -96,7 +110,7 @@ def model_card(concept: Concept, pictures: list[str], licence: str | None = None
         pictures: paths in the repository.
     """
     about = ModelCardData(
-        base_model=concept.base_model if "/" in concept.base_model else None,
+        base_model=concept.base_model if _is_on_hub(concept.base_model) else None,
         license=licence,
         library_name="diffusers",
         tags=["textual_inversion", "stable-diffusion"],
@@ -111,6 +125,13 @@ def model_card(concept: Concept, pictures: list[str], licence: str | None = None
         "A word for Stable Diffusion, learned by textual inversion.\n\n"
         f"{shown}\n\n| program | prompt |\n| --- | --- |\n{prompts}\n\n| | |\n| --- | --- |\n{rows}\n"
     )
+
+
+def _is_on_hub(base_model: str) -> bool:
+    """A folder or file of this machine has no place in the card: the hub refuses it, and it tells of you."""
+    with contextlib.suppress(UserError):
+        return resolve(base_model).kind == "hub"
+    return False
 
 
 def _learned(concept: Concept) -> dict[str, object]:

@@ -18,6 +18,7 @@ from transformers import CLIPTokenizer
 from ..common.errors import UserError
 from ..common.files import made_once, replaced, write_json
 from ..common.places import data_folder, repository_folder
+from ..model.base_model import save_parts
 from . import pictures
 from .autoencoder import PLAN as AUTOENCODER_PLAN
 from .autoencoder import SHARP_PLAN, make_round_trips, train_autoencoder, train_sharp_autoencoder
@@ -205,7 +206,7 @@ def assemble(folder: Path, tokenizer: CLIPTokenizer, vae: AutoencoderKL, model: 
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    pipeline.to("cpu", torch.float16).save_pretrained(folder)
+    save_parts(pipeline.to("cpu", torch.float16), folder)
     for config in folder.glob("*/config.json"):
         _forget_origin(config)
 

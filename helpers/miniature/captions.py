@@ -181,15 +181,8 @@ def build_tokenizer(folder: Path) -> CLIPTokenizer:
     said = {SAID: words_of_captions()}
     tokenizer = CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=MAX_LENGTH, **said)
     tokenizer.save_pretrained(folder)
-    _write_older_form(folder, vocabulary, merges)
+    tokenizer.backend_tokenizer.model.save(str(folder))  # vocab.json and merges.txt, for older libraries
     return tokenizer
-
-
-def _write_older_form(folder: Path, vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> None:
-    """`vocab.json` and `merges.txt`, as Stable Diffusion 1.5 ships them and older libraries read them."""
-    (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
-    lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
-    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _merges(learner: Tokenizer) -> list[tuple[str, str]]:

@@ -528,9 +528,35 @@ def save_pipeline(concept: Concept) -> Path:
 
 
 def save_parts(pipeline: Any, folder: Path) -> None:
-    """What `pipeline.save_pretrained` does, with a bar over the parts."""
+    """What `pipeline.save_pretrained` does, for transformers from 4.46 on, with a bar over the parts.
+
+    By itself, transformers 5 may shorten the names of weights, and writes a tokenizer as one file. Before 5.6
+    it then drew with random weights, silently, and before 5 it found no vocabulary.
+    """
     parts = {name: part for name, part in pipeline.components.items() if part is not None}
     is_large = pipeline.unet.get_memory_footprint() > LARGE
     for name in progress(parts, "saving pipeline/", at_once=is_large):
-        parts[name].save_pretrained(folder / name)
+        part, place = parts[name], folder / name
+        if name in _FULL_NAMES:
+            part.save_pretrained(place, state_dict=_in_full(part.state_dict(), *_FULL_NAMES[name]))
+        else:
+            part.save_pretrained(place)
+        if name in _TOKENIZERS:
+            part.backend_tokenizer.model.save(str(place))  # vocab.json and merges.txt
     pipeline.save_config(folder)
+
+
+# How the names of a part's weights begin in transformers 5.6 and later, and before that.
+_FULL_NAMES = {
+    "text_encoder": ("", "text_model."),
+    "safety_checker": ("vision_model.", "vision_model.vision_model."),
+}
+
+
+def _in_full(weights: dict[str, torch.Tensor], short: str, full: str) -> dict[str, torch.Tensor]:
+    def is_short(name: str) -> bool:
+        return name.startswith(short) and not name.startswith(full)
+
+    return {
+        full + name.removeprefix(short) if is_short(name) else name: value for name, value in weights.items()
+    }

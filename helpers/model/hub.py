@@ -207,7 +207,7 @@ def _answer_sentence(repository: str, error: HfHubHTTPError) -> str:
             f"The hub answered {_status(error)} for {repository}: try again later, finished files are kept."
         )
     if huggingface_hub.get_token():
-        return f"The hub refuses your token for {repository}: make a new one that may read it, or log out."
+        return f"The hub refuses your token for {repository}: make a new one with access to it, or log out."
     return f"The hub refuses {repository}: choose another model, or set HF_TOKEN."
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 from helpers.common import places
 from helpers.concept.concept import Concept
 from helpers.concept.embedding import read_rows, save_result
+from helpers.export.hub import model_card
 
 # huggingface_hub reads its settings once, when it is imported: so a process of its own asks.
 _CLIENT = """
@@ -63,7 +64,7 @@ def ask(hub, expression, home, token=hub_server.TOKEN):
     return done.stdout.strip()
 
 
-PUSH = f"push_concept(Concept.load('grooty'), {hub_server.OPEN!r}, licence='cc-by-4.0')"
+PUSH = f"push_concept(Concept.load('grooty'), {hub_server.OPEN!r}, licence={hub_server.LICENCE!r})"
 
 
 def test_a_word_goes_there_and_comes_back_the_same(hub, concept, tmp_path):
@@ -72,7 +73,8 @@ def test_a_word_goes_there_and_comes_back_the_same(hub, concept, tmp_path):
     for said in ("license: cc-by-4.0", "textual_inversion", "](grids/prompt.png)", "embedding:grooty"):
         assert said in card
     assert not [name for name in hub.files if "my_home" in name]
-    assert not [name for name, data in hub.files.items() if hub_server.TOKEN.encode() in data]
+    written = [*hub.files.values(), *(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())]
+    assert not [data for data in written if hub_server.TOKEN.encode() in data], "the token was written down"
 
     ask(hub, f"pull_concept({hub_server.OPEN!r}, 'again')", tmp_path / "home")
     pulled = Concept.load("again")
@@ -88,6 +90,17 @@ def test_without_a_token_and_into_a_public_repository_nothing_is_sent(hub, conce
     assert not hub.files
     ask(hub, PUSH.replace("licence", "public=True, licence"), tmp_path / "home")
     assert "learned_embeds.safetensors" in hub.files
+
+
+def test_a_licence_that_the_hub_does_not_know_is_said_before_anything_is_made(hub, concept, tmp_path):
+    said = ask(hub, PUSH.replace(hub_server.LICENCE, "CC BY 4.0"), tmp_path / "home")
+    assert "licence by its short name there, such as cc-by-4.0" in said and not hub.files
+
+
+def test_a_card_names_a_base_model_of_the_hub_and_none_of_this_machine(concept, families):
+    on_hub, here = "someone/open-model", str(families["sd1"])
+    cards = [str(model_card(concept.changed(base_model=name), [])) for name in (on_hub, here)]
+    assert f"base_model: {on_hub}" in cards[0] and here not in cards[1]
 
 
 def test_a_repository_without_a_word_is_named(hub, concepts, tmp_path):

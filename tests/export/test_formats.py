@@ -123,6 +123,16 @@ def test_rows_for_t5_go_to_comfyui_alone_and_the_rest_says_so(tmp_path, capsys):
     assert "already" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [("nan", "nan_word"), ("AND", "and_word"), ("my toy v1.5", "my_toy_v1_5"), ("cat", "cat")],
+)
+def test_a_file_whose_name_is_no_word_is_named_anew_and_that_is_said(name, file, tmp_path):
+    save_file({"emb_params": L}, tmp_path / f"{name}.safetensors")
+    path, said = convert(tmp_path / f"{name}.safetensors", "comfyui", tmp_path / "out")
+    assert path.stem == file and (f"named {file}" in said) == (file != name)
+
+
 def test_the_word_is_read_from_the_pixels_of_a_picture_alone(tmp_path):
     """As pages that drop text chunks leave it; a picture resized or without a word says so."""
     (tmp_path / "cat.png").write_bytes(picture.word_picture(a1111(L), L))

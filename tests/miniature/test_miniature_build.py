@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from helpers.common.places import data_folder, environment, repository_folder
 
@@ -81,6 +82,8 @@ def test_what_was_built_opens_and_draws(built):
     seed = torch.Generator().manual_seed(1)
     image = pipeline("a photo of a red toy", num_inference_steps=2, generator=seed).images[0]
     assert image.size == (128, 128) and np.isfinite(np.asarray(image)).all()
+    names = load_file(built[0] / "miniature" / "text_encoder" / "model.safetensors")
+    assert all(name.startswith("text_model.") for name in names), "older libraries need the long names"
 
 
 def test_its_card_tells_what_it_was_trained_on(built):

@@ -46,6 +46,12 @@ def test_it_is_small_and_in_half_precision():
         assert {t.dtype for t in tensors.values() if t.is_floating_point()} == {torch.float16}
 
 
+def test_older_libraries_find_its_text_encoder_s_weights():
+    """transformers before 5.6 knows them by these names only."""
+    folder = miniature_folder() / "text_encoder"
+    assert all(name.startswith("text_model.") for name in load_file(folder / PARTS[folder.name]))
+
+
 def test_the_pipeline_of_diffusers_opens_it_and_draws():
     from diffusers import StableDiffusionPipeline
 

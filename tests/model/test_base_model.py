@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 from families import FAMILIES
+from safetensors.torch import load_file
 
 from helpers.common import places
 from helpers.common.errors import UserError
@@ -49,6 +50,27 @@ def test_each_family_s_pipeline_draws(families, family):
     pipeline.set_progress_bar_config(disable=True)
     assert pipeline("a toy", num_inference_steps=1, height=64, width=64).images[0].size == (64, 64)
     assert (getattr(pipeline, "safety_checker", None) is not None) == (family == "sd1")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_saved_has_the_names_that_older_libraries_read(families, family, tmp_path):
+    """Under others, transformers before 5.6 draws with random weights, silently."""
+    pipeline = load_pipeline(str(families[family]))
+    base_model.save_parts(pipeline, tmp_path)
+    again = load_pipeline(str(tmp_path))
+    beginnings = {
+        "text_encoder": ("text_model.embeddings.", "text_model.encoder.", "text_model.final_"),
+        "text_encoder_2": ("text_model.embeddings.", "text_model.encoder.", "text_model.final_", "text_proj"),
+        "safety_checker": ("vision_model.vision_model.", "visual_projection.", "concept_", "special_"),
+    }
+    for name in beginnings.keys() & {path.name for path in tmp_path.iterdir()}:
+        written = load_file(tmp_path / name / "model.safetensors")
+        assert not [key for key in written if not key.startswith(beginnings[name])], name
+        own, read = (getattr(one, name).state_dict() for one in (pipeline, again))
+        assert own.keys() == read.keys() and all(torch.equal(own[key], read[key]) for key in own), name
+    vocabulary = json.loads((tmp_path / "tokenizer" / "vocab.json").read_text())
+    assert vocabulary == pipeline.tokenizer.get_vocab()
+    assert (tmp_path / "tokenizer" / "merges.txt").read_text().startswith("#version")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
