@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from helpers.concept.templates import OBJECT_TEMPLATES, STYLE_TEMPLATES
-from helpers.model.libraries import diffusers
+from helpers.model.machine import diffusers
 from helpers.training.records import load_checkpoint
 
 FAMILIES = ("sd1", "sd2", "sdxl")

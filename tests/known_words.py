@@ -1,6 +1,22 @@
-"""Words that a model knows already: in place of a training, where its length and luck don't matter."""
+"""Words that a model knows already, and settings of a picture: in place of a training and of a drawing."""
 
+from helpers.inference.png import PictureSettings
 from helpers.model.base_model import load_components
+
+SETTINGS = PictureSettings(
+    prompt="a photo of a <grooty>, über “Eis” 🧊",
+    negative_prompt="blurry",
+    seed=7,
+    steps=25,
+    guidance=7.5,
+    scheduler="DPM++ 2M",
+    size=64,
+    base_model="miniature",
+    training_step=None,
+    rows_hash="0123",
+    batch_size=4,
+    position=1,
+)
 
 
 def known_rows(base_model, words):

@@ -25,8 +25,13 @@ def is_picture_file(path: Path) -> bool:
     return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
+def picture_files(folder: Path) -> list[Path]:
+    """The pictures in a folder, in the order of their names; none where there is no such folder."""
+    return sorted(filter(is_picture_file, folder.iterdir())) if folder.is_dir() else []
+
+
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path) -> Iterator[Path]:
     """Give a temporary path to write to; at the end of `with` the file gets its name in one go.
 
     For writers that want a path, such as Pillow's `save` (which then needs its `format`) or `zipfile`.
@@ -47,7 +52,7 @@ def write_whole(path: Path, content: bytes | str) -> Path:
     Raises:
         OSError: there is no room for it; what was there before is still there.
     """
-    with whole(path) as partial:
+    with atomic_file(path) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
     return path
 

@@ -1,5 +1,6 @@
 """Where things lie: the repository, the shipped data, the root of all concepts."""
 
+import contextlib
 import hashlib
 import os
 from functools import cache
@@ -86,6 +87,17 @@ def _chosen_root(chosen: str) -> Path:
         shown = chosen if len(chosen) <= _SHOWN else f"{chosen[:_SHOWN]}…"
         raise UserError(f"{ROOT_VARIABLE} is “{shown}”, which can be no folder: set it to the path of one.")
     return root
+
+
+def find_path(typed: str | Path, *folders: Path) -> Path | None:
+    """What lies at a path that a person typed, in the first of the folders that has it; None: nothing.
+
+    A name that no disk can have is nothing, too: a longer one, `~nobody`, one with a zero byte.
+    """
+    with contextlib.suppress(OSError, RuntimeError, ValueError):
+        path = Path(typed).expanduser()
+        return next((folder / path for folder in folders if (folder / path).exists()), None)
+    return None
 
 
 def make_folder(folder: Path) -> Path:

@@ -81,6 +81,27 @@ def html_table(rows: Iterable[Sequence[Any]], head: Sequence[str] = (), named_ro
     return "\n".join(["<table>", *first, *lines, "</table>"]) if lines else ""
 
 
+@dataclass(frozen=True)
+class Table:
+    """A table that a notebook shows as one, and a terminal as lines, without the cells that are HTML.
+
+    Attributes:
+        rows, head: as for `html_table`.
+        empty: what to say where there are no rows.
+    """
+
+    rows: Sequence[Sequence[Any]]
+    head: Sequence[str]
+    empty: str
+
+    def __repr__(self) -> str:
+        texts = [[cell for cell in row if cell and not isinstance(cell, HTML)] for row in self.rows]
+        return "\n".join(" | ".join(row) for row in texts) or self.empty
+
+    def _repr_html_(self) -> str:
+        return html_table(self.rows, self.head) or f"<p>{html.escape(self.empty)}</p>"
+
+
 _NUMBER = re.compile(r"[-+]?[\d,.]+( ?(%|[kMG]i?B|bytes|s|minutes|px))?")
 
 
@@ -119,8 +140,11 @@ class Described(Image.Image):
         return {"text/html": self.as_html(), "text/plain": self.alt}, {}
 
     def as_html(self) -> str:
-        """An `<img>` no wider than its page, which a click enlarges."""
-        return sheet_html(self, self.alt)
+        """An `<img>` no wider than its page, which a click enlarges.
+
+        It is a WebP file: as small as a JPEG, and what is transparent stays so.
+        """
+        return _enlarging(packed(self, "WEBP", quality=82), self.alt)
 
 
 def described(image: Image.Image, alt: str) -> Described:
@@ -129,14 +153,6 @@ def described(image: Image.Image, alt: str) -> Described:
     picture.__setstate__(image.__getstate__())
     picture.alt = alt
     return picture
-
-
-def sheet_html(image: Image.Image, alt: str) -> str:
-    """An `<img>` no wider than its page, which a click enlarges.
-
-    It is a WebP file: as small as a JPEG, and what is transparent stays so.
-    """
-    return _enlarging(packed(image, "WEBP", quality=82), alt)
 
 
 def _enlarging(webp: bytes, alt: str) -> str:
@@ -230,18 +246,17 @@ def image_grid(
     rows = -(-len(images) // columns)
     step_x, step_y = cell + GAP, cell + below + GAP
     sheet = Image.new("RGBA", (columns * step_x - GAP, rows * step_y - GAP))
+    pen = ImageDraw.Draw(sheet)
     for index, image in enumerate(images):
         left, top = index % columns * step_x, index // columns * step_y
         fitted = _fit(image, cell)
         sheet.paste(fitted, (left + (cell - fitted.width) // 2, top + (cell - fitted.height) // 2))
-        if captions:
-            _write(sheet, wrapped[index], left + cell / 2, top + cell + 2)
-    return described(sheet, alt or _in_words(len(images), columns, captions))
-
-
-def _in_words(count: int, columns: int, captions: Sequence[str] | None) -> str:
+        for number, line in enumerate(wrapped[index] if captions else ()):
+            place = (left + cell / 2, top + cell + 2 + number * _LINE)
+            pen.text(place, line, fill=INK, font=_font(), anchor="ma")
+    count = len(images)
     counted = "One picture" if count == 1 else f"{count} pictures, {min(columns, count)} in a row"
-    return f"{counted}: {', '.join(captions)}." if captions else f"{counted}."
+    return described(sheet, alt or (f"{counted}: {', '.join(captions)}." if captions else f"{counted}."))
 
 
 def _fit(image: Image.Image, side: int) -> Image.Image:
@@ -276,9 +291,3 @@ def _shortened(line: str, width: int) -> str:
     while line and _font().getlength(line) > width:
         line = line[:-2].rstrip() + "…" if len(line) > 2 else ""
     return line
-
-
-def _write(sheet: Image.Image, lines: Sequence[str], middle: float, top: int) -> None:
-    draw = ImageDraw.Draw(sheet)
-    for number, line in enumerate(lines):
-        draw.text((middle, top + number * _LINE), line, fill=INK, font=_font(), anchor="ma")

@@ -4,7 +4,7 @@ Also an overview of all concepts, and what is done to a whole folder: rename, de
 """
 
 from .concept import Concept, TrainingSettings, saved_concepts
-from .embedding import read_rows, turned, use_step, use_turned
+from .embedding import read_rows, turned, use_step
 from .manage import (
     delete_concept,
     empty_trash,

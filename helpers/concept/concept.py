@@ -367,9 +367,13 @@ class Concept(_Settings):
 
     @property
     def placeholder_tokens(self) -> list[str]:
-        """One token a vector, named as diffusers' `load_textual_inversion` names them: `<g>`, `<g>_1`, ..."""
-        more = [f"{self.placeholder_token}_{number}" for number in range(1, self.vectors)]
-        return [self.placeholder_token, *more]
+        """One token a vector; see `row_names`."""
+        return row_names(self.placeholder_token, self.vectors)
+
+
+def row_names(word: str, vectors: int) -> list[str]:
+    """One token a vector, as diffusers' `load_textual_inversion` names them: `<g>`, `<g>_1`, `<g>_2`."""
+    return [word, *(f"{word}_{number}" for number in range(1, vectors))]
 
 
 def _usual_initializer(name: str, base_model: str) -> str:

@@ -31,60 +31,51 @@ def read_rows(concept: Concept, step: int | None = None) -> list[torch.Tensor]:
     Raises:
         UserError: nothing was learned yet, that step was not kept, or the file is damaged.
     """
-    return load_rows(_result(concept) if step is None else _kept(concept, step))
+    path = concept.embeds_path if step is None else step_path(concept, step)
+    if not path.is_file() and step is None:
+        raise UserError(f"{concept.placeholder_token} has not been learned yet: run notebook 4 first.")
+    if not path.is_file():
+        kept = ", ".join(map(str, saved_steps(concept))) or "(none: run notebook 4 first)"
+        raise UserError(f"Step {step} was not kept: choose one of these: {kept}.")
+    return load_rows(path)
 
 
-def use_step(concept: Concept, step: int) -> Path:
-    """Make the rows of a training step the result.
-
-    A result that would be lost by this is kept in `training/replaced/`.
-
-    Returns:
-        The file now holding the result.
-
-    Raises:
-        UserError: that step was not kept, or its file is damaged; then nothing was changed.
-    """
-    rows = read_rows(concept, step)
-    _keep_result(concept)
-    return save_result(concept, rows)
-
-
-def turned(concept: Concept, step: int, share: float) -> "Rows":
+def turned(concept: Concept, step: int, fraction: float) -> "Rows":
     """The rows of a training step, brought to the initializer's length and turned towards it.
 
     Test-time Embedding Adjustment (TEA, arXiv 2506.22685), without training: with m the learned row over
     its norm, c the initializer's over its own, and t the angle between them,
 
-        norm of the initializer's row * (sin((1 - share) t) m + sin(share t) c) / sin t
+        norm of the initializer's row * (sin((1 - fraction) t) m + sin(fraction t) c) / sin t
 
-    In the paper's own code share is `rho`, and `alpha`, how much of the initializer's length is taken, is 1.
+    In the paper's own code the fraction is `rho`, and `alpha`, how much of the initializer's length is taken,
+    is 1.
 
     Args:
-        share: 0, as it was learned, its length too; up to 1, the initializer, the class word.
+        fraction: 0, as it was learned, its length too; up to 1, the initializer, the class word.
 
     Raises:
-        UserError: the share is not in 0..1, or that step, or step 0, was not kept.
+        UserError: the fraction is not in 0..1, or that step, or step 0, was not kept.
     """
-    if not 0 <= share <= 1:
-        raise UserError(f"{share} can't be used: give a number from 0 (as learned) to 1 (the class word).")
+    if not 0 <= fraction <= 1:
+        raise UserError(f"{fraction} can't be used: give a number from 0 (as learned) to 1 (the class word).")
     learned = read_rows(concept, step)
-    if share == 0:
+    if fraction == 0:
         return learned
-    return [_turned(*pair, share) for pair in zip(learned, read_rows(concept, 0), strict=True)]
+    return [_turned(*pair, fraction) for pair in zip(learned, read_rows(concept, 0), strict=True)]
 
 
-def _turned(learned: torch.Tensor, start: torch.Tensor, share: float) -> torch.Tensor:
+def _turned(learned: torch.Tensor, start: torch.Tensor, fraction: float) -> torch.Tensor:
     own, word = (torch.nn.functional.normalize(rows, dim=1) for rows in (learned, start))
     angle = torch.acos((own * word).sum(dim=1, keepdim=True).clamp(-1, 1))
     sine = torch.sin(angle)
-    way = (torch.sin((1 - share) * angle) * own + torch.sin(share * angle) * word) / sine
+    way = (torch.sin((1 - fraction) * angle) * own + torch.sin(fraction * angle) * word) / sine
     direction = torch.where(sine > 1e-4, way, own)  # alike already: there is no way to go
     return direction * start.norm(dim=1, keepdim=True)
 
 
-def use_turned(concept: Concept, step: int, share: float) -> Path:
-    """Make the rows of `turned` the result; with a share of 0 it is as learned again.
+def use_step(concept: Concept, step: int, fraction: float = 0.0) -> Path:
+    """Make the rows of a training step the result, as they were learned or turned (`turned`).
 
     A result that would be lost by this is kept in `training/replaced/`.
 
@@ -92,36 +83,15 @@ def use_turned(concept: Concept, step: int, share: float) -> Path:
         The file now holding the result.
 
     Raises:
-        UserError: as in `turned`; then nothing was changed.
+        UserError: that step was not kept, its file is damaged, or as in `turned`; then nothing was changed.
     """
-    rows = turned(concept, step, share)
-    _keep_result(concept)
-    return save_result(concept, rows)
-
-
-def _keep_result(concept: Concept) -> None:
-    replaced = concept.training_folder / "replaced"
-    kept = [step_path(concept, step) for step in saved_steps(concept)] + sorted(
-        replaced.glob("*.safetensors")
-    )
-    result = concept.embeds_path
+    rows = turned(concept, step, fraction)
+    result, replaced = concept.embeds_path, concept.training_folder / "replaced"
+    earlier = sorted(replaced.glob("*.safetensors"))
+    kept = [*earlier, *(step_path(concept, one) for one in saved_steps(concept))]
     if result.is_file() and not any(filecmp.cmp(result, path, shallow=False) for path in kept):
-        number = 1 + len(list(replaced.glob("*.safetensors")))
-        save_rows(replaced / f"{number:05d}.safetensors", concept, load_rows(result))
-
-
-def _result(concept: Concept) -> Path:
-    if not concept.embeds_path.is_file():
-        raise UserError(f"{concept.placeholder_token} has not been learned yet: run notebook 4 first.")
-    return concept.embeds_path
-
-
-def _kept(concept: Concept, step: int) -> Path:
-    path = step_path(concept, step)
-    if not path.is_file():
-        kept = ", ".join(map(str, saved_steps(concept))) or "(none: run notebook 4 first)"
-        raise UserError(f"Step {step} was not kept: choose one of these: {kept}.")
-    return path
+        save_rows(replaced / f"{len(earlier) + 1:05d}.safetensors", concept, load_rows(result))
+    return save_result(concept, rows)
 
 
 # The rows of a word as files that diffusers reads.
@@ -141,7 +111,6 @@ def as_state(concept: Concept, rows: Rows) -> dict[str, torch.Tensor]:
 
 def save_rows(path: Path, concept: Concept, rows: Rows) -> Path:
     """Write one safetensors file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     return write_whole(path, save(as_state(concept, rows)))
 
 
@@ -149,7 +118,6 @@ def save_result(concept: Concept, rows: Rows) -> Path:
     """Write `learned_embeds.safetensors` and, for older programs, `learned_embeds.bin`."""
     pickled = io.BytesIO()
     torch.save(as_state(concept, rows), pickled)
-    concept.folder.mkdir(parents=True, exist_ok=True)
     write_whole(concept.embeds_path.with_suffix(".bin"), pickled.getvalue())
     return save_rows(concept.embeds_path, concept, rows)
 
@@ -182,18 +150,16 @@ def read_tensors(path: Path) -> dict[str, Any]:
     try:
         if path.suffix == ".safetensors":
             return load(content)
-        return _as_dict(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
+        content = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        if isinstance(content, list):
+            parts = enumerate(content)
+            return {f"{number}.{key}": rows for number, part in parts for key, rows in part.items()}
+        return dict(content)
     except (*_UNREADABLE, SafetensorError, pickle.UnpicklingError) as error:
         raise UserError(
             f"{path.name} is empty or damaged, or holds more than numbers, which is never loaded: run "
             "notebook 4 again, or fetch the file again."
         ) from error
-
-
-def _as_dict(content: Any) -> dict[str, Any]:
-    if isinstance(content, list):
-        return {f"{number}.{key}": rows for number, part in enumerate(content) for key, rows in part.items()}
-    return dict(content)
 
 
 _UNREADABLE = (EOFError, KeyError, IndexError, TypeError, ValueError, RuntimeError, AttributeError)
@@ -209,13 +175,17 @@ def checked_rows(path: Path, rows: Iterable[Any]) -> Rows:
     for row in rows:
         is_table = isinstance(row, torch.Tensor) and row.is_floating_point() and row.ndim in (1, 2)
         if not is_table or not row.numel():
-            raise UserError(f"{path.name} holds no rows of a word: choose an embedding's file.")
+            raise no_rows(path)
         if not row.isfinite().all():
             raise UserError(f"{path.name} holds NaN or infinity in place of numbers: run notebook 4 again.")
         tables.append(torch.atleast_2d(row.detach()))
     if not tables:
-        raise UserError(f"{path.name} holds no rows of a word: choose an embedding's file.")
+        raise no_rows(path)
     return tables
+
+
+def no_rows(path: Path) -> UserError:
+    return UserError(f"{path.name} holds no rows of a word: choose an embedding's file.")
 
 
 def step_path(concept: Concept, step: int) -> Path:

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..common import places
 from ..common.errors import UserError
-from ..common.files import holder, whole, write_json, write_whole
+from ..common.files import atomic_file, holder, write_json, write_whole
 from ..common.progress import progress
 from .concept import LOCK_FILE, Concept
 from .embedding import read_rows, rename_key, save_result
@@ -142,7 +142,10 @@ def rename_concept(name: str, new_name: str, placeholder_token: str | None = Non
     folder = concept_folder(name)
     _check_at_rest(folder)
     target = Concept.make(new_name).folder
-    _check_free(folder, target)
+    # On some machines names that differ in upper case only are the same folder.
+    if target.exists() and not target.samefile(folder):
+        names = ", ".join(concept_names())
+        raise UserError(f"There is “{new_name}” already: choose another name than one of {names}.")
     before = Concept.load(name) if (folder / "concept.json").is_file() else None
     after = before and _renamed(before, new_name, placeholder_token)
     rows = read_rows(before) if before and before.embeds_path.is_file() else None
@@ -165,14 +168,6 @@ def _check_at_rest(folder: Path) -> None:
     if at_work := holder(folder / LOCK_FILE):
         raise UserError(
             f"The word of “{folder.name}” is being learned now, by {at_work}: press Stop in notebook 4 first."
-        )
-
-
-def _check_free(folder: Path, target: Path) -> None:
-    """On some machines names that differ in upper case only are the same folder."""
-    if target.exists() and not target.samefile(folder):
-        raise UserError(
-            f"There is “{target.name}” already: choose another name than one of {', '.join(concept_names())}."
         )
 
 
@@ -204,19 +199,14 @@ def _rename_files(before: Concept, after: Concept) -> None:
             rename_key(path, old, new)
     for path in sorted(after.export_folder.rglob("*.safetensors")):
         rename_key(path, old.lower(), new.lower())  # as diffusers reads prompts
-    for path in sorted(after.images_folder.glob("*.txt")):
-        _rename_caption(before, path)
+    for path in sorted(after.images_folder.glob("*.txt")):  # captions, in which `{}` stands for any word
+        caption = path.read_bytes()
+        if old.encode() in caption:
+            write_whole(path, caption.replace(old.encode(), b"{}"))
     if new != old:
         _rename_tokens(before, after)
     if after.report_path.is_file():
         after.report_path.replace(after.folder / f"report-{before.name}.html")
-
-
-def _rename_caption(before: Concept, path: Path) -> None:
-    """A picture's own sentences may have the word itself; `{}` stands for any."""
-    text = path.read_bytes()
-    if (word := before.placeholder_token.encode()) in text:
-        write_whole(path, text.replace(word, b"{}"))
 
 
 def _rename_tokens(before: Concept, after: Concept) -> None:
@@ -247,15 +237,18 @@ _SYSTEM_FILES = {"__MACOSX", ".DS_Store"}  # what a Mac adds to a zip
 def pack(concept: Concept | str) -> Path:
     """Put all that belongs to a concept into `<root>/<name>.zip`, to be taken to another machine.
 
+    Args:
+        concept: or its name, where it has no settings yet.
+
     Raises:
         UserError: there is nothing to pack yet.
     """
-    folder = _handle(concept).folder
+    folder = (Concept.make(concept) if isinstance(concept, str) else concept).folder
     files = list(_files(folder))
     if not files:
         raise UserError(f"There is nothing in the concept “{folder.name}” yet: run notebook 1 or 2 first.")
     target = folder.with_name(f"{folder.name}.zip")
-    with whole(target) as partial, zipfile.ZipFile(partial, "w", strict_timestamps=False) as archive:
+    with atomic_file(target) as partial, zipfile.ZipFile(partial, "w", strict_timestamps=False) as archive:
         for path in progress(files, "packing"):
             archive.write(path, _portable(path.relative_to(folder.parent)))
     return target
@@ -274,7 +267,10 @@ def unpack(path: str | Path) -> Concept:
         UserError: it is no zip of a concept, is damaged, would write outside its folder, grows beyond
             reason, or a different concept of that name is here. Nothing has changed then.
     """
-    path = _zip_file(path)
+    path, given = places.find_path(path, Path.cwd()), path
+    if path is None or not path.is_file():
+        name = Path(given).name[-80:]
+        raise UserError(f"There is no file “{name}” here: upload it first, or give its path.")
     root = places.make_folder(places.concepts_root())
     try:
         with (
@@ -289,28 +285,12 @@ def unpack(path: str | Path) -> Concept:
         raise UserError(f"“{path.name}” is damaged or no zip: pack and copy it again.") from error
 
 
-def _zip_file(path: str | Path) -> Path:
-    try:
-        found = Path(path).expanduser()
-        is_there = found.is_file()
-    except (OSError, RuntimeError, ValueError):  # too long a name, `~nobody/…`, a zero byte
-        found, is_there = Path(path), False
-    if not is_there:
-        raise UserError(f"There is no file “{found.name[-80:]}” here: upload it first, or give its path.")
-    return found
-
-
 def _portable(path: Path) -> str:
     """A path in a zip as any system can unpack it: what Windows forbids is written as `%3A`."""
     escaped = (
         re.sub(r'[<>:"\\|?*\x00-\x1f]', lambda found: f"%{ord(found[0]):02X}", part) for part in path.parts
     )
     return "/".join(escaped)
-
-
-def _handle(concept: Concept | str) -> Concept:
-    """A name is as good as a concept: its settings are not needed, and may not be there yet."""
-    return Concept.make(concept) if isinstance(concept, str) else concept
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -320,27 +300,23 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _safe_members(archive: zipfile.ZipFile, packed_size: int) -> list[zipfile.ZipInfo]:
-    members = [info for info in archive.infolist() if not _SYSTEM_FILES & {*_parts(info)}]
+    members = [
+        info for info in archive.infolist() if _SYSTEM_FILES.isdisjoint(PurePosixPath(info.filename).parts)
+    ]
     # zipfile never writes more than the size that a member declares, so the sum is a bound.
     if len(members) > _MOST_FILES or sum(info.file_size for info in members) > _MOST_GROWTH * packed_size:
-        raise UserError("This zip would grow beyond reason when unpacked: pack the concept again.")
+        raise UserError("This zip is far too large when unpacked: pack the concept again.")
     for info in members:
         if info.flag_bits & 1:
             raise UserError("This zip is locked with a password: pack the concept without one.")
-        if not _stays_inside(info):
-            raise UserError(f"This zip would write outside its folder ({info.filename}): it is left alone.")
+        is_link = stat.S_ISLNK(info.external_attr >> 16)
+        is_outside = info.filename.startswith("/") or ".." in PurePosixPath(info.filename).parts
+        is_windows_path = "\\" in info.filename or ":" in info.filename
+        if is_link or is_outside or is_windows_path:
+            raise UserError(
+                f"This zip would write outside its folder ({info.filename}): nothing was unpacked."
+            )
     return members
-
-
-def _parts(info: zipfile.ZipInfo) -> tuple[str, ...]:
-    return PurePosixPath(info.filename).parts
-
-
-def _stays_inside(info: zipfile.ZipInfo) -> bool:
-    is_link = stat.S_ISLNK(info.external_attr >> 16)
-    elsewhere = info.filename.startswith("/") or ".." in _parts(info)
-    windows_path = "\\" in info.filename or ":" in info.filename
-    return not (is_link or elsewhere or windows_path)
 
 
 def _move_in(unpacked: Path, root: Path) -> Concept:

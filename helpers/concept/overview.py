@@ -16,49 +16,30 @@ from PIL import Image, ImageOps
 
 from ..common import places
 from ..common.errors import UserError
-from ..common.files import is_picture_file
-from ..common.sheets import Described, html_picture, html_table, image_grid, packed
+from ..common.files import picture_files
+from ..common.sheets import Described, Table, described, html_picture, image_grid, packed
 from .concept import FIRST_CONCEPT, Concept
 
 _UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what Pillow raises
 _SIDE = 192  # pixels at most; of the miniature's smaller pictures each pixel is kept
 
 
-@dataclass(frozen=True)
-class Cover:
-    """A small picture, and what it shows in words."""
+def _covers(folder: Path, concept: Concept | None) -> Iterator[Described]:
+    """The pictures drawn with the word, the newest first; the samples of its training; what it learns from.
 
-    image: Image.Image
-    alt: str
-
-    def as_html(self, side: int) -> str:
-        """An `<img>` of at most `side` pixels."""
-        style = f"width:{side}px;height:{side}px;object-fit:contain"
-        return html_picture(packed(self.image), "image/png", self.alt, style)
-
-
-def cover(folder: Path, concept: Concept | None) -> Cover | None:
-    """The newest picture drawn with the word, else the last sample of the training, else the first picture.
-
-    Args:
-        concept: its settings, if it has any. A picture that can't be read is passed over.
+    A picture that can't be read is passed over.
     """
-    return next(_candidates(folder, concept), None)
-
-
-def _candidates(folder: Path, concept: Concept | None) -> Iterator[Cover]:
     if concept and concept.embeds_path.is_file():
-        yield from _drawn(folder / "grids", concept)
-        yield from _samples(folder / "training" / "samples", concept)
-    for path in sorted(filter(is_picture_file, (folder / "images").glob("*"))):
+        grids = (folder / "grids").rglob("*.png")
+        for path in sorted(grids, key=lambda path: path.stat().st_mtime, reverse=True):
+            prompt = concept.with_present_word(_prompt(path))
+            if concept.placeholder_token in prompt:
+                yield from _opened(path, f"drawn with the word: {prompt}")
+        for path in sorted((folder / "training" / "samples").glob("*.png"), reverse=True):
+            alt = f"drawn with {concept.placeholder_token} at step {path.stem}"
+            yield from _opened(path, alt, first_square=True)
+    for path in picture_files(folder / "images"):
         yield from _opened(path, f"{path.name}, which the word is to be learned from")
-
-
-def _drawn(grids: Path, concept: Concept) -> Iterator[Cover]:
-    for path in sorted(grids.rglob("*.png"), key=lambda path: path.stat().st_mtime, reverse=True):
-        prompt = concept.with_present_word(_prompt(path))
-        if concept.placeholder_token in prompt:
-            yield from _opened(path, f"drawn with the word: {prompt}")
 
 
 def _prompt(path: Path) -> str:
@@ -70,13 +51,7 @@ def _prompt(path: Path) -> str:
         return ""
 
 
-def _samples(samples: Path, concept: Concept) -> Iterator[Cover]:
-    for path in sorted(samples.glob("*.png"), reverse=True):
-        alt = f"drawn with {concept.placeholder_token} at step {path.stem}"
-        yield from _opened(path, alt, first_square=True)
-
-
-def _opened(path: Path, alt: str, first_square: bool = False) -> Iterator[Cover]:
+def _opened(path: Path, alt: str, first_square: bool = False) -> Iterator[Described]:
     """Nothing where the file is damaged: what it belongs to says so."""
     try:
         with Image.open(path) as file:
@@ -86,10 +61,9 @@ def _opened(path: Path, alt: str, first_square: bool = False) -> Iterator[Cover]
     if first_square:  # of a strip
         image = image.crop((0, 0, image.height, image.height))
     image.thumbnail((_SIDE, _SIDE))
-    yield Cover(image, alt)
+    yield described(image, alt)
 
 
-# How a cover is picked is above, what a folder has come to below.
 State = Literal["only pictures", "settings", "learned", "damaged"]
 _TITLES = ("concept", "picture", "state", "word", "model", "scores", "size", "changed")
 _PICTURE = 96  # pixels in the table
@@ -116,7 +90,7 @@ class Overview:
     concept: Concept | None
     problem: str
     pictures: int
-    cover: Cover | None
+    cover: Described | None
     scores: dict[str, float]
     size: int
     changed: datetime
@@ -126,27 +100,19 @@ class Overview:
         """The notebook to go on with; where all were run, the one that draws."""
         if self.state == "learned":
             folder = self.concept.folder
-            is_next = _inside(folder / "grids") and not _inside(folder / "export")
-            return "6_web_ui_export" if is_next else "5_inference_grids"
+            has_grids, has_exports = any((folder / "grids").glob("*")), any((folder / "export").glob("*"))
+            return "6_web_ui_export" if has_grids and not has_exports else "5_inference_grids"
         if not self.pictures:
             return "1_download_images"
         return "3_dataset_preview" if self.state == "settings" else "2_concept_settings"
 
 
-class ConceptTable:
+class ConceptTable(Table):
     """Concepts with what they have come to. The last line of a notebook's cell shows it."""
 
     def __init__(self, concepts: Sequence[Overview]):
+        super().__init__(list(map(_row, concepts)), _TITLES, nothing_yet())
         self.concepts = concepts
-
-    def __repr__(self) -> str:
-        rows = [" | ".join(cell for cell in _row(one) if cell) for one in self.concepts]
-        return "\n".join(rows) or nothing_yet()
-
-    def _repr_html_(self) -> str:
-        if not self.concepts:
-            return f"<p>{html.escape(nothing_yet())}</p>"
-        return html_table(map(_html_row, self.concepts), _TITLES)
 
 
 @dataclass(frozen=True)
@@ -174,14 +140,15 @@ def overview(name: str) -> Overview:
     folder = concept_folder(name)
     concept, problem = _settings(folder)
     files = [path.stat() for path in folder.rglob("*") if path.is_file() and path.name != _OPENED]
-    pictures = [path for path in _inside(folder / "images") if is_picture_file(path)]
+    learned = concept is not None and concept.embeds_path.is_file()
+    state = "damaged" if problem else "learned" if learned else "settings" if concept else "only pictures"
     return Overview(
         name=name,
-        state="damaged" if problem else _state(concept),
+        state=state,
         concept=concept,
         problem=problem,
-        pictures=len(pictures),
-        cover=cover(folder, concept),
+        pictures=len(picture_files(folder / "images")),
+        cover=next(_covers(folder, concept), None),
         scores=_scores(folder / "scores.json"),
         size=sum(file.st_size for file in files),
         changed=datetime.fromtimestamp(max((file.st_mtime for file in files), default=0)),
@@ -248,17 +215,14 @@ def concept_sheet() -> Described | ConceptTable:
         return ConceptTable([])
     alts = "; ".join(f"{one.name}: {one.cover.alt}" for one in shown)
     columns, names = min(5, len(shown)), [one.name for one in shown]
-    return image_grid([one.cover.image for one in shown], columns, names, alt=alts)
+    return image_grid([one.cover for one in shown], columns, names, alt=alts)
 
 
 def concept_names() -> list[str]:
     """Folders under the root that hold settings or pictures, in alphabetical order."""
-    return sorted(
-        folder.name
-        for folder in _inside(places.concepts_root())
-        if not folder.name.startswith(".")
-        and ((folder / "concept.json").is_file() or (folder / "images").is_dir())
-    )
+    root = places.concepts_root()
+    names = {path.parent.name for path in (*root.glob("*/concept.json"), *root.glob("*/images/"))}
+    return sorted(name for name in names if not name.startswith("."))
 
 
 def concept_folder(name: str) -> Path:
@@ -297,12 +261,6 @@ def _settings(folder: Path) -> tuple[Concept | None, str]:
         return None, str(error)
 
 
-def _state(concept: Concept | None) -> State:
-    if concept is None:
-        return "only pictures"
-    return "learned" if concept.embeds_path.is_file() else "settings"
-
-
 def _scores(path: Path) -> dict[str, float]:
     """None where the file is not there or is no scores: they can be made again."""
     try:
@@ -312,20 +270,14 @@ def _scores(path: Path) -> dict[str, float]:
         return {}
 
 
-def _inside(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir()) if folder.is_dir() else []
-
-
-def _row(one: Overview) -> list[str]:
-    word, model = (
-        (one.concept.placeholder_token, Path(one.concept.base_model).name) if one.concept else ("", "")
-    )
-    scores = scores_in_words(one.scores)
-    elsewhere = " elsewhere" if one.concept and one.concept.learned_elsewhere else ""
+def _row(one: Overview) -> list[str | HTML]:
+    word, model, elsewhere, picture = "", "", "", " "
+    if one.concept:
+        word, model = one.concept.placeholder_token, Path(one.concept.base_model).name
+        elsewhere = " elsewhere" if one.concept.learned_elsewhere else ""
+    if one.cover:
+        style = f"width:{_PICTURE}px;height:{_PICTURE}px;object-fit:contain"
+        picture = html_picture(packed(one.cover), "image/png", one.cover.alt, style)
     state = one.problem or f"{one.state}{elsewhere}, {one.pictures} picture(s)"
-    return [one.name, state, word, model, scores, in_bytes(one.size), f"{one.changed:%Y-%m-%d %H:%M}"]
-
-
-def _html_row(one: Overview) -> list[str | HTML]:
-    name, *rest = _row(one)
-    return [name, HTML(one.cover.as_html(_PICTURE) if one.cover else " "), *rest]
+    facts = [state, word, model, scores_in_words(one.scores), in_bytes(one.size)]
+    return [one.name, HTML(picture), *facts, f"{one.changed:%Y-%m-%d %H:%M}"]

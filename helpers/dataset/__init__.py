@@ -3,13 +3,13 @@
 Notebook 3 shows, and training draws from, the data set that is made of them.
 """
 
-from .captions import captions_of, write_captions
 from .check import fingerprint, open_picture
 from .dataset import TextualInversionDataset, crop, held_out_templates, resize, training_templates
 from .fetch import fetch_all
 from .images import (
     add_images,
     advice,
+    captions_of,
     crop_image,
     default_sources,
     image_paths,
@@ -19,5 +19,6 @@ from .images import (
     remove_image,
     rotate_image,
     verdict_table,
+    write_captions,
 )
 from .variety import outside_the_model, warnings_of

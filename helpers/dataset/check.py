@@ -14,6 +14,7 @@ from ..common.errors import UserError
 # Formats that Pillow reads by itself. Others may start a program (EPS) or hold no picture (PDF).
 _FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
 _MOST_PIXELS = 64_000_000
+_TOO_MANY_PIXELS = f"It has more than {_MOST_PIXELS // 1_000_000} megapixels: make it smaller first."
 _HEIC_BRANDS = (b"heic", b"heix", b"mif1", b"msf1", b"heim", b"heis", b"hevc")
 
 
@@ -34,7 +35,7 @@ def open_picture(data: bytes, smallest: int = 1) -> Image.Image:
     image = _opened(data)
     width, height = image.size
     if width * height > _MOST_PIXELS:
-        raise UserError(_too_many_pixels())
+        raise UserError(_TOO_MANY_PIXELS)
     if min(width, height) < smallest:
         raise UserError(f"It has {width} x {height} pixels: each side needs {smallest} at least.")
     try:
@@ -49,7 +50,9 @@ def open_picture(data: bytes, smallest: int = 1) -> Image.Image:
         raise UserError(_CUT_OFF)
     if max(high for _, high in image.getextrema()) < 255 / _DARKEST:
         raise UserError("It is almost all black: save it again with 8 bits per colour, or leave it out.")
-    return _without_metadata(image)
+    bare = Image.new("RGB", image.size)  # without metadata
+    bare.paste(image)
+    return bare
 
 
 def _opened(data: bytes) -> Image.Image:
@@ -60,7 +63,7 @@ def _opened(data: bytes) -> Image.Image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             return Image.open(io.BytesIO(data), formats=formats)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UserError(_too_many_pixels()) from error
+        raise UserError(_TOO_MANY_PIXELS) from error
     except Exception as error:  # as above
         raise UserError(_no_picture(data)) from error
 
@@ -90,10 +93,6 @@ def _start_of_pixels(data: bytes) -> int:
     while data[place + 1] != 0xDA:
         place += 2 + int.from_bytes(data[place + 2 : place + 4])
     return place
-
-
-def _too_many_pixels() -> str:
-    return f"It has more than {_MOST_PIXELS // 1_000_000} megapixels: make it smaller first."
 
 
 def _no_picture(data: bytes) -> str:
@@ -136,8 +135,8 @@ def _eight_bit(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
     top = next((top for top in declared + _TOPS[image.mode[0]] if high <= top), 0)
     if not (low >= 0 and top and high >= top / _DARKEST):
         raise UserError(
-            f"Its numbers reach from {low:.4g} to {high:.4g}, and nothing says which is white: save it anew, "
-            "with 8 bits a colour."
+            f"Its pixel values reach from {low:.4g} to {high:.4g}, and the file does not say which value is "
+            "white: save it again with 8 bits per colour."
         )
     name, zero = _WHITE_IS_ZERO
     shades = values / top if tags.get(name, 1) != zero else 1 - values / top
@@ -161,12 +160,6 @@ def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
         return image  # the profile is broken or belongs to other pixels
 
 
-def _without_metadata(image: Image.Image) -> Image.Image:
-    bare = Image.new("RGB", image.size)
-    bare.paste(image)
-    return bare
-
-
 # Is it the same picture again? A perceptual hash survives another size, format or quality.
 _SIDE = 32
 _LOWEST = 8
@@ -175,6 +168,8 @@ _MOST_COLOUR = 10.0  # mean difference in grey levels, of 255
 _MOST_OF_IT = 0.28  # the same, as a part of what stands out from the background
 _CELLS = 16
 _NOISE = 0.1  # grey levels: two plain pictures
+# The lowest rows of the discrete cosine transform (type II, unscaled), shape (8, 32).
+_COSINES = np.cos(np.pi * (2 * np.arange(_SIDE) + 1) * np.arange(_LOWEST)[:, None] / (2 * _SIDE))
 
 
 @dataclass(frozen=True)
@@ -188,8 +183,7 @@ class Fingerprint:
 def fingerprint(image: Image.Image) -> Fingerprint:
     """Take the fingerprint of an RGB picture of any size."""
     grey = np.asarray(image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS), np.float64)
-    cosines = _cosines()
-    frequencies = cosines @ grey @ cosines.T
+    frequencies = _COSINES @ grey @ _COSINES.T
     thumbnail = image.resize((_CELLS, _CELLS), Image.Resampling.BOX)
     # The first frequency is the mean brightness, no part of the shape: it is left out of the median.
     return Fingerprint(frequencies > np.median(frequencies.ravel()[1:]), np.asarray(thumbnail, np.float64))
@@ -206,12 +200,6 @@ def alike(one: Fingerprint, other: Fingerprint) -> bool:
     return bits <= _MOST_BITS and apart <= min(_MOST_COLOUR, max(_MOST_OF_IT * thing, _NOISE))
 
 
-def _standing_out(mark: Fingerprint) -> float:
+def _standing_out(one: Fingerprint) -> float:
     """How far a picture is from one in the colour of its background, in grey levels."""
-    return np.abs(mark.colours - np.median(mark.colours, axis=(0, 1))).mean()
-
-
-def _cosines() -> np.ndarray:
-    """The lowest rows of the discrete cosine transform (type II, unscaled), shape (8, 32)."""
-    place, frequency = np.arange(_SIDE), np.arange(_LOWEST)[:, None]
-    return np.cos(np.pi * (2 * place + 1) * frequency / (2 * _SIDE))
+    return np.abs(one.colours - np.median(one.colours, axis=(0, 1))).mean()

@@ -15,8 +15,7 @@ from ..concept.templates import templates_for
 from ..model.base_model import load_resolution, load_tokenizers
 from ..model.tokens import add_tokens, expand_prompt, pieces, prompt_ids
 from ..model.vae import to_image, to_pixel_values
-from .captions import captions_of, read_captions
-from .images import image_paths, load_image, load_images
+from .images import captions_of, image_paths, load_image, load_images, read_captions, square_box
 
 SMALLEST_RANDOM_CROP = 0.8
 _KEPT_BACK = slice(4, None, 9)  # three of the 27 sentences for an object, two of the 19 for a style
@@ -148,8 +147,9 @@ def crop(image: Image.Image, settings: TrainingSettings, draw: random.Random | N
     """
     if draw:
         side = round(min(image.size) * draw.uniform(SMALLEST_RANDOM_CROP, 1))
-        return _square(image, side, draw.random(), draw.random())
-    return _square(image, min(image.size), 0.5, 0.5) if settings.center_crop else image
+        left, top = (round((length - side) * draw.random()) for length in image.size)
+        return image.crop((left, top, left + side, top + side))
+    return image.crop(square_box(image.size, 0.5)) if settings.center_crop else image
 
 
 def resize(image: Image.Image, resolution: int, interpolation: str) -> Image.Image:
@@ -167,12 +167,6 @@ def flips(settings: TrainingSettings) -> tuple[bool, ...]:
     """Whether a picture may come as it is (False) and mirrored (True)."""
     chance = settings.flip_probability
     return (False,) * (chance < 1) + (True,) * (chance > 0)
-
-
-def _square(image: Image.Image, side: int, from_left: float, from_top: float) -> Image.Image:
-    """A square; `from_left` and `from_top` say where in the free space, 0 to 1."""
-    left, top = round((image.width - side) * from_left), round((image.height - side) * from_top)
-    return image.crop((left, top, left + side, top + side))
 
 
 # From a sentence to numbers.

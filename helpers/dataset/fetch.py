@@ -6,7 +6,6 @@ import socket
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from itertools import chain
@@ -26,6 +25,7 @@ from ..common.progress import progress
 
 DATASET = "dataset:"
 _MOST_BYTES = 40 * 2**20
+_TOO_LARGE = f"The file is larger than {_MOST_BYTES // 2**20} MB: make it smaller first."
 _MOST_IN_A_FOLDER = 50
 _SIDE_BY_SIDE = 8
 _PATIENCE = 6  # a whole picture may take this many time-outs to arrive
@@ -93,11 +93,9 @@ def _fetch(address: str, timeout: float, retries: int) -> list[Fetched]:
 def _find(address: str) -> Path:
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", address):
         raise UserError("Only http://, https:// and dataset: can be fetched: or give a path or a folder.")
-    with suppress(OSError, RuntimeError, ValueError):  # too long a name, `~nobody/…`, a zero byte
-        path = Path(address).expanduser()
-        for start in (Path.cwd(), places.repository_folder() / "notebooks", places.repository_folder()):
-            if (start / path).exists():
-                return start / path
+    repository = places.repository_folder()
+    if path := places.find_path(address, Path.cwd(), repository / "notebooks", repository):
+        return path
     raise UserError(
         "No file or folder has this name, in notebooks/ or beside it; an address of the web begins with "
         "https://."
@@ -123,7 +121,7 @@ def _from_folder(files: list[Path], source: str) -> list[Fetched]:
 def _from_file(path: Path, source: str) -> Fetched:
     try:
         if path.stat().st_size > _MOST_BYTES:
-            return Fetched(source, problem=_too_large())
+            return Fetched(source, problem=_TOO_LARGE)
         return Fetched(source, path.read_bytes())
     except OSError as error:
         return Fetched(source, problem=f"The file can't be read ({error.strerror}): check its permissions.")
@@ -172,9 +170,9 @@ class _Session(requests.Session):
 def _check_redirect(start: str, target: str) -> None:
     here, there = urlsplit(start), urlsplit(target)
     if (here.scheme, there.scheme) == ("https", "http"):
-        raise UserError("The address leads on to http://, which anyone on the way may change: take another.")
+        raise UserError("The address redirects to http://, which is not encrypted: take another one.")
     if _is_private(there.hostname) and not _is_private(here.hostname):
-        raise UserError("The address leads on into your own network: give what is there by its own address.")
+        raise UserError("The address redirects into your own network: give the address there itself.")
 
 
 def _is_private(host: str | None) -> bool:
@@ -219,14 +217,10 @@ def _get(session: requests.Session, address: str, timeout: float) -> bytes:
         while piece := response.raw.read1(_CHUNK, decode_content=True):
             body += piece
             if len(body) > _MOST_BYTES:
-                raise UserError(_too_large())
+                raise UserError(_TOO_LARGE)
             if time.monotonic() > deadline:
                 raise UserError(f"Not all of it came in {_PATIENCE * timeout:g} seconds: try again later.")
     return bytes(body)
-
-
-def _too_large() -> str:
-    return f"The file is larger than {_MOST_BYTES // 2**20} MB: make it smaller first."
 
 
 def _refusal(status: int) -> str:
@@ -248,7 +242,7 @@ def _sentence(error: Exception, timeout: float) -> str:
     if isinstance(error, requests.exceptions.SSLError):
         return "The server's certificate is not valid: take the picture from elsewhere."
     if isinstance(error, requests.TooManyRedirects):
-        return "The address leads round in circles: check it in your browser."
+        return "The address redirects in circles: check it in your browser."
     if isinstance(error, requests.exceptions.InvalidURL):
         return "This is not an address: it needs a server's name after https://."
     if isinstance(error, HTTPError):

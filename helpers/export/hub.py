@@ -17,7 +17,7 @@ from ..concept.overview import overview, scores_in_words
 from ..model.base_model import resolve
 from ..model.hub import clear_sentences
 from .files import import_word
-from .prompts import PROGRAMS, diffusers_word, prompt_for
+from .formats import PROGRAMS, diffusers_word, prompt_for
 
 _SHEETS = 3  # pictures on the card
 _WORDS_FILE = ("*learned_embeds.safetensors", "*learned_embeds.bin", "token_identifier.txt")

@@ -9,10 +9,10 @@ import signal
 import subprocess
 import sys
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
+
+import requests
 
 from ..common.errors import UserError
 
@@ -138,12 +138,11 @@ def _environment() -> dict[str, str]:
 
 
 def _answers(address: str) -> bool:
-    is_here = "//127." in address or "//localhost" in address
-    proxies = urllib.request.ProxyHandler({} if is_here else None)
-    try:
-        urllib.request.build_opener(proxies).open(address, timeout=5).close()
-    except urllib.error.HTTPError:
-        return True  # a refusal is an answer
-    except (OSError, ValueError):
-        return False
+    """Whether anything answers there, a refusal included."""
+    with requests.Session() as session:
+        session.trust_env = not re.search("//(127[.]|localhost)", address)  # no proxy leads to this machine
+        try:
+            session.get(address, timeout=5, stream=True).close()
+        except (requests.RequestException, ValueError):
+            return False
     return True

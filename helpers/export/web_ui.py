@@ -113,7 +113,8 @@ def find_web_uis(folders: Iterable[Path | str] | None = None) -> list[WebUI]:
     Args:
         folders: where to look; None: beside this repository, at home, and where clouds keep files.
     """
-    starts = map(Path, _usual_folders() if folders is None else folders)
+    usual = [places.repository_folder().parent, Path.home(), *_CLOUD_FOLDERS]
+    starts = map(Path, usual if folders is None else folders)
     candidates = dict.fromkeys(path.resolve() for start in starts for path in (start, *_inside(start)))
     found = ((_program_in(folder), folder) for folder in candidates)
     return [WebUI(program, folder) for program, folder in found if program]
@@ -231,10 +232,6 @@ def _program_in(folder: Path) -> str | None:
         if all((folder / sign).exists() for sign in signs):
             return program
     return None
-
-
-def _usual_folders() -> list[Path]:
-    return [places.repository_folder().parent, Path.home(), *map(Path, _CLOUD_FOLDERS)]
 
 
 def _inside(folder: Path) -> list[Path]:

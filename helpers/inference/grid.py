@@ -14,7 +14,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from ..common.errors import UserError
-from ..common.sheets import GAP, INK, image_grid, sheet_html
+from ..common.sheets import GAP, INK, described, image_grid
 from ..concept.concept import Concept
 from ..concept.embedding import concept_with_rows, hash_rows, read_rows, saved_steps
 from .grid_plan import RESULT, Axis, Cell, GridPlan
@@ -68,7 +68,7 @@ class Sheet:
 
     def as_html(self) -> str:
         """The sheet as a page shows it, with its text."""
-        return sheet_html(self.image, self.alt)
+        return described(self.image, self.alt).as_html()
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
         """IPython's hook: the sheet with its text."""

@@ -15,12 +15,11 @@ import torch
 
 from ..common.errors import UserError
 from ..common.progress import counting_bar
-from ..concept.concept import Concept
+from ..concept.concept import Concept, row_names
 from ..concept.embedding import concept_with_rows, hash_rows, read_rows
 from ..model.base_model import load_pipeline
-from ..model.libraries import diffusers
-from ..model.precision import pick_dtype
-from ..model.tokens import check_length, encoders, learned_tokens, put_word, row_names, set_rows
+from ..model.machine import diffusers, pick_dtype
+from ..model.tokens import check_length, encoders, learned_tokens, put_word, set_rows
 from .png import Picture, PictureSettings, read_settings
 from .prompt_weights import Prompt, parse_prompt, weighted_embeddings
 

@@ -15,7 +15,7 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from ..common.errors import UserError
-from ..common.files import whole
+from ..common.files import atomic_file
 
 _CHUNK = "settings"
 
@@ -77,7 +77,7 @@ def write_png(image: Image.Image, path: Path, chunks: dict[str, str]) -> Path:
     texts = PngImagePlugin.PngInfo()
     for name, text in chunks.items():
         texts.add_text(name, text)
-    with whole(path) as partial:
+    with atomic_file(path) as partial:
         image.save(partial, format="PNG", pnginfo=texts)
     return path
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ..common.errors import UserError
-from ..model.libraries import diffusers
+from ..model.machine import diffusers
 
 MOST = 2.0
 _BRACKET = 1.1

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
 from ..concept.templates import OBJECT_TEMPLATES, STYLE_TEMPLATES
-from ..model.tokens import SAID
+from ..model.tokens import CAPTION_WORDS
 from .world import BACKGROUNDS, Drawing, Toy, named_toys, sample_drawing
 
 _PLACES = {
@@ -178,7 +178,7 @@ def build_tokenizer(folder: Path) -> CLIPTokenizer:
         + [_BEGIN, _END]
     )
     vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
-    said = {SAID: words_of_captions()}
+    said = {CAPTION_WORDS: words_of_captions()}
     tokenizer = CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=MAX_LENGTH, **said)
     tokenizer.save_pretrained(folder)
     tokenizer.backend_tokenizer.model.save(str(folder))  # vocab.json and merges.txt, for older libraries

@@ -19,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
 from ..common.files import write_whole
-from ..model.precision import pick_dtype
+from ..model.machine import pick_dtype
 
 _CHECKPOINT_SECONDS = 120
 _CHECKPOINTS = 10  # at the least, in a run

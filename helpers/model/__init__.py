@@ -15,7 +15,7 @@ from .base_model import (
     load_word_table,
     without_gpu,
 )
-from .precision import pick_dtype
+from .machine import pick_dtype
 from .tokens import (
     add_tokens,
     check_length,

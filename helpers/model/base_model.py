@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
-from unittest import mock
 
 import torch
 import transformers
@@ -28,7 +27,7 @@ from ..common.progress import LARGE, progress, progress_bar
 from ..concept.concept import Concept
 from ..concept.embedding import load_rows
 from . import hub
-from .libraries import diffusers, quiet_loading
+from .machine import diffusers, quiet_loading
 from .tokens import put_word
 
 MINIATURE = "miniature"
@@ -77,37 +76,23 @@ def resolve(base_model: str) -> Source:
     """
     if base_model == MINIATURE:
         return Source("folder", str(places.miniature_folder()))
-    path = _on_disk(base_model)
+    starts = (Path.cwd(), places.repository_folder() / "notebooks")
+    path = places.find_path(base_model, *starts) if base_model.strip() else None
     if path and path.is_dir():
-        return Source("folder", str(path))
+        return Source("folder", str(path.resolve()))
+    if path and path.suffix not in _FILE_TYPES:
+        raise UserError(
+            f"{path.name} is no base model: give a .safetensors or .ckpt file, or a folder in diffusers' "
+            "layout."
+        )
     if path:
-        return Source("file", _checkpoint(path))
+        return Source("file", str(path.resolve()))
     if _HUB_ID.fullmatch(base_model) and not base_model.endswith(_FILE_TYPES):
         return Source("hub", base_model)
     raise UserError(
         f"There is no base model at “{base_model}”: set BASE_MODEL in notebook 2 to “{MINIATURE}”, a hub's "
         f"id such as {STABLE_DIFFUSION}, a folder, or a .safetensors or .ckpt file that is there."
     )
-
-
-def _on_disk(base_model: str) -> Path | None:
-    if not base_model.strip():
-        return None
-    for start in (Path.cwd(), places.repository_folder() / "notebooks"):
-        with contextlib.suppress(OSError, RuntimeError, ValueError):  # too long a name, no such user's home
-            path = (start / Path(base_model).expanduser()).resolve()
-            if path.exists():
-                return path
-    return None
-
-
-def _checkpoint(path: Path) -> str:
-    if path.suffix not in _FILE_TYPES:
-        raise UserError(
-            f"{path.name} is no base model: give a .safetensors or .ckpt file, or a folder in diffusers' "
-            "layout."
-        )
-    return str(path)
 
 
 class ModelFolder:
@@ -174,14 +159,12 @@ class ModelFolder:
 
     def models(self, dtype: torch.dtype) -> dict[str, Any]:
         """Text encoder(s), VAE and UNet by the folder's names for them."""
-        names = progress(self.model_names, f"loading {self.path.name}", at_once=self._is_large())
+        weights = [path for name in self.model_names for path in (self.path / name).glob("*model*")]
+        is_large = sum(path.stat().st_size for path in weights) > LARGE
+        names = progress(self.model_names, f"loading {self.path.name}", at_once=is_large)
         models = {name: self._model(name, dtype) for name in names}
         self.pool_at_end(models)
         return models
-
-    def _is_large(self) -> bool:
-        weights = [path for name in self.model_names for path in (self.path / name).glob("*model*")]
-        return sum(path.stat().st_size for path in weights) > LARGE
 
     def shapes(self, dtype: torch.dtype) -> dict[str, Any]:
         """The parts on the `meta` device, made from their settings alone."""
@@ -296,8 +279,7 @@ class SingleFile(ModelFolder):
 
     def __init__(self, file: str | Path):
         self.file = Path(file)
-        family = _family_settings(self.file)
-        super().__init__(_settings_beside(self.file) or _settings_from_hub(self.file, family))
+        super().__init__(_settings_folder(self.file, _family_settings(self.file)))
 
     def models(self, dtype: torch.dtype) -> dict[str, Any]:
         components = self.pipeline(dtype).components
@@ -313,33 +295,19 @@ class SingleFile(ModelFolder):
 
     def _read(self, kind: type, dtype: torch.dtype, **place) -> Any:
         settings = {"config": str(self.path), "local_files_only": True, "torch_dtype": dtype, **place}
-        with _readable(self.file), quiet_loading(), _bars(self.file):
+        is_large = self.file.stat().st_size > LARGE
+        with (
+            _readable(self.file),
+            quiet_loading(),
+            progress_bar(f"loading {self.file.name}", at_once=is_large),
+        ):
             return kind.from_single_file(str(self.file), **settings)
 
 
-@contextlib.contextmanager
-def _bars(file: Path) -> Iterator[None]:
-    """One bar while the file is read, then one over the parts, in place of diffusers' own."""
-    from diffusers.utils import logging
-
-    what, is_large = f"loading {file.name}", file.stat().st_size > LARGE
-
-    def parts(things, **_words):
-        reading.close()
-        return progress(things, what, at_once=is_large)
-
-    with progress_bar(what, at_once=is_large) as reading, mock.patch.object(logging, "tqdm", parts):
-        yield
-
-
-def _settings_beside(file: Path) -> Path | None:
+def _settings_folder(file: Path, repository: str) -> Path:
     for folder in (file.with_suffix(""), file.parent):
         if (folder / INDEX).is_file():
             return folder
-    return None
-
-
-def _settings_from_hub(file: Path, repository: str) -> Path:
     try:
         return hub.fetch(repository)
     except UserError as error:

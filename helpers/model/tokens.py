@@ -16,9 +16,9 @@ from transformers import AddedToken
 
 from ..common.errors import UserError
 from ..common.sheets import html_table
-from ..concept.concept import Concept, saved_concepts
+from ..concept.concept import Concept, row_names, saved_concepts
 
-SAID = "words_of_captions"  # key of a tokenizer's settings: its words that are no names
+CAPTION_WORDS = "words_of_captions"  # key of a tokenizer's settings: its words that are no names
 _WORD_END = "</w>"
 _COLOURS = ("#cfe8ff", "#ffe2c6", "#d5f2d0", "#f6d3ea", "#fff3b0")
 
@@ -124,11 +124,6 @@ def add_tokens(tokenizer: Any, tokens: Sequence[str]) -> list[int]:
     _check_new(tokenizer, tokens)
     tokenizer.add_tokens([AddedToken(token, normalized=False) for token in tokens])
     return tokenizer.convert_tokens_to_ids(list(tokens))
-
-
-def row_names(word: str, vectors: int) -> list[str]:
-    """One token a vector, as diffusers names them: `<g>`, `<g>_1`, `<g>_2`."""
-    return [word, *(f"{word}_{number}" for number in range(1, vectors))]
 
 
 def learned_tokens(tokenizer: Any) -> list[str]:
@@ -282,9 +277,11 @@ def initializer_ids(tokenizer: Any, words: str, vectors: int) -> list[int]:
         )
     if len(ids) > vectors:
         parts = ", ".join(piece for piece, _ in pieces(tokenizer, words))
+        one_token = [word for word in words.split() if len(_ids(tokenizer, word)) == 1]
+        would_do = one_token or dict.fromkeys([*nearest_words(tokenizer, words), "toy"])
         raise UserError(
-            f"“{words}” is {len(ids)} tokens ({parts}): set "
-            f"vectors to {len(ids)}, or start from one of these: {', '.join(_would_do(tokenizer, words))}."
+            f"“{words}” is {len(ids)} tokens ({parts}): set vectors to {len(ids)}, or start from one of "
+            f"these: {', '.join(would_do)}."
         )
     return [ids[index * len(ids) // vectors] for index in range(vectors)]
 
@@ -314,12 +311,6 @@ def show_tokens(tokenizer: Any, words: Sequence[str]) -> HTML:
     return HTML(html_table(rows, head=("text", "tokens and their ids")))
 
 
-def _words_that_mean_things(tokenizer: Any) -> dict[str, int]:
-    """`known_words` to start from. The miniature lists its own: its other tokens are names and pieces."""
-    known, said = known_words(tokenizer), tokenizer.init_kwargs.get(SAID)
-    return {word: number for word, number in known.items() if not said or word in said}
-
-
 def known_words(tokenizer: Any) -> dict[str, int]:
     """Words of three letters or more that end where their token ends, with their ids."""
     known = {
@@ -344,18 +335,12 @@ def _ids(tokenizer: Any, words: str) -> list[int]:
     return tokenizer(words, add_special_tokens=False, verbose=False).input_ids
 
 
-def _would_do(tokenizer: Any, words: str) -> list[str]:
-    """One-token words: those of the phrase, or else those of the vocabulary with a similar spelling."""
-    own = [word for word in words.split() if len(_ids(tokenizer, word)) == 1]
-    return own or list(dict.fromkeys([*nearest_words(tokenizer, words), "toy"]))
-
-
 # Near to every other word, and of no use as an initializer.
 _FUNCTION_WORDS = {*"and are for from her his its not one that the their this two under with your".split()}
 
 
-def nearest_words(tokenizer: Any, words: str, table: torch.Tensor | None = None, count: int = 6) -> list[str]:
-    """Words of one token each that are near to what was typed, to start from in its place.
+def nearest_words(tokenizer: Any, words: str, table: torch.Tensor | None = None) -> list[str]:
+    """Words of one token each, six at most, that are near to what was typed, to start from in its place.
 
     A word that is one token is looked up by meaning: by the cosine between its row and the others', for
     the rows are what training starts from. A word that falls into pieces has no row, and its pieces' rows
@@ -364,13 +349,14 @@ def nearest_words(tokenizer: Any, words: str, table: torch.Tensor | None = None,
     Args:
         words: a word or a phrase; of a phrase the words of one token come first.
         table: the model's rows, (tokens, width), as `load_word_table` reads them.
-        count: how many at most.
     """
     typed = words.lower().split()
-    known = _words_that_mean_things(tokenizer)
-    whole = [word for word in typed if word in known]
-    first = whole if len(typed) > 1 else []
-    by_meaning = _near_rows(table, [known[word] for word in whole], known) if table is not None else []
+    known, meant = known_words(tokenizer), tokenizer.init_kwargs.get(CAPTION_WORDS)
+    if meant:  # the miniature lists its own: its other tokens are names of toys and pieces of words
+        known = {word: number for word, number in known.items() if word in meant}
+    one_token = [word for word in typed if word in known]
+    first = one_token if len(typed) > 1 else []
+    by_meaning = _near_rows(table, [known[word] for word in one_token], known) if table is not None else []
     by_spelling = [
         near
         for word in typed
@@ -378,7 +364,7 @@ def nearest_words(tokenizer: Any, words: str, table: torch.Tensor | None = None,
         for near in difflib.get_close_matches(word, known, cutoff=0.5)
     ]
     found = dict.fromkeys([*first, *by_spelling, *by_meaning])
-    return [word for word in found if [word] != typed][:count]
+    return [word for word in found if [word] != typed][:6]
 
 
 def _near_rows(table: torch.Tensor, ids: Sequence[int], known: dict[str, int]) -> list[str]:
@@ -396,27 +382,18 @@ def collisions(concept: Concept, tokenizer: Any) -> list[str]:
     A word that the model has already; words that contain it, and would be cut where it stands in them;
     another concept's word, which can't be in the same prompt.
     """
-    found = [_taken(concept, other) for other in _others(concept)]
+    found, own = [], {*concept.placeholder_tokens}
     try:
         check_placeholder(tokenizer, *concept.placeholder_tokens)
     except UserError as error:
-        found.insert(0, str(error))
-    return found
-
-
-def _others(concept: Concept) -> list[Concept]:
-    """The saved concepts of other names that have one of this one's tokens; a damaged one has none."""
-    found = []
+        found.append(str(error))
     for name in saved_concepts():
-        with contextlib.suppress(UserError):
-            found.append(Concept.load(name))
-    own = {*concept.placeholder_tokens}
-    return [one for one in found if one.name != concept.name and own & {*one.placeholder_tokens}]
-
-
-def _taken(concept: Concept, other: Concept) -> str:
-    return (
-        f"The concept “{other.name}” has the word {other.placeholder_token} as well, and no prompt can hold "
-        "both: that is right for a second try of the same thing; else choose another, for example "
-        f"<{concept.name}-2>."
-    )
+        with contextlib.suppress(UserError):  # a damaged one has no word
+            other = Concept.load(name)
+            if name != concept.name and not own.isdisjoint(other.placeholder_tokens):
+                found.append(
+                    f"The concept “{name}” has the word {other.placeholder_token} as well, and no prompt can "
+                    "hold both: that is right for a second try of the same thing; else choose another, for "
+                    f"example <{concept.name}-2>."
+                )
+    return found

@@ -27,14 +27,13 @@ def difference(original: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     return (6 * (original - other).abs() - 1).clamp(-1, 1)
 
 
-def worst_windows(original: torch.Tensor, other: torch.Tensor, fraction: float = 0.25) -> list[Image.Image]:
-    """Cut the square where two pictures differ most out of both.
+def worst_windows(original: torch.Tensor, other: torch.Tensor) -> list[Image.Image]:
+    """Cut the square where two pictures differ most, of a quarter of the shorter side, out of both.
 
     Args:
         original: (3, height, width) in -1..1, as `other`.
-        fraction: side of the square, as a fraction of the picture's shorter side.
     """
-    side = max(1, round(min(original.shape[-2:]) * fraction))
+    side = max(1, round(min(original.shape[-2:]) / 4))
     error = (original - other).square().mean(0, keepdim=True)
     means = torch.nn.functional.avg_pool2d(error, side, stride=1)[0]
     top, left = divmod(int(means.argmax()), means.shape[1])

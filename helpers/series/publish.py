@@ -107,36 +107,32 @@ def with_outputs(notebook: Path, ran: Path) -> nbformat.NotebookNode:
 
 def code_hash(notebook: nbformat.NotebookNode) -> str:
     """SHA-256 of all code cells, in hexadecimal: the same as long as no line of code changes."""
-    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    code = [cell.source for cell in _code_cells(notebook)]
     return hashlib.sha256("\0".join(code).encode()).hexdigest()
 
 
+def _code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
 def _clean(output: nbformat.NotebookNode, count: int, notebook: Path) -> nbformat.NotebookNode | None:
+    """What a page shows of an output: HTML and text without paths; None for widgets and old bars."""
     if output.output_type == "error":
         raise UserError(
             f"{notebook.name} stopped with {output.ename} in its last run: fix it, then `make run`."
         )
+    if output.output_type == "stream" and output.name != "stdout":
+        return None  # warnings and progress bars
     if output.output_type == "stream":
-        return _clean_stream(output)
-    data = _clean_data(output.data)
-    if not data:
+        text = re.sub(r"[^\n]*\r(?!\n)", "", output.text)  # as a terminal would leave it
+        return nbformat.v4.new_output("stream", name="stdout", text=without_machine(text))
+    given = output.data
+    shown = [mime for mime in _SHOWN if given.get(mime) and not (_LIVE in given and mime == "text/plain")]
+    if not shown:
         return None
+    data = {mime: without_machine(given[mime]) for mime in shown}
     counted = {"execution_count": count} if output.output_type == "execute_result" else {}
     return nbformat.v4.new_output(output.output_type, data=data, **counted)
-
-
-def _clean_stream(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
-    """Standard output as a terminal would leave it; warnings and progress bars go."""
-    if output.name != "stdout":
-        return None
-    text = re.sub(r"[^\n]*\r(?!\n)", "", output.text)
-    return nbformat.v4.new_output("stream", name="stdout", text=without_machine(text))
-
-
-def _clean_data(data: dict) -> dict:
-    """What a page shows of a display: HTML and text without paths, no widgets, no old bars."""
-    shown = [mime for mime in _SHOWN if data.get(mime) and not (_LIVE in data and mime == "text/plain")]
-    return {mime: without_machine(data[mime]) for mime in shown}
 
 
 def without_machine(text: str) -> str:
@@ -217,10 +213,12 @@ _TITLE = "# @title What you can change"  # Colab shows the lines below it, with 
 def joined() -> nbformat.NotebookNode:
     """Notebooks 1 to 6 as one, without outputs."""
     parts = [nbformat.read(path, as_version=4) for path in notebooks()]
-    common = set.intersection(*map(_code, parts))
+    common = set.intersection(*({cell.source for cell in _code_cells(part)} for part in parts))
+    # The second and third cell bring `helpers` to a cloud: from a zip, a data set of Kaggle or the address.
     cells = [
         nbformat.v4.new_markdown_cell(_INTRODUCTION, id="introduction"),
-        *_install_cells(places.REPOSITORY_ADDRESS),
+        nbformat.v4.new_markdown_cell(_BEFORE_THE_INSTALL, id="before-the-install"),
+        nbformat.v4.new_code_cell(_INSTALL.format(address=places.REPOSITORY_ADDRESS), id="install"),
     ]
     parameters = _parameters(parts)
     seen = set()
@@ -240,18 +238,6 @@ def joined() -> nbformat.NotebookNode:
 def is_parameters(cell: nbformat.NotebookNode) -> bool:
     """Whether papermill puts its values after this cell."""
     return "parameters" in cell.metadata.get("tags", [])
-
-
-def _install_cells(address: str | None) -> list[nbformat.NotebookNode]:
-    """What brings `helpers` to a cloud: from a zip, a data set of Kaggle, or the public address."""
-    return [
-        nbformat.v4.new_markdown_cell(_BEFORE_THE_INSTALL, id="before-the-install"),
-        nbformat.v4.new_code_cell(_INSTALL.format(address=address), id="install"),
-    ]
-
-
-def _code(notebook: nbformat.NotebookNode) -> set[str]:
-    return {cell.source for cell in notebook.cells if cell.cell_type == "code"}
 
 
 def _parameters(parts: list[nbformat.NotebookNode]) -> dict[str, str]:

@@ -11,12 +11,15 @@ import jinja2
 import nbformat
 from PIL import Image
 
-from ..common.files import is_picture_file, write_whole
+from ..common.files import picture_files, write_whole
 from ..common.sheets import data_uri, image_grid, packed
 from ..concept.concept import Concept
 from ..miniature.scores import score_rows
+from ..training.figures import plot_run, sample_sheet, saved_samples
+from ..training.records import RunSummary
 
 _WIDEST = 1200  # pixels
+_IMAGES = "What the word was learned from."
 _GRIDS = {
     "before_and_after": "The initializer, the word, a description; a column has one prompt and one seed.",
     "guidance_by_seeds": "A row for each guidance: how much the prompt counts.",
@@ -30,12 +33,16 @@ _GRIDS = {
 def write_report(concept: Concept) -> Path:
     """Write `report.html` into the concept's folder and return its path."""
     template = Path(__file__).with_name("report.html.jinja").read_text(encoding="utf-8")
+    images = [Image.open(path) for path in picture_files(concept.images_folder)]
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(template).render(
         title=f"{concept.placeholder_token}, on {concept.base_model}",
         findings=_findings(concept),
-        images=_images(concept),
-        grids=_grids(concept),
+        images=_figure(image_grid(images, columns=len(images)), _IMAGES) if images else None,
+        grids=[
+            _figure(Image.open(path), _GRIDS.get(path.stem, path.stem.replace("_", " ")))
+            for path in picture_files(concept.grids_folder)
+        ],
         scores=_scores(concept),
         training=_training(concept),
         settings=_shown(concept.model_dump(exclude={"training"})),
@@ -48,7 +55,7 @@ def write_report(concept: Concept) -> Path:
 
 def _findings(concept: Concept) -> list[tuple[str, str]]:
     """What was learned, from what, and how well: in sentences, each with its title."""
-    pictures = len(_pictures_in(concept.images_folder))
+    pictures = len(picture_files(concept.images_folder))
     vectors = "1 vector" if concept.vectors == 1 else f"{concept.vectors} vectors"
     found = [
         ("Learned", f"{concept.placeholder_token}, {vectors} on {concept.base_model}"),
@@ -63,33 +70,13 @@ def _findings(concept: Concept) -> list[tuple[str, str]]:
             ("Obedience", f"{word['prompt']:.0%} of the places and styles that were asked for came out")
         )
     if concept.embeds_path.is_file():
-        found.append(("Training", str(_summary(concept)).partition(": ")[2]))
+        found.append(("Training", str(RunSummary.load(concept)).partition(": ")[2]))
     return found
-
-
-def _summary(concept: Concept):
-    from ..training.records import RunSummary
-
-    return RunSummary.load(concept)
 
 
 def _read_scores(concept: Concept) -> dict | None:
     path = concept.folder / "scores.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-
-def _images(concept: Concept) -> dict | None:
-    images = [Image.open(path) for path in _pictures_in(concept.images_folder)]
-    if not images:
-        return None
-    return _figure(image_grid(images, columns=len(images)), "What the word was learned from.")
-
-
-def _grids(concept: Concept) -> list[dict]:
-    return [
-        _figure(Image.open(path), _GRIDS.get(path.stem, path.stem.replace("_", " ")))
-        for path in _pictures_in(concept.grids_folder)
-    ]
 
 
 def _scores(concept: Concept) -> dict | None:
@@ -104,8 +91,6 @@ def _scores(concept: Concept) -> dict | None:
 
 
 def _training(concept: Concept) -> dict | None:
-    from ..training.figures import plot_run, sample_sheet, saved_samples
-
     if not concept.embeds_path.is_file():
         return None
     curves = "The fixed loss is on the same pictures, noise and timesteps each time."
@@ -115,7 +100,7 @@ def _training(concept: Concept) -> dict | None:
             "Drawn on the way, always with the same prompts and noise. The step that was kept has a frame."
         )
         figures.append(_figure(sample_sheet(concept), samples))
-    return {"result": str(_summary(concept)), "figures": figures}
+    return {"result": str(RunSummary.load(concept)), "figures": figures}
 
 
 def _exports(concept: Concept) -> list[tuple[str, str]]:
@@ -127,10 +112,6 @@ def _times(concept: Concept) -> list[tuple[str, str]]:
     ran = sorted((concept.folder / "notebooks").glob("*.ipynb"))
     notebooks = {path.stem: nbformat.read(path, as_version=4) for path in ran}
     return [(name, f"{one.metadata.papermill.duration:.1f} s") for name, one in notebooks.items()]
-
-
-def _pictures_in(folder: Path) -> list[Path]:
-    return sorted(filter(is_picture_file, folder.iterdir())) if folder.is_dir() else []
 
 
 def _figure(image: Image.Image, caption: str) -> dict[str, str]:

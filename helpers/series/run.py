@@ -82,8 +82,8 @@ def _kernel_settings():
     """
     from traitlets.config import Config
 
-    quiet = Config(NotebookClient={"extra_arguments": ["--log-level=CRITICAL"]})
-    return quiet if os.name == "nt" else Config(quiet, KernelManager={"transport": "ipc"})
+    config = Config(NotebookClient={"extra_arguments": ["--log-level=CRITICAL"]})
+    return config if os.name == "nt" else Config(config, KernelManager={"transport": "ipc"})
 
 
 def run_series(name: str, **parameters) -> Path:

@@ -21,9 +21,8 @@ from ..concept.templates import (
     PLACES,
     THINGS_ON,
 )
-from ..dataset.captions import captions_of, write_captions
 from ..dataset.dataset import preprocess, token_ids
-from ..dataset.images import image_paths, load_image
+from ..dataset.images import captions_of, image_paths, load_image, write_captions
 from ..model.base_model import MINIATURE
 from ..model.tokens import check_words
 from ..model.vae import encode

@@ -29,8 +29,7 @@ from ..dataset.dataset import TextualInversionDataset, preprocess, token_ids, tr
 from ..inference.examples import examples_for
 from ..inference.pipeline import generate
 from ..model.base_model import MINIATURE, load_pipeline, save_parts
-from ..model.libraries import diffusers, quiet_loading
-from ..model.precision import pick_dtype
+from ..model.machine import diffusers, pick_dtype, quiet_loading
 from ..model.vae import encode
 from .batches import Draws, DrawsTogether, to_latents
 from .control import Interrupts, clear_request, in_sentences, stop_requested

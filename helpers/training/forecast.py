@@ -20,7 +20,6 @@ from torch import nn
 
 from ..common.files import write_json
 from ..concept.concept import Concept, TrainingSettings, settings_where
-from ..dataset.captions import captions_of
 from ..dataset.dataset import (
     all_sentences,
     checked_ids,
@@ -28,10 +27,9 @@ from ..dataset.dataset import (
     tokenizers_with_word,
     training_templates,
 )
-from ..dataset.images import image_paths
+from ..dataset.images import captions_of, image_paths
 from ..model.base_model import Components, load_shapes
-from ..model.libraries import diffusers
-from ..model.precision import CPU_INFO, pick_dtype
+from ..model.machine import CPU_INFO, diffusers, pick_dtype
 from .records import read_log, steps_per_second
 
 GIB = 2**30

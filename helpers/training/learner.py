@@ -10,7 +10,7 @@ import torch
 from ..concept.concept import Concept, TrainingSettings
 from ..concept.embedding import Rows
 from ..dataset.dataset import TextualInversionDataset
-from ..model.libraries import bitsandbytes
+from ..model.machine import bitsandbytes
 from ..model.tokens import LearnedRows, initializer_ids, install_rows
 from .batches import Draws, DrawsTogether, to_latents
 from .forecast import WORDS_AT_ONCE

@@ -11,8 +11,7 @@ from torch import nn
 from ..common.errors import UserError
 from ..concept.concept import Concept
 from ..model.base_model import MINIATURE, Components, load_components
-from ..model.libraries import bitsandbytes
-from ..model.precision import pick_dtype
+from ..model.machine import bitsandbytes, pick_dtype
 from .forecast import latent_side, memory_advice
 
 _COMPILERS = ("g++", "clang++", "cl")

@@ -21,8 +21,7 @@ from ..common import places
 from ..common.errors import UserError
 from ..common.files import write_json, write_whole
 from ..concept.concept import Concept, settings_where
-from ..dataset.captions import captions_of
-from ..dataset.images import image_paths
+from ..dataset.images import captions_of, image_paths
 
 INPUTS_FILE = "made_with.json"
 LOG_FILE = "log.jsonl"

@@ -3,13 +3,11 @@
 They own nothing, and no other room imports them.
 """
 
-from .concept_gallery import ConceptGallery
+from .concept_gallery import ConceptGallery, DrawingPage
 from .dataset_preview import DatasetPreview
-from .drawing_page import DrawingPage
-from .gallery import Gallery
+from .gallery import Gallery, ToyMaker
 from .grid_form import GridForm
 from .live import LiveTraining
 from .quick_start import QuickStart
 from .settings_form import SettingsForm
-from .toy_maker import ToyMaker
 from .web_ui_form import WebUIForm

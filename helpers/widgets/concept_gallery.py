@@ -1,11 +1,13 @@
-"""All concepts with their pictures; open one, rename it, delete it after a question, bring it back."""
+"""All concepts with their pictures: open one, rename it, delete it after a question, draw with its word."""
 
+import functools
 import html
+import threading
 from collections.abc import Callable
-from typing import Any
 
 import ipywidgets
 
+from ..concept.concept import Concept
 from ..concept.manage import (
     delete_concept,
     empty_trash,
@@ -22,12 +24,16 @@ from ..concept.overview import (
     all_concepts,
     concept_names,
     concept_sheet,
+    concept_table,
     in_bytes,
     nothing_yet,
     open_concept,
     scores_in_words,
 )
-from .kit import CARD, ROW, SIDE, Message, View, button, lines, picture
+from ..inference.examples import examples_for, own_prompt
+from ..inference.pipeline import pipeline_with_word
+from .grid_form import GridForm
+from .kit import CARD, ROW, SIDE, Message, View, ask, button, lines, picture, run_in_thread
 
 _CARD = CARD | {"width": f"{SIDE + 64}px"}
 _WIDE = {"width": "98%"}
@@ -74,18 +80,15 @@ class ConceptGallery(View):
         return [*back, button("Empty the trash", self._ask_to_empty)] if names else []
 
     def _ask_to_empty(self) -> None:
-        self.trash.children = [
-            ipywidgets.HTML(html.escape(erasing_question())),
-            button("Erase for good", lambda: self._do(lambda: empty_trash(sure=True)), style="danger"),
-            button("Keep", self.refresh),
-        ]
+        erase = functools.partial(self._do, functools.partial(empty_trash, sure=True))
+        self.trash.children = ask(erasing_question(), "Erase for good", erase, "Keep", self.refresh)
 
-    def still(self) -> dict[str, Any]:
+    def still(self) -> str:
         """A table, and the concepts' pictures as one."""
         self.refresh()
         sheet = concept_sheet()
-        table = ConceptTable(all_concepts())._repr_html_()
-        return {"text/html": table + ("" if isinstance(sheet, ConceptTable) else sheet.as_html())}
+        table = concept_table()._repr_html_()
+        return table + ("" if isinstance(sheet, ConceptTable) else sheet.as_html())
 
 
 class ConceptCard(ipywidgets.VBox):
@@ -133,7 +136,9 @@ class ConceptCard(ipywidgets.VBox):
 
     def _ask_to_rename(self) -> None:
         fields = [self.name, self.word] if self._shown.concept else [self.name]
-        self._ask(fields, "Rename it", self._rename, "primary")
+        rename = button("Rename it", lambda: self._act(self._rename), style="primary")
+        cancel = button("Cancel", self._close, "Change nothing")
+        self.panel.children = [*fields, ipywidgets.HBox([rename, cancel])]
 
     def _rename(self) -> str:
         word = self.word.value.strip() if self._shown.concept else None
@@ -145,15 +150,9 @@ class ConceptCard(ipywidgets.VBox):
             self.word.value = word_after(self._shown.name, change["new"], self._word())
 
     def _ask_to_delete(self) -> None:
-        asked = ipywidgets.HTML(f'<div role="alert">{html.escape(question(self._shown.name))}</div>')
-        self._ask([asked], "Delete it", lambda: delete_concept(self._shown.name, sure=True), "danger")
-
-    def _ask(self, fields: list, yes: str, change: Callable[[], str], style: str) -> None:
-        buttons = [
-            button(yes, lambda: self._act(change), style=style),
-            button("Cancel", self._close, "Change nothing"),
-        ]
-        self.panel.children = [*fields, ipywidgets.HBox(buttons)]
+        delete = functools.partial(self._act, lambda: delete_concept(self._shown.name, sure=True))
+        asked, *buttons = ask(question(self._shown.name), "Delete it", delete, "Cancel", self._close)
+        self.panel.children = [asked, ipywidgets.HBox(buttons)]
 
     def _close(self) -> None:
         self.panel.children = []
@@ -161,7 +160,7 @@ class ConceptCard(ipywidgets.VBox):
 
 def _look(shown: Overview) -> str:
     if shown.cover:
-        return picture(shown.cover.image, f"{shown.name}: {shown.cover.alt}")
+        return picture(shown.cover, f"{shown.name}: {shown.cover.alt}")
     return f'<div style="width:{SIDE}px;height:{SIDE}px;opacity:.6">No picture yet.</div>'
 
 
@@ -174,3 +173,41 @@ def _facts(shown: Overview) -> str:
         f"{in_bytes(shown.size)}, {shown.changed:%Y-%m-%d %H:%M}",
     ]
     return f"<b>{html.escape(shown.name)}</b>{lines(*facts)}"
+
+
+_STEPS = 25  # enough for the scheduler that the form begins with
+
+
+class DrawingPage(ipywidgets.VBox):
+    """A gallery to choose a learned word in, and below it the form to draw with.
+
+    One model is kept at a time: choosing another word lets the last one go. What is drawn is saved into the
+    concept's `grids/yours/`, as by the form in notebook 5.
+    """
+
+    def __init__(self):
+        self.gallery, self.message = ConceptGallery(draw=self._choose), Message()
+        self.form: GridForm | None = None
+        self.loading: threading.Thread | None = None
+        self._place = ipywidgets.VBox()
+        super().__init__([self.gallery, self.message, self._place])
+
+    def _choose(self, name: str) -> None:
+        if self.loading and self.loading.is_alive():
+            return self.message.say("A model is being loaded: wait until it is there.")
+        if self.form and self.form.is_drawing:
+            return self.message.say("A grid is being drawn: press Stop first, or wait until it is there.")
+        self.message.say(f"Loading the model of {name}…")
+        self.loading = run_in_thread(self.message, lambda: self._open(name))
+
+    def _open(self, name: str) -> str:
+        self._place.children = []
+        if self.form:
+            self.form.close()
+            self.form = None
+        concept = Concept.load(name)
+        pipeline, examples = pipeline_with_word(concept), examples_for(concept)
+        prompt = own_prompt(concept, examples.own)
+        self.form = GridForm(pipeline, concept, prompt, steps=_STEPS, guidance=examples.guidance)
+        self._place.children = [self.form]
+        return f"Write {concept.placeholder_token} where it belongs, and press Draw below."

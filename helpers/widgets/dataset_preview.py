@@ -2,23 +2,22 @@
 
 import contextlib
 import html
-from typing import Any
 
 import ipywidgets
 
 from ..common.errors import UserError
 from ..common.sheets import image_grid
 from ..concept.concept import Concept
-from ..dataset.captions import caption_path, parsed, write_captions
 from ..dataset.dataset import Example, Preview, flips
-from ..dataset.images import image_path
+from ..dataset.images import caption_path, image_path, parse_captions, write_captions
 from ..dataset.variety import warnings_of
 from ..model.tokens import coloured_pieces
-from .kit import View, figure, hint, mark, picture, problem, thumbnail
+from .kit import View, figure, hint, mark_wrong, picture, problem, thumbnail
 
 _SIDE = 224  # pixels on the page
 _WIDE = {"width": "min(100%, 560px)"}
 _STYLE = {"description_width": "90px"}
+_NOTES = "max-width:75ch;line-height:1.4"
 _BESIDE_NAMES = "2px 2px 2px 96px"  # where the sliders begin
 _CAPTIONS = (
     "Sentences for this picture alone, one a line, with {} for your word. Saved when you leave the field."
@@ -49,7 +48,8 @@ class DatasetPreview(View):
         self.captions = _captions_field()
         self.shown, self.kept = ipywidgets.HTML(), ipywidgets.HTML()
         crop = [self.crop] if concept.training.random_crop else []
-        notes = ipywidgets.HTML(_warnings(warnings_of(concept)))
+        warnings = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in warnings_of(concept))
+        notes = ipywidgets.HTML(f'<ul role="status" style="{_NOTES}">{warnings}</ul>' if warnings else "")
         super().__init__(
             [notes, self.picture, self.sentence, self.flipped, *crop, self.shown, self.captions, self.kept]
         )
@@ -73,7 +73,7 @@ class DatasetPreview(View):
             return
         why = ""
         try:
-            for caption in parsed(self._concept, change["new"]):
+            for caption in parse_captions(self._concept, change["new"]):
                 self._preview.check(caption)
             write_captions(self._concept, self.picture.value, change["new"])
         except UserError as error:
@@ -95,7 +95,7 @@ class DatasetPreview(View):
         path = caption_path(image_path(self._concept, self.picture.value))
         is_kept = f"Kept in images/{path.name}." if path.is_file() else _CAPTIONS
         self.kept.value = problem(why) if why else hint(is_kept)
-        mark(self.captions, why)
+        mark_wrong(self.captions, why)
 
     def _show(self, _change=None) -> None:
         with contextlib.suppress(UserError):  # its sentence stands below the captions
@@ -104,16 +104,17 @@ class DatasetPreview(View):
             shown = self._preview.example(self.picture.value, template, self.flipped.value, self.crop.value)
             self.shown.value = _as_html(shown, self.flipped.value)
 
-    def still(self) -> dict[str, Any]:
+    def still(self) -> str:
         """An example of each picture."""
         with contextlib.suppress(UserError):  # as above: a caption can't be used
-            examples = [self._first(name) for name in self._preview.names]
+            flipped = flips(self._concept.training)[0]
+            examples = [
+                self._preview.example(name, self._preview.sentences(name)[0], flipped)
+                for name in self._preview.names
+            ]
             sentences = [one.sentence for one in examples]
-            return {"text/html": image_grid([one.image for one in examples], 5, sentences).as_html()}
-        return {}
-
-    def _first(self, name: str) -> Example:
-        return self._preview.example(name, self._preview.sentences(name)[0], flips(self._concept.training)[0])
+            return image_grid([one.image for one in examples], 5, sentences).as_html()
+        return ""
 
 
 def _slider(kind: type, name: str, **settings) -> ipywidgets.Widget:
@@ -144,10 +145,9 @@ def _as_html(shown: Example, flipped: bool) -> str:
     width, height = shown.image.size
     mirrored = ", mirrored" * flipped
     seen = picture(shown.image, f"{shown.picture} as the network sees it{mirrored}", _SIDE)
+    kept = picture(thumbnail(shown.original, 2 * _SIDE), f"Picture {shown.picture}", _SIDE)
     figures = [
-        figure(
-            shown.picture, picture(thumbnail(shown.original, 2 * _SIDE), f"Picture {shown.picture}", _SIDE)
-        ),
+        figure(shown.picture, kept),
         figure(f"The network sees {width} x {height} pixels{mirrored}", seen),
     ]
     cut = f"The model reads only this far: “{shown.cut_off}” is cut off." if shown.cut_off else ""
@@ -156,8 +156,3 @@ def _as_html(shown: Example, flipped: bool) -> str:
         f'<p style="margin:6px 0"><b>{html.escape(shown.sentence)}</b></p>'
         f'<div style="line-height:2">{coloured_pieces(shown.tokens)}</div>{problem(cut) if cut else ""}'
     )
-
-
-def _warnings(sentences: list[str]) -> str:
-    lines = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in sentences)
-    return f'<ul role="status" style="max-width:75ch;line-height:1.4">{lines}</ul>' if lines else ""

@@ -1,10 +1,13 @@
-"""Add pictures from your computer or the web, see those of a concept, turn, crop or remove them."""
+"""The pictures of a concept: from your computer, the web or a drawn toy; turn, crop or remove them."""
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
+import anywidget
 import ipywidgets
+import traitlets
 from PIL import Image
 
 from ..common.errors import UserError
@@ -19,17 +22,32 @@ from ..dataset.images import (
     crop_image,
     image_path,
     image_paths,
+    keep_drawn,
     load_image,
     remove_image,
     rotate_image,
     short_source,
     square_box,
 )
-from .drop_area import DropArea
-from .kit import CARD, ROW, SIDE, Message, View, button, lines, picture, thumbnail
+from .kit import (
+    CARD,
+    IN_A_ROW,
+    ROW,
+    SIDE,
+    Message,
+    View,
+    button,
+    lines,
+    picture,
+    picture_row,
+    thumbnail,
+    upload,
+)
 
 _CARD = CARD | {"width": f"{SIDE + 24}px"}
 _FADED = 60  # of 255
+_UPLOAD = "Choose picture files on your computer, 10 MB at most together; drop larger ones below"
+_HERE = Path(__file__).parent
 
 
 class Gallery(View):
@@ -47,25 +65,11 @@ class Gallery(View):
         self._fetch = button("Fetch", self._fetch_pressed, "Add the pictures at these addresses")
         self._message, self._advice = Message(), Message()
         self._not_added, self._cards = ipywidgets.HBox(layout=ROW), ipywidgets.HBox(layout=ROW)
+        choose = upload("Add pictures", _UPLOAD, self._take, accept="image/*", multiple=True)
         area = DropArea("or drop picture files here", self._take)
-        controls = [self._upload_button(), area, self._addresses, self._fetch]
+        controls = [choose, area, self._addresses, self._fetch]
         super().__init__([*controls, self._message, self._advice, self._not_added, self._cards])
         self._refresh()
-
-    def _upload_button(self) -> ipywidgets.FileUpload:
-        upload = ipywidgets.FileUpload(accept="image/*", multiple=True, description="Add pictures")
-        upload.tooltip = (
-            "Choose picture files on your computer, 10 MB at most together; drop larger ones below"
-        )
-        upload.layout.width, upload.layout.align_self = "auto", "flex-start"
-        upload.observe(self._upload, "value")
-        return upload
-
-    def _upload(self, change) -> None:
-        files = [(file["name"], bytes(file["content"])) for file in change["new"]]
-        if files:
-            self._take(files)
-            change["owner"].value = ()  # so that the same file may come again
 
     def _take(self, files: Sequence[tuple[str, bytes]]) -> None:
         self._do(lambda: _summary(self._add([Fetched(name, data) for name, data in files])))
@@ -102,7 +106,8 @@ class Gallery(View):
         verdicts = add_fetched(self._concept, files, self._base_model, **how)
         for one, verdict in zip(files, verdicts, strict=True):
             if verdict.outcome == "kept":
-                self._notes[verdict.path.name] = _kept(verdict)
+                note = f"{short_source(verdict.source)}: kept as {verdict.path.name}. {verdict.why}"
+                self._notes[verdict.path.name] = note.strip()
             else:
                 card = RefusedCard(one, verdict, lambda card: self._do(lambda: self._keep(card)))
                 self._not_added.children += (card,)
@@ -115,28 +120,22 @@ class Gallery(View):
     def _refresh(self) -> None:
         """Cards stay the same objects while their files are there, so that the keyboard's focus stays too."""
         self._advice.say(advice(self._concept))
-        names = self._names()
-        self._card_of = {name: self._card_of.get(name) or self._new_card(name) for name in names}
+        try:
+            names = [path.name for path in image_paths(self._concept)]
+        except UserError:
+            names = []  # none yet
+        self._card_of = {
+            name: self._card_of.get(name) or PictureCard(self._concept, name, self._do) for name in names
+        }
         for name, card in self._card_of.items():
             card.refresh(self._notes.get(name, ""))
         self._cards.children = list(self._card_of.values())
 
-    def _names(self) -> list[str]:
-        try:
-            return [path.name for path in image_paths(self._concept)]
-        except UserError:
-            return []  # none yet
-
-    def _new_card(self, name: str) -> "PictureCard":
-        return PictureCard(self._concept, name, self._do)
-
-    def still(self) -> dict[str, str]:
+    def still(self) -> str:
         """All pictures as one."""
         self._refresh()
         pictures = {name: card.thumbnail for name, card in self._card_of.items() if card.thumbnail}
-        if not pictures:
-            return {}
-        return {"text/html": image_grid(list(pictures.values()), 5, list(pictures)).as_html()}
+        return image_grid(list(pictures.values()), 5, list(pictures)).as_html() if pictures else ""
 
 
 class PictureCard(ipywidgets.VBox):
@@ -182,7 +181,9 @@ class PictureCard(ipywidgets.VBox):
         try:
             image = load_image(self._concept, self._name)
         except UserError as error:
-            return self._draw_damaged(str(error))
+            self.thumbnail, self._crop.children, self._rotate.disabled = None, [], True
+            self._picture.value, self._facts.value = lines(str(error)), self._name
+            return
         width, height = image.size
         self.thumbnail = thumbnail(image)
         self._place.value = 0.5
@@ -191,12 +192,6 @@ class PictureCard(ipywidgets.VBox):
         self._facts.value = f"{self._name}: {width} x {height} pixels"
         self._rotate.disabled = False
         self._crop.children = self._crop_controls if width != height else []
-
-    def _draw_damaged(self, why: str) -> None:
-        self.thumbnail = None
-        self._picture.value, self._facts.value = lines(why), self._name
-        self._rotate.disabled = True
-        self._crop.children = []
 
     def _preview(self, _change) -> None:
         """Fade what a crop would cut off: nearly transparent, it is dim on any page."""
@@ -244,10 +239,99 @@ def _addresses_field() -> ipywidgets.Textarea:
     )
 
 
-def _kept(verdict: Verdict) -> str:
-    return f"{short_source(verdict.source)}: kept as {verdict.path.name}. {verdict.why}".strip()
-
-
 def _summary(verdicts: Sequence[Verdict]) -> str:
     counts = Counter(verdict.outcome for verdict in verdicts)
     return ", ".join(f"{count} {outcome}" for outcome, count in counts.items()) + "."
+
+
+class DropArea(anywidget.AnyWidget):
+    """An area of the page that hands over the files of each drop, as names and bytes.
+
+    A file comes in pieces of 4 MB, since a notebook's server takes no message above 10 MB.
+    """
+
+    _esm = _HERE / "drop_area.js"
+    _css = _HERE / "drop_area.css"
+    label = traitlets.Unicode().tag(sync=True)
+
+    def __init__(self, label: str, take: Callable[[list[tuple[str, bytes]]], None]):
+        super().__init__(label=label)
+        self._take, self._files = take, []
+        self.on_msg(self._receive)
+
+    def _receive(self, _widget, message: dict, pieces: list) -> None:
+        if message["kind"] == "end":
+            files, self._files = self._files, []
+            self._take([(name, bytes(data)) for name, data in files])
+            return
+        if message["kind"] == "file":
+            self._files.append((message["name"], bytearray()))
+        for piece in pieces:
+            self._files[-1][1].extend(piece)
+
+
+# A toy put together by its traits, drawn as one chooses, and kept as the pictures of a concept.
+Traits = Mapping[str, str]
+_FIELD = {"layout": {"width": "260px"}, "style": {"description_width": "110px"}}
+
+
+class ToyMaker(View):
+    """Choose traits, see the toy in several places, and make these drawings a concept's pictures.
+
+    What can be chosen, and how it is drawn, is given: the form knows no world. On a page without a kernel
+    it is the drawings.
+    """
+
+    def __init__(
+        self,
+        concept: ConceptLike,
+        traits: Mapping[str, Sequence[str]],
+        draw: Callable[[Traits, int], list[Image.Image]],
+        remark: Callable[[Traits], str] = lambda _: "",
+    ):
+        """Show the first toy.
+
+        Args:
+            concept: gets the pictures, as for `add_images`.
+            traits: the values to choose from, by the name of the trait.
+            draw: makes pictures of the chosen traits; another number, other places.
+            remark: a sentence on the chosen traits; empty where there is none.
+        """
+        self._concept, self._draw, self._remark, self._seed = concept, draw, remark, 0
+        self.fields = {name: self._field(name, values) for name, values in traits.items()}
+        self.images: list[Image.Image] = []
+        self._shown, self.remark, self.message = ipywidgets.HTML(), Message(), Message()
+        others = button("Other places", self._elsewhere, "Draw the same toy in other places")
+        use = button("Use these", self._use, "Make these drawings pictures of the concept", "primary")
+        fields = ipywidgets.HBox(list(self.fields.values()), layout=ROW)
+        super().__init__([fields, self.remark, self._shown, ipywidgets.HBox([others, use]), self.message])
+        self._show()
+
+    @property
+    def chosen(self) -> dict[str, str]:
+        """Values, by the name of the trait."""
+        return {name: field.value for name, field in self.fields.items()}
+
+    def _field(self, name: str, values: Sequence[str]) -> ipywidgets.Dropdown:
+        title = name.replace("_", " ").capitalize()
+        field = ipywidgets.Dropdown(options=values, description=title, tooltip=title, **_FIELD)
+        field.observe(lambda _: self._show(), "value")
+        return field
+
+    def _show(self) -> None:
+        self.images = self._draw(self.chosen, self._seed)
+        texts = [f"drawing {number}" for number in range(1, len(self.images) + 1)]
+        self._shown.value = picture_row("Your toy", self.images, texts)
+        self.remark.say(self._remark(self.chosen))
+        self.message.say()
+
+    def _elsewhere(self) -> None:
+        self._seed += 1
+        self._show()
+
+    def _use(self) -> None:
+        self.message.do(lambda: keep_drawn(self._concept, self.images))
+
+    def still(self) -> str:
+        """The drawings as one picture."""
+        return image_grid(self.images, columns=len(self.images), cell=IN_A_ROW).as_html()

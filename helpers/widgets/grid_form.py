@@ -37,10 +37,11 @@ from .kit import (
     button,
     error_of,
     lines,
-    mark,
+    mark_wrong,
     picture,
-    problem,
+    run_in_thread,
     thumbnail,
+    upload,
 )
 
 _NAMED = {"description_width": "110px"}
@@ -77,7 +78,8 @@ class GridForm(View):
         self.x, self.y = AxisField("X", self._beginning), AxisField("Y", self._beginning)
         self.draw = button("Draw", self._start, "Draw the grid", "primary")
         self.stop = button("Stop", self._ask_to_stop, "End after the step that is being drawn")
-        self.stop.disabled, self._stopped = True, threading.Event()
+        self._stopped = threading.Event()
+        self._set_running(False)
         self._progress, self.message = ipywidgets.VBox(), Message()
         self.pictures, self.chosen = PictureButtons(self._choose), ChosenPicture(self._use)
         self.saved = SavedSheets(concept, self._reopen)
@@ -157,23 +159,31 @@ class GridForm(View):
             self.message.do(self._check)
             self._mark()
 
+    def _check(self) -> None:
+        check_plan(self._pipeline, self.plan)
+
     def _mark(self) -> None:
         """A setting that differs along an axis has its values there; what can't be read has a red border."""
         for name, field in self.fields.items():
             field.disabled = name in (self.x.name, self.y.name)
         for name in ("prompt", "negative_prompt"):
             words = self.fields[name].value.replace("{}", self._concept.placeholder_token)
-            mark(self.fields[name], error_of(lambda words=words: check_settings(self._pipeline, [words])))
+            why = error_of(lambda words=words: check_settings(self._pipeline, [words]))
+            mark_wrong(self.fields[name], why)
         for axis in (self.x, self.y):
-            mark(axis.values, error_of(axis.read))
-        self._say_what_is_unknown()
-
-    def _say_what_is_unknown(self) -> None:
-        """Words that the model never saw are no mistake, but they draw nothing."""
+            mark_wrong(axis.values, error_of(axis.read))
         typed = [axis.values.value for axis in (self.x, self.y) if axis.name in ("prompt", "negative_prompt")]
         typed += [self.fields[name].value for name in ("prompt", "negative_prompt")]
-        words = unknown_words(self._concept, self._pipeline.tokenizer, " ".join(typed))
-        self.unknown.value = _on_unknown(words) if words else ""
+        self.unknown.value = self._on_unknown_words(" ".join(typed))
+
+    def _on_unknown_words(self, typed: str) -> str:
+        """Words that the model never saw are no mistake, but they draw nothing."""
+        words = unknown_words(self._concept, self._pipeline.tokenizer, typed)
+        if not words:
+            return ""
+        unknown = lines(f"The miniature does not know: {', '.join(words)}.")
+        known = lines(*(f"{kind}: {names}" for kind, names in MINIATURE_KNOWS.items()))
+        return f'<div role="status">{unknown}<details><summary>What it knows</summary>{known}</details></div>'
 
     def _beginning(self, name: str) -> Axis:
         """Values for an axis that was just chosen."""
@@ -191,57 +201,45 @@ class GridForm(View):
         }
         return Axis.make(name, values[name])
 
-    def _check(self) -> str:
-        check_plan(self._pipeline, self.plan)
-        return ""
-
     def _start(self) -> None:
-        """Draw in a thread: a click on Stop is not heard before this function has returned."""
-        self.draw.disabled, self.stop.disabled = True, False
+        self._set_running(True)
         self._stopped.clear()
         self.message.say()
-        self.drawing = threading.Thread(target=self._draw_and_say, daemon=True)
-        self.drawing.start()
+        self.drawing = run_in_thread(self.message, self._draw, lambda: self._set_running(False))
+
+    def _set_running(self, is_running: bool) -> None:
+        self.draw.disabled, self.stop.disabled = is_running, not is_running
 
     @property
     def is_drawing(self) -> bool:
         return self.drawing is not None and self.drawing.is_alive()
-
-    def _draw_and_say(self) -> None:
-        try:
-            self.message.do(self._draw)
-        except Exception as error:  # memory ran out, for example: a thread has nobody to tell
-            self.message.value = problem(f"It could not be drawn: {error}")
-            raise
-        finally:
-            self.draw.disabled, self.stop.disabled = False, True
 
     def _ask_to_stop(self) -> None:
         self._stopped.set()
         self.message.say("Stopping…")
 
     def _draw(self) -> str:
-        plan, said = self.plan, []
+        plan, remarks = self.plan, []
         steps = sum(cell.steps for cell in plan.cells())
         with _Bar(total=steps, desc="Drawing", unit=" steps", display=False, leave=False) as bar:
             bar.stopped = self._stopped
             self._progress.children = [bar.container]
             try:
-                name = _name(plan)
-                self.sheet = draw_plan(self._pipeline, plan, self._concept, name, bar=bar, say=said.append)
+                # The same grid keeps one file, another gets its own.
+                asked = plan.model_dump_json(exclude={"rows_hashes"})
+                name = f"yours/{plan.title}-{hashlib.sha256(asked.encode()).hexdigest()[:8]}"
+                say = remarks.append
+                self.sheet = draw_plan(self._pipeline, plan, self._concept, name, bar=bar, say=say)
             finally:
                 self._progress.children = []
         path = self.sheet.save(self._concept)
         self.saved.refresh()
         self._show(self.sheet)
-        saved = f"Saved: {path.relative_to(self._concept.folder.parent).as_posix()}."
-        return " ".join([saved, *said, *self._forgotten(plan)])
-
-    def _forgotten(self, plan: GridPlan) -> list[str]:
         word = self._concept.placeholder_token
-        if any(word in cell.prompt for cell in plan.cells()):
-            return []
-        return [f"Your word was in no prompt: put {word} where it belongs, and draw again."]
+        if not any(word in cell.prompt for cell in plan.cells()):
+            remarks.append(f"Your word was in no prompt: put {word} where it belongs, and draw again.")
+        saved = f"Saved: {path.relative_to(self._concept.folder.parent).as_posix()}."
+        return " ".join([saved, *remarks])
 
     def _show(self, sheet: Sheet) -> None:
         self.chosen.clear()
@@ -280,10 +278,10 @@ class GridForm(View):
         self._pipeline = None
         super().close()
 
-    def still(self) -> dict[str, Any]:
+    def still(self) -> str:
         """The line of Python that draws the same, and the last grid."""
         code = f"<pre>{html.escape(_as_code(self.plan))}</pre>"
-        return {"text/html": code + (self.sheet.as_html() if self.sheet else "")}
+        return code + (self.sheet.as_html() if self.sheet else "")
 
 
 class _Bar(tqdm_notebook):
@@ -295,12 +293,6 @@ class _Bar(tqdm_notebook):
         super().update(n)
         if self.stopped.is_set():
             raise KeyboardInterrupt
-
-
-def _on_unknown(words: list[str]) -> str:
-    said = lines(f"The miniature does not know: {', '.join(words)}.")
-    known = lines(*(f"{kind}: {names}" for kind, names in MINIATURE_KNOWS.items()))
-    return f'<div role="status">{said}<details><summary>What it knows</summary>{known}</details></div>'
 
 
 def _fields(concept: Concept) -> dict[str, ipywidgets.Widget]:
@@ -324,12 +316,6 @@ def _fields(concept: Concept) -> dict[str, ipywidgets.Widget]:
 def _title(name: str) -> str:
     """A setting's name as the page has it."""
     return name.replace("_", " ").capitalize()
-
-
-def _name(plan: GridPlan) -> str:
-    """The same grid keeps one file, another gets its own."""
-    asked = plan.model_dump_json(exclude={"rows_hashes"})
-    return f"yours/{plan.title}-{hashlib.sha256(asked.encode()).hexdigest()[:8]}"
 
 
 def _as_code(plan: GridPlan) -> str:
@@ -445,9 +431,10 @@ class SavedSheets(ipywidgets.HBox):
         self._list = ipywidgets.Dropdown(description="Saved grids", **_MIDDLE)
         self._list.tooltip = "Grids in this concept's folder grids/, the newest first"
         self.button = button("Reopen", self._pressed, "Put its settings into the form")
-        self.upload = ipywidgets.FileUpload(accept=".png", description="Reopen a file")
-        self.upload.tooltip, self.upload.layout.width = "A grid's PNG file on your computer", "auto"
-        self.upload.observe(self._uploaded, "value")
+        about = "A grid's PNG file on your computer"
+        self.upload = upload(
+            "Reopen a file", about, lambda files: reopened(lambda: reopen(*files[0])), accept=".png"
+        )
         super().__init__([self._list, self.button, self.upload], layout={"flex_flow": "row wrap"})
         self.refresh()
 
@@ -462,9 +449,3 @@ class SavedSheets(ipywidgets.HBox):
         self._list.options = names or [_NONE]
         self._list.index = 0
         self.button.disabled = not names
-
-    def _uploaded(self, change) -> None:
-        for file in change["new"]:
-            self._reopened(lambda file=file: reopen(file["name"], bytes(file["content"])))
-        if change["new"]:
-            self.upload.value = ()  # so that the same file may come again

@@ -1,6 +1,7 @@
 """What the forms and views share: buttons, messages, marks, and pictures with a text for a screen reader."""
 
 import html
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,12 +21,13 @@ CARD = {"margin": "4px", "padding": "6px", "border": "1px solid var(--jp-border-
 class View(ipywidgets.VBox):
     """A box that is something plainer on a page without a kernel, such as a saved notebook on the web."""
 
-    def still(self) -> dict[str, Any]:
-        """What such a page shows, by its kind, for example `text/html`."""
-        return {}
+    def still(self) -> str:
+        """What such a page shows, as HTML; nothing where it is empty."""
+        raise NotImplementedError
 
     def _repr_mimebundle_(self, **kwargs):
-        return super()._repr_mimebundle_(**kwargs) | self.still()
+        still = self.still()
+        return super()._repr_mimebundle_(**kwargs) | ({"text/html": still} if still else {})
 
 
 class Message(ipywidgets.HTML):
@@ -63,8 +65,64 @@ def button(text: str, act: Callable[[], Any], tooltip: str = "", style: str = ""
     """A button as wide as its text. `style`: `primary`, `warning` or `danger`."""
     made = ipywidgets.Button(description=text, tooltip=tooltip or text, button_style=style)
     made.layout.width, made.layout.align_self = "auto", "flex-start"
+    if style == "warning":
+        made.style.text_color = "#1a1a1a"  # white on orange, as on a light page, is hard to read
     made.on_click(lambda _: act())
     return made
+
+
+def ask(question: str, yes: str, act: Callable[[], Any], no: str, keep: Callable[[], Any]) -> list:
+    """A question that a screen reader reads out, with a red button to do it and another to do nothing."""
+    return [
+        ipywidgets.HTML(f'<div role="alert">{html.escape(question)}</div>'),
+        button(yes, act, style="danger"),
+        button(no, keep, "Change nothing"),
+    ]
+
+
+def upload(
+    text: str, tooltip: str, take: Callable[[list[tuple[str, bytes]]], Any], **kinds: Any
+) -> ipywidgets.FileUpload:
+    """A button that hands over files from a person's computer, as names and bytes.
+
+    Args:
+        kinds: which files, as `FileUpload` takes it: `accept`, `multiple`.
+    """
+
+    def uploaded(change) -> None:
+        files = [(file["name"], bytes(file["content"])) for file in change["new"]]
+        if files:
+            take(files)
+            field.value = ()  # so that the same file may come again
+
+    field = ipywidgets.FileUpload(description=text, tooltip=tooltip, **kinds)
+    field.layout.width, field.layout.align_self = "auto", "flex-start"
+    field.observe(uploaded, "value")
+    return field
+
+
+def run_in_thread(
+    message: Message, action: Callable[[], str], at_end: Callable[[], Any] = lambda: None
+) -> threading.Thread:
+    """Run a long action in a thread: no other click is heard before a button's own function has returned.
+
+    Args:
+        message: says what the action returns, or why it failed.
+        at_end: called after it, also where it failed.
+    """
+
+    def run() -> None:
+        try:
+            message.do(action)
+        except Exception as error:  # memory ran out, for example: a thread has nobody to tell
+            message.value = problem(f"It could not be done: {error}")
+            raise
+        finally:
+            at_end()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread
 
 
 def lines(*sentences: str) -> str:
@@ -83,7 +141,7 @@ def problem(sentence: str) -> str:
     return f"<div role='alert' style='color:{RED}'>{lines(sentence)}</div>"
 
 
-def mark(field: ipywidgets.Widget, is_wrong: Any) -> None:
+def mark_wrong(field: ipywidgets.Widget, is_wrong: Any) -> None:
     """Give a field a red border, or take it away."""
     field.layout.border = f"1px solid {RED}" if is_wrong else ""
 

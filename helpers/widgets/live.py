@@ -15,6 +15,7 @@ import anywidget
 import ipywidgets
 from IPython.display import DisplayHandle, display
 from matplotlib.figure import Figure
+from tqdm import tqdm
 
 from ..common.errors import UserError
 from ..concept.concept import Concept
@@ -44,12 +45,11 @@ class LiveTraining(ipywidgets.VBox):
         self._folder, self._concept = concept.training_folder, concept
         self._since, self._log, self._shown = time.time(), LogFollower(concept.training_folder), None
         self._lock = threading.Lock()
-        self._told: list[tuple[Callable[[Concept], Any], DisplayHandle]] = []
+        self._displays: list[tuple[Callable[[Concept], Any], DisplayHandle]] = []
         self._resumed, self._top = False, _IntoView()
         self.progress, self.curves = Progress(), ipywidgets.HTML()
         self.pictures, self.samples = ipywidgets.HTML(_own_pictures(concept)), SampleSlider(concept)
         self.stop = button("Stop", lambda: request_stop(self._folder), "Saves first", "warning")
-        self.stop.style.text_color = "#1a1a1a"  # white on orange, as on a light page, is hard to read
         _heard_while_a_cell_runs(self.stop)
         self.resume = button("Resume", self._resume, "Goes on where it was stopped")
         self.resume.disabled = True
@@ -69,19 +69,19 @@ class LiveTraining(ipywidgets.VBox):
             self.curves.value = _curves(self._concept, self._log.lines)
             self.stop.disabled = state != "running"  # one that only starts would not know of it yet
             self.resume.disabled = state not in ("stopped", "broken")
-            self.message.value = self._broken() if state == "broken" else _HINT
+            self.message.value = _on_broken_run(self._folder) if state == "broken" else _HINT
             if state == "running" and self._shown != "running":
                 self._top.come()
             self._shown = state
         self.samples.show()
         if self._resumed and state in _ENDS:
             self._resumed = False
-            for of, shown in self._told:
+            for of, shown in self._displays:
                 shown.update(of(self._concept))
 
     def tell(self, of: Callable[[Concept], Any]) -> None:
         """Display what `of` makes of the concept below the cell, and anew when a resumed run has ended."""
-        self._told.append((of, display(of(self._concept), display_id=True)))
+        self._displays.append((of, display(of(self._concept), display_id=True)))
 
     def has_ended(self) -> bool:
         """Whether a run has ended since this view was made."""
@@ -95,17 +95,12 @@ class LiveTraining(ipywidgets.VBox):
             self._resumed = True
         self._look()
 
-    def _broken(self) -> str:
-        said = html.escape(last_output(self._folder))
-        return f"It could not go on: <b>{said}</b> Its full output is in <code>training/{OUTPUT}</code>."
-
     def _look_on(self) -> None:
-        while self.comm is not None and not self._is_over():
+        while self.comm is not None:
+            if self._shown in ("learned", "ceiling", "failed") and self.has_ended():
+                return
             time.sleep(_EVERY)
             self._look()
-
-    def _is_over(self) -> bool:
-        return self._shown in ("learned", "ceiling", "failed") and self.has_ended()
 
     def _look(self) -> None:
         # The folder may be renamed under its eyes, by a run that starts over: then look again next time.
@@ -140,6 +135,11 @@ def _curves(concept: Concept, lines: list[dict]) -> str:
     norms = row_norms(concept, lines) or {"": logged(lines, "norm")}  # a log of an earlier version
     drawn = [curves("Fixed loss", {"": logged(lines, "fixed_loss")}), curves("Length of each row", norms)]
     return f'<div style="display:flex;flex-wrap:wrap;gap:12px">{"".join(drawn)}</div>' if any(drawn) else ""
+
+
+def _on_broken_run(folder: Path) -> str:
+    reason = html.escape(last_output(folder))
+    return f"It could not go on: <b>{reason}</b> Its full output is in <code>training/{OUTPUT}</code>."
 
 
 def _own_pictures(concept: Concept) -> str:
@@ -181,31 +181,21 @@ class Progress(ipywidgets.VBox):
 def _sentences(lines: list[dict[str, Any]], state: State, step: int, most: int) -> list[str]:
     if not lines:
         return [_STARTING if state == "starting" else _WAITING]
-    said = [line["event"] for line in lines if "event" in line][-1:]
-    return [
-        " · ".join([f"step {step} of at most {most}", *_pace(lines, state, step, most), *_values(lines)]),
-        *([_STARTING] if state == "starting" else said),
-    ]
+    words = [f"step {step} of at most {most}", *_pace(lines, state, step, most)]
+    losses, norms = logged(lines, "fixed_loss")[1], logged(lines, "norm")[1]
+    words += [f"fixed loss {losses[-1]:.4f} (at first {losses[0]:.4f})"] if losses else []
+    words += [f"length of the row {norms[-1]:.2f}"] if norms else []
+    last_event = [line["event"] for line in lines if "event" in line][-1:]
+    return [" · ".join(words), *([_STARTING] if state == "starting" else last_event)]
 
 
 def _pace(lines: list[dict[str, Any]], state: State, step: int, most: int) -> list[str]:
     pace = steps_per_second(lines) if state == "running" else None
     if pace is None:
         return []
-    left = f"at most {_duration((most - step) / pace)} left; it may end sooner"
+    seconds = max(0, round((most - step) / pace))
+    left = f"at most {tqdm.format_interval(seconds)} left; it may end sooner"
     return [f"{pace:.1f} steps a second" if pace >= 1 else f"{1 / pace:.1f} seconds a step", left]
-
-
-def _values(lines: list[dict[str, Any]]) -> list[str]:
-    losses, norms = logged(lines, "fixed_loss")[1], logged(lines, "norm")[1]
-    words = [f"fixed loss {losses[-1]:.4f} (at first {losses[0]:.4f})"] if losses else []
-    return words + ([f"length of the row {norms[-1]:.2f}"] if norms else [])
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(max(0, round(seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
 # The samples of a run, one step at a time, with a slider back through them.
@@ -287,13 +277,13 @@ def curves(title: str, given: dict[str, Series]) -> str:
     found = {name: points for name, points in finite.items() if points}
     if not found:
         return ""
-    said = html.escape(" ".join(_in_words(f"{title} {name}".strip(), one) for name, one in found.items()))
+    alt = html.escape(" ".join(_in_words(f"{title} {name}".strip(), one) for name, one in found.items()))
     drawn = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     _drawn(title, found).savefig(drawn, format="svg", transparent=True, metadata=nothing)
     _, _, svg = drawn.getvalue().replace(_INK, "currentColor").partition("<svg")
     svg = re.sub("<style.*?</style>", "", svg)  # else it is one for the whole page
-    return f'<svg role="img" aria-label="{said}" style="{_STYLE}"{svg}'
+    return f'<svg role="img" aria-label="{alt}" style="{_STYLE}"{svg}'
 
 
 def _drawn(title: str, found: dict[str, list[tuple[int, float]]]) -> Figure:

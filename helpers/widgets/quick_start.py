@@ -21,7 +21,7 @@ from ..training.control import request_stop
 from ..training.describe import describe_pictures
 from ..training.forecast import seconds_per_step
 from ..training.train import train
-from .kit import Message, View, button, picture, problem
+from .kit import Message, View, button, picture, run_in_thread
 from .live import LiveTraining
 
 # How many steps a training takes at most.
@@ -51,7 +51,8 @@ class QuickStart(View):
         self.preset = ipywidgets.RadioButtons(description="How long", **_FIELD)
         self.begin = button("Begin", self._start, "Do notebooks 1 to 5", "primary")
         self.stop = button("Stop", self._ask_to_stop, "Saves first", "warning")
-        self.stop.disabled, self._stopped = True, threading.Event()
+        self._stopped = threading.Event()
+        self._set_running(False)
         self.message, self.live, self.grid = Message(), ipywidgets.VBox(), ipywidgets.HTML()
         self.teaching: threading.Thread | None = None
         self.sheet: Sheet | None = None
@@ -71,22 +72,17 @@ class QuickStart(View):
         self.preset.value = chosen
 
     def _start(self) -> None:
-        """Teach in a thread: a click on Stop is not heard before this function has returned."""
-        self.begin.disabled, self.stop.disabled = True, False
+        self._set_running(True)
         self._stopped.clear()
         self.live.children, self.grid.value = [], ""
-        self.teaching = threading.Thread(target=self._teach_and_say, daemon=True)
-        self.teaching.start()
+        self.teaching = run_in_thread(self.message, self._teach, self._end)
 
-    def _teach_and_say(self) -> None:
-        try:
-            self.message.do(self._teach)
-        except Exception as error:  # a thread has nobody to tell
-            self.message.value = problem(f"It could not go on: {error}")
-            raise
-        finally:
-            self.begin.disabled, self.stop.disabled = False, True
-            self._look()
+    def _end(self) -> None:
+        self._set_running(False)
+        self._look()
+
+    def _set_running(self, is_running: bool) -> None:
+        self.begin.disabled, self.stop.disabled = is_running, not is_running
 
     def _ask_to_stop(self) -> None:
         self._stopped.set()
@@ -111,8 +107,8 @@ class QuickStart(View):
         self._go_on("Pictures are drawn with the word…")
         self._draw(concept)
         self._go_on("The word is scored, which takes a minute…" if concept.base_model == MINIATURE else "")
-        said = f"{concept.placeholder_token} is learned. {self._scores(concept)}"
-        return f"{said} Any notebook carries on from it."
+        learned = f"{concept.placeholder_token} is learned. {self._scores(concept)}"
+        return f"{learned} Any notebook carries on from it."
 
     def _with_pictures(self) -> Concept:
         """The concept of notebooks 1 and 2: pictures in its folder, checked settings on disk."""
@@ -150,10 +146,10 @@ class QuickStart(View):
             return ""  # no judge for this model
         return f"Scores from 0 to 1: {scores_in_words(overview(concept.name).scores)}."
 
-    def still(self) -> dict[str, str]:
+    def still(self) -> str:
         """A table of the presets."""
         rows = [(name, f"at most {steps} steps") for name, steps in PRESETS.items()]
-        return {"text/html": html_table(rows, ("how long", "training"))}
+        return html_table(rows, ("how long", "training"))
 
 
 def preset_in_words(name: str, base_model: str) -> str:
@@ -164,18 +160,15 @@ def preset_in_words(name: str, base_model: str) -> str:
     return f"{name}: at most {steps} steps, {minutes}"
 
 
-def _usual_kind() -> str:
-    """`toy`, or nothing where the person has to say it."""
-    return Concept.make(chosen_concept(), base_model=default_base_model()).initializer_token
-
-
 def _fields() -> Mapping[str, ipywidgets.Text]:
+    name, model = chosen_concept(), default_base_model()
+    kind_of_thing = Concept.make(name, base_model=model).initializer_token  # `toy`, or for the person to say
     given: Sequence[tuple[str, str, str]] = (
-        ("concept", chosen_concept(), "letters, digits, - and _"),
+        ("concept", name, "letters, digits, - and _"),
         ("toy", "", "for the miniature: teal star toy, bunny ears, one eye, wheels"),
         ("pictures", "", "or addresses, paths or folders, one a line; nothing: those that it has"),
-        ("what it is", _usual_kind(), "a word that the model knows: cat, mug, painting"),
-        ("model", default_base_model(), "miniature, a hub id, a folder or a file"),
+        ("what it is", kind_of_thing, "a word that the model knows: cat, mug, painting"),
+        ("model", model, "miniature, a hub id, a folder or a file"),
     )
     fields = {}
     for name, value, example in given:

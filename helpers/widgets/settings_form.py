@@ -12,7 +12,7 @@ from ..concept.concept import Concept, setting_groups, setting_help
 from ..model.base_model import load_tokenizers, load_word_table
 from ..model.tokens import check_words, collisions, nearest_words, show_tokens
 from ..training.forecast import estimate
-from .kit import Message, View, button, error_of, hint, lines, mark, problem
+from .kit import Message, View, button, error_of, hint, lines, mark_wrong, problem
 
 FIRST = (
     "what_to_teach",
@@ -40,12 +40,13 @@ class SettingsForm(View):
         self._concept, self._wrong = concept, set()
         self._fields: dict[str, ipywidgets.Widget] = {}
         self._beside: dict[str, ipywidgets.HTML] = {}
-        self._words, self._needs, self._message = WordPanel(concept), NeedsPanel(concept), Message()
+        self._words, self.needs, self._message = WordPanel(concept), Message(), Message()
+        self.needs.layout.margin = "6px 0"
         self.save = button("Save", lambda: self._message.do(self._save), "Write concept.json", "primary")
         groups = [ipywidgets.VBox(list(map(self._field, names))) for names in setting_groups().values()]
         more = ipywidgets.Accordion(groups, titles=tuple(setting_groups()))
         first = map(self._field, FIRST)
-        super().__init__([*first, self._words, self._needs, more, self.save, self._message])
+        super().__init__([*first, self._words, self.needs, more, self.save, self._message])
         self._look()
 
     def _field(self, name: str) -> ipywidgets.Widget:
@@ -82,12 +83,12 @@ class SettingsForm(View):
     def _mark(self, name: str, why: str) -> None:
         self._wrong = self._wrong | {name} if why else self._wrong - {name}
         self._beside[name].value = problem(why) if why else hint(setting_help(name))
-        mark(self._fields[name], why)
+        mark_wrong(self._fields[name], why)
 
     def _look(self) -> None:
         """What follows from the settings; the words as they stand in their fields, right or wrong."""
         self._words.show(self._fields["placeholder_token"].value, self._fields["initializer_token"].value)
-        self._needs.show()
+        self.needs.do(lambda: str(estimate(self._concept)))
 
     def _save(self) -> str:
         if self._wrong:  # the click came before the button was off
@@ -96,11 +97,11 @@ class SettingsForm(View):
         path = self._concept.save()
         return f"Saved: {path.parent.name}/{path.name}."
 
-    def still(self) -> dict[str, str]:
+    def still(self) -> str:
         """A table of the settings."""
         settings = self._concept.model_dump()
         shown = {name: settings[name] for name in ("name", *FIRST)} | settings["training"]
-        return {"text/html": html_table(shown.items())}
+        return html_table(shown.items())
 
 
 def _widget(kind: Any, value: Any) -> ipywidgets.Widget:
@@ -122,9 +123,6 @@ def _value(kind: Any, given: Any) -> Any:
     return None if given == "" and type(None) in get_args(kind) else given
 
 
-# What follows from a concept's settings, beside the form: how its words are read, what training needs.
-
-
 class WordPanel(ipywidgets.HTML):
     """The words as the tokenizer splits them, words near to them, and what the placeholder collides with."""
 
@@ -140,22 +138,7 @@ class WordPanel(ipywidgets.HTML):
         tokenizer = self.tokenizers(concept.base_model)[0]
         words = [word for word in (placeholder, *concept.placeholder_tokens[1:], initializer) if word.strip()]
         near = nearest_words(tokenizer, initializer, self._table(concept.base_model))
-        said = [f"Words of one token near “{initializer}”: {', '.join(near)}."] if near else []
-        self.value = (
-            f'<div role="status">{show_tokens(tokenizer, words).data}'
-            + lines(*said)
-            + "".join(problem(sentence) for sentence in collisions(concept, tokenizer))
-            + "</div>"
-        )
-
-
-class NeedsPanel(Message):
-    """Memory and time of the training here."""
-
-    def __init__(self, concept: Concept):
-        super().__init__()
-        self.layout.margin = "6px 0"
-        self._concept = concept
-
-    def show(self) -> None:
-        self.do(lambda: str(estimate(self._concept)))
+        nearby = lines(f"Words of one token near “{initializer}”: {', '.join(near)}." if near else "")
+        problems = "".join(map(problem, collisions(concept, tokenizer)))
+        table = show_tokens(tokenizer, words).data
+        self.value = f'<div role="status">{table}{nearby}{problems}</div>'

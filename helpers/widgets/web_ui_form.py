@@ -1,5 +1,6 @@
 """A Web UI from a notebook: the word's file put there, the program started, watched and stopped."""
 
+import functools
 import html
 import threading
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import ipywidgets
 
 from ..common import places
+from ..common.errors import UserError
 from ..export.running import StartedProgram
 from ..export.web_ui import (
     LAUNCHED,
@@ -19,7 +21,7 @@ from ..export.web_ui import (
     start_command,
     start_web_ui,
 )
-from .kit import Message, View, button, error_of, hint, lines, mark
+from .kit import Message, View, ask, button, hint, lines, mark_wrong
 
 _EVERY = 0.5  # seconds
 _LINES = 40  # of what it writes
@@ -54,7 +56,6 @@ class WebUIForm(View):
         self.share = ipywidgets.Checkbox(share, description="Share", indent=False, layout={"width": "auto"})
         self.start = button("Start", self._start, f"Start {NAMES[web_ui.program]}", "primary")
         self.stop = button("Stop", self._stop, "End it and all that it has started", "warning")
-        self.stop.style.text_color = "#1a1a1a"  # white on orange is hard to read
         self.addresses, self.output = ipywidgets.HTML(), ipywidgets.HTML()
         choices = [self.checkpoint, self.share, ipywidgets.HTML(hint(_SHARED))]
         super().__init__(
@@ -79,11 +80,8 @@ class WebUIForm(View):
         try:
             path = put_embedding(self._file, self._web_ui, replace)
         except EmbeddingExists as exists:
-            self.question.children = [
-                ipywidgets.HTML(f'<div role="alert">{html.escape(exists.question)}</div>'),
-                button("Overwrite it", lambda: self._put(replace=True), style="danger"),
-                button("Keep it", self._keep, "Change nothing"),
-            ]
+            overwrite = functools.partial(self._put, replace=True)
+            self.question.children = ask(exists.question, "Overwrite it", overwrite, "Keep it", self._keep)
             return ""
         return f"The word is in {path.relative_to(self._web_ui.folder).as_posix()}."
 
@@ -96,7 +94,7 @@ class WebUIForm(View):
 
     def _start(self) -> None:
         why = self.message.do(lambda: self._follow(start_web_ui(self._web_ui, **self._given())))
-        mark(self.checkpoint, why)
+        mark_wrong(self.checkpoint, why)
 
     def _stop(self) -> None:
         if program := running_web_ui(self._web_ui):
@@ -123,11 +121,13 @@ class WebUIForm(View):
         self.output.value = f'<pre style="{_BOX}">{html.escape(chr(10).join(shown))}</pre>'
         self.addresses.value = _links(program.addresses)
 
-    def still(self) -> dict[str, Any]:
+    def still(self) -> str:
         """The line that starts it."""
-        said: list[str] = []
-        why = error_of(lambda: said.append(start_command(self._web_ui, **self._given())))
-        return {"text/html": f"<pre>{html.escape(why or said[0])}</pre>"}
+        try:
+            shown = start_command(self._web_ui, **self._given())
+        except UserError as error:
+            shown = str(error)
+        return f"<pre>{html.escape(shown)}</pre>"
 
 
 def _checkpoint_field(web_ui: WebUI, checkpoint: Path | str | None) -> ipywidgets.Combobox:

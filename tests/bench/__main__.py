@@ -5,7 +5,7 @@ import os
 
 from helpers.common.errors import UserError
 from helpers.common.places import ROOT_VARIABLE
-from helpers.model.libraries import quiet_loading
+from helpers.model.machine import quiet_loading
 
 from .busy import measure_busy
 from .geometry import measure_sd15

@@ -28,7 +28,7 @@ from helpers.common.places import ROOT_VARIABLE, repository_folder
 from helpers.concept.concept import Concept
 from helpers.dataset.dataset import TextualInversionDataset
 from helpers.model.base_model import Components
-from helpers.model.libraries import diffusers
+from helpers.model.machine import diffusers
 from helpers.model.tokens import initializer_ids
 from helpers.training.model import Model
 from helpers.training.step import target_of

@@ -8,8 +8,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from helpers.concept.concept import Concept
 from helpers.model.base_model import Components
-from helpers.model.libraries import diffusers
-from helpers.model.precision import pick_dtype
+from helpers.model.machine import diffusers, pick_dtype
 from helpers.training.model import Model
 from tests.families import clip_tokenizer
 

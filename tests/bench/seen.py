@@ -13,7 +13,7 @@ import torch
 
 from helpers.common.places import ROOT_VARIABLE
 from helpers.miniature.captions import accessory_phrase, place_phrase
-from helpers.model.libraries import quiet_loading
+from helpers.model.machine import quiet_loading
 from helpers.training.describe import OF_PLACES, OF_THINGS, Look
 from helpers.training.model import load_model
 

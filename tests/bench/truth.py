@@ -35,7 +35,7 @@ from helpers.miniature.judge import Judge, Reading
 from helpers.miniature.scores import evaluation_surroundings, read_subject, score_readings
 from helpers.miniature.world import TRAITS, Drawing, readable
 from helpers.model.base_model import MINIATURE, load_pipeline
-from helpers.model.libraries import quiet_loading
+from helpers.model.machine import quiet_loading
 from helpers.training.describe import describe_pictures
 from helpers.training.train import train_many
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from helpers.common import places
 from helpers.common.errors import UserError
-from helpers.common.files import holder, locked, whole, write_json, write_whole
+from helpers.common.files import atomic_file, holder, locked, write_json, write_whole
 
 HOLD = """
 import pathlib, sys, time
@@ -111,10 +111,10 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / "new" / "file.txt"
     assert write_whole(path, "Zoë\n") == path and path.read_bytes() == b"Zo\xc3\xab\n"
     assert write_json(path, {"a": 1}) == path and path.read_bytes() == b'{\n  "a": 1\n}\n'
-    with pytest.raises(ZeroDivisionError), whole(path) as partial:
+    with pytest.raises(ZeroDivisionError), atomic_file(path) as partial:
         partial.write_bytes(b"half")
         raise ZeroDivisionError
     assert path.read_bytes() == b'{\n  "a": 1\n}\n' and [*path.parent.iterdir()] == [path]
-    with whole(path) as partial:
+    with atomic_file(path) as partial:
         Image.new("RGB", (2, 2)).save(partial, format="PNG")
     assert Image.open(path).size == (2, 2)

@@ -159,7 +159,7 @@ def test_no_cell_runs_after_one_that_was_refused():
 def test_bitsandbytes_is_imported_without_a_remark():
     pytest.importorskip("bitsandbytes")
     ran = run_code(
-        "from helpers.model.libraries import bitsandbytes; print(bitsandbytes().nn.Linear4bit.__name__)"
+        "from helpers.model.machine import bitsandbytes; print(bitsandbytes().nn.Linear4bit.__name__)"
     )
     assert ran.stdout.strip() == "Linear4bit" and ran.stderr == ""
 

@@ -118,10 +118,10 @@ def test_a_link_in_a_zip_is_left_alone(concepts, tmp_path):
 
 def test_a_bomb_is_refused_before_it_is_unpacked(concepts, tmp_path, monkeypatch):
     bomb = zip_of(tmp_path / "bomb.zip", files={"toy/zeros": bytes(2**24)})
-    refused(bomb, "beyond reason", tmp_path)
+    refused(bomb, "far too large", tmp_path)
     monkeypatch.setattr(cloud, "_MOST_FILES", 2)
     many = zip_of(tmp_path / "many.zip", files={f"toy/{number}": b"x" for number in range(3)})
-    refused(many, "beyond reason", tmp_path)
+    refused(many, "far too large", tmp_path)
 
 
 def test_a_locked_zip_is_refused(concepts, tmp_path):

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from known_words import known_rows
+from known_words import SETTINGS, known_rows
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -26,10 +26,10 @@ from helpers.concept.overview import (
 )
 from helpers.dataset.dataset import fill
 from helpers.export.files import export_for
-from helpers.export.prompts import PROGRAMS
+from helpers.export.formats import PROGRAMS
 from helpers.inference.grid import redraw, xy_grid
 from helpers.inference.pipeline import generate, pipeline_with_word, remake
-from helpers.inference.png import Picture, PictureSettings, read_settings, save_picture
+from helpers.inference.png import Picture, read_settings, save_picture
 from helpers.model.base_model import load_pipeline, load_tokenizers, save_pipeline
 from helpers.model.tokens import check_words
 from helpers.series.report import _scores, write_report
@@ -70,20 +70,8 @@ def learned(grooty):
 
 
 def draw(concept, prompt, colour):
-    settings = PictureSettings(
-        prompt=prompt,
-        negative_prompt="",
-        seed=7,
-        steps=2,
-        guidance=4,
-        scheduler="DDIM",
-        size=64,
-        base_model="miniature",
-        training_step=None,
-        rows_hash=hash_rows(read_rows(concept)),
-        batch_size=1,
-        position=0,
-    )
+    drawn = {"prompt": prompt, "negative_prompt": "", "steps": 2, "batch_size": 1, "position": 0}
+    settings = SETTINGS.model_copy(update={**drawn, "rows_hash": hash_rows(read_rows(concept))})
     return save_picture(
         Picture(Image.new("RGB", (64, 64), colour), settings), concept.grids_folder / "single"
     )
@@ -147,13 +135,13 @@ def test_the_picture_is_the_newest_that_was_drawn_with_the_word(learned):
     os.utime(older, (1, 1))
     draw(learned, "a photo of a toy", "green")
     cover = overview("grooty").cover
-    assert cover.image.getpixel((3, 3)) == (255, 0, 0) and "on a beach" in cover.alt
+    assert cover.getpixel((3, 3)) == (255, 0, 0) and "on a beach" in cover.alt
     shutil.rmtree(learned.grids_folder)
     samples = learned.training_folder / "samples"
     samples.mkdir()
     Image.new("RGB", (4 * 64 + 3 * 4, 64), "purple").save(samples / "00004.png")
     assert "step 00004" in overview("grooty").cover.alt
-    assert overview("grooty").cover.image.size == (64, 64)
+    assert overview("grooty").cover.size == (64, 64)
     shutil.rmtree(samples)
     assert "001" in overview("grooty").cover.alt or "grooty-1.png" in overview("grooty").cover.alt
 

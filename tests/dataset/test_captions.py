@@ -6,9 +6,8 @@ import torch
 from helpers.common.errors import UserError
 from helpers.concept.concept import Concept
 from helpers.concept.manage import pack, unpack
-from helpers.dataset.captions import captions_of, write_captions
 from helpers.dataset.dataset import TextualInversionDataset, fill, training_templates
-from helpers.dataset.images import add_images, image_paths, remove_image
+from helpers.dataset.images import add_images, captions_of, image_paths, remove_image, write_captions
 from helpers.model.base_model import load_tokenizers
 from helpers.training.evaluate import FixedLoss
 from helpers.training.forecast import training_plan

@@ -8,7 +8,6 @@ from PIL import Image
 
 from helpers.common.errors import UserError
 from helpers.concept.concept import Concept, TrainingSettings
-from helpers.dataset.captions import write_captions
 from helpers.dataset.dataset import (
     TextualInversionDataset,
     crop,
@@ -16,6 +15,7 @@ from helpers.dataset.dataset import (
     resize,
     training_templates,
 )
+from helpers.dataset.images import write_captions
 from helpers.model.base_model import load_tokenizers
 from helpers.model.vae import to_image, to_pixel_values
 from helpers.training.forecast import training_plan

@@ -269,7 +269,7 @@ def test_any_other_is_not(host):
 
 
 def test_a_redirect_never_leaves_https():
-    with pytest.raises(UserError, match="leads on to http://"):
+    with pytest.raises(UserError, match="redirects to http://"):
         download._check_redirect("https://8.8.8.8/a.png", "http://8.8.8.8/a.png")
     download._check_redirect("http://8.8.8.8/a.png", "https://8.8.4.4/b.png")
 

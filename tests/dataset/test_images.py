@@ -389,8 +389,8 @@ def test_a_range_that_the_file_declares_goes_before_the_one_it_uses(concepts):
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (tiff(ramp(2, np.float32) - 1), "from -1 to 1, and nothing says which is white"),
-        (tiff(ramp(3, np.float32)), "from 0 to 3, and nothing"),
+        (tiff(ramp(2, np.float32) - 1), "from -1 to 1, and the file does not say which value is white"),
+        (tiff(ramp(3, np.float32)), "from 0 to 3, and the file does not say"),
         (tiff(np.full((100, 100), np.nan, np.float32)), "nan"),
         (tiff(ramp(0.01, np.float32)), "from 0 to 0.01"),
         (encoded(Image.fromarray(np.stack([ramp(9, np.uint8)] * 3, axis=-1))), "almost all black"),

@@ -13,8 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from helpers.export.files import KINDS, convert
-from helpers.export.formats import SUFFIXES, read_back
-from helpers.export.prompts import PROGRAMS
+from helpers.export.formats import PROGRAMS, SUFFIXES, read_back
 
 FAMILIES = {"1.x": {"clip_l": 768}, "2.x": {"clip_h": 1024}, "XL": {"clip_l": 768, "clip_g": 1280}}
 VECTORS = (1, 2, 8)

@@ -9,8 +9,7 @@ from helpers.common.errors import UserError
 from helpers.concept.concept import Concept
 from helpers.concept.embedding import read_rows, save_result
 from helpers.export.files import export_for
-from helpers.export.formats import read_back
-from helpers.export.prompts import PROGRAMS, word_in
+from helpers.export.formats import PROGRAMS, read_back, word_in
 
 WIDTHS = {"sd1": [768], "sd2": [1024], "sdxl": [768, 1280]}
 

@@ -8,13 +8,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 from compel.prompt_parser import PromptParser
+from known_words import SETTINGS
 from PIL import Image
 
 from helpers.concept.concept import Concept
 from helpers.concept.embedding import save_result
 from helpers.export.files import export_for
-from helpers.export.prompts import prompt_for, word_in
-from helpers.inference.png import Picture, PictureSettings, save_picture
+from helpers.export.formats import prompt_for, word_in
+from helpers.inference.png import Picture, save_picture
 from helpers.model.base_model import load_pipeline
 
 WIDTHS = {"SD1": [768], "SD2": [1024], "SDXL": [768, 1280]}
@@ -100,20 +101,7 @@ def test_compel_reads_the_weights_of_a_pasted_prompt(program, concepts):
 
 def test_sd_parsers_reads_the_settings_of_a_saved_picture(tmp_path):
     sd_parsers = pytest.importorskip("sd_parsers", reason=ABSENT)
-    settings = PictureSettings(
-        prompt="a photo of (<grooty>:1.2), snow",
-        negative_prompt="blurry",
-        seed=7,
-        steps=25,
-        guidance=7.5,
-        scheduler="DPM++ 2M",
-        size=64,
-        base_model="miniature",
-        training_step=None,
-        rows_hash=None,
-        batch_size=1,
-        position=0,
-    )
+    settings = SETTINGS.model_copy(update={"prompt": "a photo of (<grooty>:1.2), snow"})
     path = save_picture(Picture(Image.new("RGB", (64, 64)), settings), tmp_path)
     found = sd_parsers.ParserManager().parse(path)
     assert found.generator.value == "AUTOMATIC1111"

@@ -14,7 +14,6 @@ from helpers.concept.embedding import (
     step_path,
     turned,
     use_step,
-    use_turned,
 )
 from helpers.inference.examples import examples_for, own_prompt
 from helpers.inference.grid import a_few_steps, xy_grid
@@ -312,9 +311,9 @@ def test_a_word_is_turned_to_the_class_word_and_back(grooty):
     assert torch.equal(turned(grooty, 60, 0)[0], learned)
     assert torch.allclose(turned(grooty, 60, 1)[0], start, atol=1e-5)
     half = torch.tensor([[4.5**0.5, 4.5**0.5], [0.0, 2.0]])
-    use_turned(grooty, 60, 0.5)
+    use_step(grooty, 60, 0.5)
     assert torch.allclose(read_rows(grooty)[0], half)
-    use_turned(grooty, 60, 0)
+    use_step(grooty, 60)
     assert torch.equal(read_rows(grooty)[0], learned)
     with pytest.raises(UserError, match="class word"):
-        use_turned(grooty, 60, 1.5)
+        use_step(grooty, 60, 1.5)

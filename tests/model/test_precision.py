@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from helpers.common.errors import UserError
-from helpers.model import precision
-from helpers.model.precision import pick_dtype
+from helpers.model import machine
+from helpers.model.machine import pick_dtype
 
 T4, A100 = (7, 5), (8, 0)
 
@@ -27,7 +27,7 @@ def cpu(monkeypatch, tmp_path):
 
     def pretend(features):
         (tmp_path / "cpuinfo").write_text(f"flags : fpu sse2 {features}\n")
-        monkeypatch.setattr(precision, "CPU_INFO", tmp_path / "cpuinfo")
+        monkeypatch.setattr(machine, "CPU_INFO", tmp_path / "cpuinfo")
 
     return pretend
 

@@ -16,7 +16,7 @@ from single_files import write_single_file
 
 from helpers.common import places
 from helpers.concept.concept import Concept
-from helpers.export.prompts import PROGRAMS
+from helpers.export.formats import PROGRAMS
 from helpers.series import publish
 
 SHORT = {"max_train_steps": 2, "evaluate_every": 2, "sample_every": 0, "checkpoint_every": 2}

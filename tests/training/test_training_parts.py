@@ -18,8 +18,8 @@ from helpers.concept.concept import TrainingSettings
 from helpers.concept.templates import OBJECT_TEMPLATES, STYLE_TEMPLATES
 from helpers.dataset.dataset import held_out_templates, training_templates
 from helpers.model.base_model import load_tokenizers
-from helpers.model.libraries import diffusers
-from helpers.model.tokens import SAID
+from helpers.model.machine import diffusers
+from helpers.model.tokens import CAPTION_WORDS
 from helpers.training import forecast
 from helpers.training import learner as norms
 from helpers.training import step as loss_weights
@@ -328,7 +328,7 @@ def test_attention_is_computed_by_plain_products_only_where_these_are_quicker(gr
 
 
 def test_auto_is_float32_for_the_miniature_on_a_cpu(grooty, families, monkeypatch):
-    monkeypatch.setattr("helpers.model.precision._cpu_has_bfloat16", lambda: True)
+    monkeypatch.setattr("helpers.model.machine._cpu_has_bfloat16", lambda: True)
     assert load_model(grooty, torch.device("cpu")).dtype == torch.float32
     other = grooty.changed(base_model=str(families["sd1"]))
     assert load_model(other, torch.device("cpu")).dtype == torch.bfloat16
@@ -435,4 +435,4 @@ def test_words_are_proposed_that_mean_things_to_the_model(grooty, capsys):
     print_proposals(grooty, count=100)
     losses, words = zip(*(line.split() for line in capsys.readouterr().out.splitlines()[-20:]), strict=True)
     assert {"toy", "brown", "tall"} <= {*words} and list(losses) == sorted(losses)
-    assert {*words} <= {*load_tokenizers("miniature")[0].init_kwargs[SAID]}, "no names of toys"
+    assert {*words} <= {*load_tokenizers("miniature")[0].init_kwargs[CAPTION_WORDS]}, "no names of toys"

@@ -12,9 +12,8 @@ import torch
 from families import last_state, on_model
 
 from helpers.common import places
-from helpers.dataset.captions import write_captions
 from helpers.dataset.dataset import TextualInversionDataset, View, preprocess, tokenizers_with_word
-from helpers.dataset.images import load_images
+from helpers.dataset.images import load_images, write_captions
 from helpers.model.base_model import load_vae
 from helpers.model.tokens import LearnedRows
 from helpers.model.vae import Posterior, encode

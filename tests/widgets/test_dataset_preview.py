@@ -9,7 +9,6 @@ from PIL import Image, ImageOps
 
 from helpers.common.errors import UserError
 from helpers.concept.concept import Concept, TrainingSettings
-from helpers.dataset.captions import captions_of, write_captions
 from helpers.dataset.dataset import (
     Preview,
     TextualInversionDataset,
@@ -22,7 +21,7 @@ from helpers.dataset.dataset import (
     training_templates,
 )
 from helpers.dataset.dataset import flips as flips_of
-from helpers.dataset.images import load_image
+from helpers.dataset.images import captions_of, load_image, write_captions
 from helpers.model.base_model import load_tokenizers
 from helpers.model.vae import to_pixel_values
 from helpers.widgets.dataset_preview import DatasetPreview

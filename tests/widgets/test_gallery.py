@@ -24,8 +24,7 @@ from helpers.dataset.images import (
     rotate_image,
     square_box,
 )
-from helpers.widgets.drop_area import DropArea
-from helpers.widgets.gallery import Gallery
+from helpers.widgets.gallery import DropArea, Gallery
 
 MODEL = "owner/model"  # draws 512 px, so that 256 are asked for; nothing of it is fetched
 

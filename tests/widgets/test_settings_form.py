@@ -7,7 +7,7 @@ import pytest
 from helpers.concept.concept import Concept, TrainingSettings, setting_groups, setting_help, settings_where
 from helpers.training.forecast import note_circumstances
 from helpers.training.records import Log
-from helpers.widgets.settings_form import FIRST, NeedsPanel, SettingsForm, WordPanel
+from helpers.widgets.settings_form import FIRST, SettingsForm, WordPanel
 
 
 @pytest.fixture
@@ -155,7 +155,7 @@ def words(form):
 
 
 def needs(form):
-    return next(one for one in widgets(form) if isinstance(one, NeedsPanel))
+    return form.needs
 
 
 def test_the_form_shows_what_the_tokenizer_makes_of_the_words(concept):

@@ -93,7 +93,7 @@ def captions(view):
 def test_shows_progress_pace_and_time_left(running, view):
     progress = view(running).progress
     assert (progress.bar.value, progress.bar.max) == (2, 4)
-    for words in ("step 2 of at most 4", "2.0 steps a second", "at most 0:01 left", "0.0700", "1.25"):
+    for words in ("step 2 of at most 4", "2.0 steps a second", "at most 00:01 left", "0.0700", "1.25"):
         assert words in progress.words.value
 
 

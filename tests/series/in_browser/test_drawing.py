@@ -6,7 +6,7 @@ import pytest
 from browser import alt_texts, button, change_notebook, run_all, shoot, shoot_whole, shows, type_into
 from PIL import Image
 
-from helpers.export.prompts import PROGRAMS
+from helpers.export.formats import PROGRAMS
 
 DRAWN = 120_000  # milliseconds for four small pictures, which take four seconds
 FORM = ("CONCEPT =", "pipeline_with_word(", "examples_for(", "GridForm(")

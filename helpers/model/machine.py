@@ -1,4 +1,4 @@
-"""Importing diffusers without bitsandbytes, and loading without either library's remarks.
+"""How a model is brought onto this machine: libraries that start no CUDA, and the number format.
 
 bitsandbytes, where it is installed, starts CUDA when it is imported, and a process that has started CUDA
 can't be copied for a second GPU.
@@ -9,10 +9,14 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from unittest import mock
 
+import torch
 import transformers
+
+from ..common.errors import UserError
 
 
 @contextlib.contextmanager
@@ -65,3 +69,42 @@ def _hidden(module: str) -> Iterator[None]:
         yield
     finally:
         del sys.modules[module]
+
+
+# Which number format this machine computes in.
+_FORMATS = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+CPU_INFO = Path("/proc/cpuinfo")
+
+
+def pick_dtype(mixed_precision: str, device: torch.device | str) -> torch.dtype:
+    """The format for the frozen weights' arithmetic on `device`.
+
+    Args:
+        mixed_precision: `no`, `fp16`, `bf16`, or `auto`: bfloat16 where the hardware has it, else
+            float16 on a CUDA GPU and float32 elsewhere.
+        device: where the model runs. For a CUDA device its compute capability is asked, which
+            starts CUDA: call this inside the training function, never in the notebook's process.
+
+    Raises:
+        UserError: the device can't compute in the format that was asked for.
+    """
+    device = torch.device(device)
+    if mixed_precision == "auto" and device.type == "cuda":
+        return torch.bfloat16 if _cuda_has_bfloat16(device) else torch.float16
+    if mixed_precision == "auto":
+        return torch.bfloat16 if device.type == "cpu" and _cpu_has_bfloat16() else torch.float32
+    if mixed_precision == "bf16" and device.type == "cuda" and not _cuda_has_bfloat16(device):
+        raise UserError("This GPU has no bfloat16: set mixed_precision to “fp16” or “auto”.")
+    if mixed_precision == "fp16" and device.type == "cpu":
+        raise UserError("float16 needs a GPU: set mixed_precision to “bf16”, “no” or “auto” on a CPU.")
+    return _FORMATS[mixed_precision]
+
+
+def _cuda_has_bfloat16(device: torch.device) -> bool:
+    # torch.cuda.is_bf16_supported() says yes on a T4, which only emulates it, slowly.
+    return torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def _cpu_has_bfloat16() -> bool:
+    words = CPU_INFO.read_text().split() if CPU_INFO.is_file() else []
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(words)
