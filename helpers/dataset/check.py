@@ -2,9 +2,7 @@
 
 import io
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
@@ -14,6 +12,7 @@ from ..common.errors import UserError
 # Formats that Pillow reads by itself. Others may start a program (EPS) or hold no picture (PDF).
 _FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
 _MOST_PIXELS = 64_000_000
+_DARKEST = 16  # what the brightest pixel has to reach, of 255
 _TOO_MANY_PIXELS = f"It has more than {_MOST_PIXELS // 1_000_000} megapixels: make it smaller first."
 _HEIC_BRANDS = (b"heic", b"heix", b"mif1", b"msf1", b"heim", b"heis", b"hevc")
 
@@ -29,8 +28,8 @@ def open_picture(data: bytes, smallest: int = 1) -> Image.Image:
         An RGB picture without metadata. Of an animation, the first frame.
 
     Raises:
-        UserError: it does not open, is damaged, black, too small, or larger than 64 megapixels; or its
-            numbers have a range that nothing tells.
+        UserError: it does not open, is damaged, black, too small, larger than 64 megapixels, or grey in
+            more than 8 bits.
     """
     image = _opened(data)
     width, height = image.size
@@ -41,14 +40,14 @@ def open_picture(data: bytes, smallest: int = 1) -> Image.Image:
     try:
         image.load()
         stops_halfway = image.format == "JPEG" and _stops_halfway(image, data)
-        image = _rgb(ImageOps.exif_transpose(image), getattr(image, "tag_v2", {}))
+        image = _rgb(ImageOps.exif_transpose(image))
     except UserError:
         raise
     except Exception as error:  # a damaged file makes Pillow's readers stumble in any way
         raise UserError(_CUT_OFF) from error
     if stops_halfway:
         raise UserError(_CUT_OFF)
-    if max(high for _, high in image.getextrema()) < 255 / _DARKEST:
+    if max(high for _, high in image.getextrema()) < _DARKEST:
         raise UserError("It is almost all black: save it again with 8 bits per colour, or leave it out.")
     bare = Image.new("RGB", image.size)  # without metadata
     bare.paste(image)
@@ -106,41 +105,15 @@ def _no_picture(data: bytes) -> str:
     return "This is no picture that can be opened: use PNG, JPEG or WebP."
 
 
-def _rgb(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
+def _rgb(image: Image.Image) -> Image.Image:
     profile = image.info.get("icc_profile")
-    if image.mode.startswith(("I", "F")):
-        image = _eight_bit(image, tags)
+    if image.mode.startswith(("I", "F")):  # grey, of which Pillow would cut off all above 255
+        raise UserError("It has more than 8 bits per pixel of grey: save it again with 8 bits per colour.")
     if image.has_transparency_data:
         image = _on_white(image)
     if profile:
         image = _to_srgb(image.convert("RGB") if image.mode == "P" else image, profile)
     return image.convert("RGB")
-
-
-# White in the ranges that numbers are saved in, and the tags of a TIFF that tell more of it.
-_TOPS = {"I": [2**bits - 1 for bits in (1, 4, 8, 10, 12, 14, 16, 24, 31)], "F": [1, 255, 2**16 - 1]}
-_WHITE_IS_ZERO, _LARGEST = (262, 0), 281  # PhotometricInterpretation, MaxSampleValue
-_DARKEST = 16  # a picture has to reach this part of white
-
-
-def _eight_bit(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
-    """Grey in 16 or 32 bits, or with a point, to 8-bit grey, by the range that the file declares or uses.
-
-    Raises:
-        UserError: it uses none that is known, or so little of it that it would be black.
-    """
-    values = np.asarray(image, np.float64)
-    low, high = values.min(), values.max()  # NaN where one of them is
-    declared = [top for top in tags.get(_LARGEST, ()) if top > 0]
-    top = next((top for top in declared + _TOPS[image.mode[0]] if high <= top), 0)
-    if not (low >= 0 and top and high >= top / _DARKEST):
-        raise UserError(
-            f"Its pixel values reach from {low:.4g} to {high:.4g}, and the file does not say which value is "
-            "white: save it again with 8 bits per colour."
-        )
-    name, zero = _WHITE_IS_ZERO
-    shades = values / top if tags.get(name, 1) != zero else 1 - values / top
-    return Image.fromarray((shades * 255).round().astype(np.uint8))
 
 
 def _on_white(image: Image.Image) -> Image.Image:

@@ -63,8 +63,13 @@ class TextualInversionDataset(torch.utils.data.Dataset):
 
     def __init__(self, concept: Concept, tokenizers: Sequence[Any], resolution: int):
         self.settings, self.resolution = concept.training, concept.training.resolution or resolution
-        self.pictures = self._prepared(load_images(concept))
-        self.templates, self.captions = all_sentences(concept)
+        self.pictures = load_images(concept)
+        if not self.settings.random_crop:  # else crops are still to be taken of them; photos are large
+            self.pictures = [
+                resize(crop(image, self.settings), self.resolution, self.settings.interpolation)
+                for image in self.pictures
+            ]
+        self.templates, self.captions = with_captions(concept, training_templates(concept))
         self.for_any_picture = len(self.templates) - sum(map(len, self.captions.values()))
         self.prompts = with_word(concept, self.templates)
         self.input_ids = checked_ids(concept, tokenizers, self.templates)
@@ -104,13 +109,6 @@ class TextualInversionDataset(torch.utils.data.Dataset):
 
     def _pixel_values(self, view: View) -> dict[str, Any]:
         return {"pixel_values": self.pixel_values(view)}
-
-    def _prepared(self, images: list[Image.Image]) -> list[Image.Image]:
-        """Whole pictures only where crops are still to be taken of them: photos are large."""
-        if self.settings.random_crop:
-            return images
-        side, interpolation = self.resolution, self.settings.interpolation
-        return [resize(crop(image, self.settings), side, interpolation) for image in images]
 
 
 def _dealt(number: int, count: int, seed: str) -> int:
@@ -182,17 +180,12 @@ def training_templates(concept: Concept) -> tuple[str, ...]:
     return tuple(sentence for sentence in concept.templates if sentence not in kept_back)
 
 
-def all_sentences(concept: Concept) -> tuple[tuple[str, ...], dict[int, range]]:
-    """What a data set has as `templates` and `captions`.
+def with_captions(concept: Concept, templates: Sequence[str]) -> tuple[tuple[str, ...], dict[int, range]]:
+    """Templates with the captions after them, and for a picture that has its own, which these are.
 
     Raises:
         UserError: the concept has no pictures, or a caption can't be used.
     """
-    return with_captions(concept, training_templates(concept))
-
-
-def with_captions(concept: Concept, templates: Sequence[str]) -> tuple[tuple[str, ...], dict[int, range]]:
-    """Templates with the captions after them, and for a picture that has its own, which these are."""
     templates, own, captions = [*templates], captions_of(concept), {}
     for place, path in enumerate(image_paths(concept)):
         if path.name in own:

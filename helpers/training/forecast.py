@@ -21,11 +21,11 @@ from torch import nn
 from ..common.files import write_json
 from ..concept.concept import Concept, TrainingSettings, settings_where
 from ..dataset.dataset import (
-    all_sentences,
     checked_ids,
     held_out_templates,
     tokenizers_with_word,
     training_templates,
+    with_captions,
 )
 from ..dataset.images import captions_of, image_paths
 from ..model.base_model import Components, load_shapes
@@ -45,7 +45,8 @@ def training_plan(concept: Concept) -> str:
         UserError: the concept has no pictures, or the model would not read a sentence to its word.
     """
     settings, pictures = concept.training, len(image_paths(concept))
-    checked_ids(concept, tokenizers_with_word(concept), all_sentences(concept)[0])
+    templates, _ = with_captions(concept, training_templates(concept))
+    checked_ids(concept, tokenizers_with_word(concept), templates)
     batch = settings.train_batch_size * settings.gradient_accumulation_steps * settings.num_processes
     samples = batch * settings.max_train_steps
     evaluations = settings.max_train_steps // settings.evaluate_every

@@ -147,13 +147,6 @@ def test_a_palette_with_a_transparent_colour_becomes_white(concepts):
     assert load_images("toy")[0].getpixel((250, 5)) == (255, 255, 255)
 
 
-def test_sixteen_bit_grey_keeps_its_shades(concepts):
-    ramp = np.linspace(0, 65535, 128, dtype=np.uint16)[None].repeat(100, 0)
-    add(encoded(Image.fromarray(ramp)))
-    shades = np.asarray(load_images("toy")[0])[0, :, 0]
-    assert shades[0] == 0 and shades[-1] == 255 and abs(int(shades[64]) - 128) <= 2
-
-
 def test_cmyk_keeps_its_colours(concepts):
     add(encoded(drawing(mode="CMYK"), "JPEG", quality=95))
     difference = np.abs(np.asarray(load_images("toy")[0], int) - np.asarray(drawing(), int))
@@ -349,55 +342,17 @@ def test_shipped_pictures_that_are_gone_are_a_sentence(concepts, tmp_path):
         default_sources("miniature")
 
 
-# Numbers of another range than 0 to 255, and files that open though something of them is gone.
+# Files that open though something of them can't be used or is gone.
 
 
-def ramp(top, kind):
-    """Grey from black at the left to white at the right, in numbers up to `top`."""
-    return (np.linspace(0, 1, 128)[None].repeat(100, 0) * top).astype(kind)
+@pytest.mark.parametrize("kind", [np.uint16, np.int32, np.float32])
+def test_grey_in_more_than_eight_bits_is_refused(kind, concepts):
+    ramp = np.linspace(0, 4095, 128)[None].repeat(100, 0).astype(kind)
+    assert "save it again with 8 bits" in refusal(encoded(Image.fromarray(ramp), "TIFF"))
 
 
-def tiff(numbers, **tags):
-    return encoded(Image.fromarray(numbers), "TIFF", **tags)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        tiff(ramp(1, np.float32)),
-        tiff(ramp(255, np.float32)),
-        tiff(ramp(4095, np.uint16)),
-        tiff(ramp(255, np.uint16)),
-        tiff(ramp(1023, np.int32)),
-        tiff(ramp(2**31 - 1, np.int32)),
-        tiff(ramp(65535, np.uint16)[:, ::-1], tiffinfo={262: 0}),
-        encoded(Image.fromarray(ramp(4095, np.uint16))),
-    ],
-    ids="0..1, 0..255 float, 12 bits, 8 bits in 16, 10 bits in 32, 31 bits, white is zero, png".split(", "),
-)
-def test_numbers_of_any_usual_range_become_the_same_shades(content, concepts):
-    add(content)
-    shades = np.asarray(load_images("toy")[0], int)[0, :, 0]
-    assert np.abs(shades - ramp(255, int)[0]).max() <= 2
-
-
-def test_a_range_that_the_file_declares_goes_before_the_one_it_uses(concepts):
-    add(tiff(ramp(30_000, np.uint16), tiffinfo={281: (60_000,)}))
-    assert np.asarray(load_images("toy")[0]).max() == 128
-
-
-@pytest.mark.parametrize(
-    ("content", "why"),
-    [
-        (tiff(ramp(2, np.float32) - 1), "from -1 to 1, and the file does not say which value is white"),
-        (tiff(ramp(3, np.float32)), "from 0 to 3, and the file does not say"),
-        (tiff(np.full((100, 100), np.nan, np.float32)), "nan"),
-        (tiff(ramp(0.01, np.float32)), "from 0 to 0.01"),
-        (encoded(Image.fromarray(np.stack([ramp(9, np.uint8)] * 3, axis=-1))), "almost all black"),
-    ],
-)
-def test_a_range_that_nothing_tells_is_refused_with_the_reason(content, why, concepts):
-    assert why in refusal(content)
+def test_a_black_picture_is_refused(concepts):
+    assert "almost all black" in refusal(encoded(Image.new("RGB", (128, 100), (9, 9, 9))))
 
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF"])
