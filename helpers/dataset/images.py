@@ -142,12 +142,11 @@ def image_paths(concept: ConceptLike) -> list[Path]:
     )
 
 
-def image_path(concept: ConceptLike, name: str) -> Path:
-    """The file of the picture `name`.
+# Each of these raises `UserError` where there is no picture (of that name), or one that is read is damaged.
 
-    Raises:
-        UserError: there is no picture of that name.
-    """
+
+def image_path(concept: ConceptLike, name: str) -> Path:
+    """The file of the picture `name`."""
     paths = {path.name: path for path in picture_files(_images_folder(concept))}
     if name not in paths:
         raise UserError(f"There is no picture “{name}”: choose one of {', '.join(paths) or '(none)'}.")
@@ -155,43 +154,62 @@ def image_path(concept: ConceptLike, name: str) -> Path:
 
 
 def load_image(concept: ConceptLike, name: str) -> Image.Image:
-    """The picture `name`, upright, RGB, in its own size.
-
-    Raises:
-        UserError: there is no picture of that name, or it is damaged.
-    """
+    """The picture `name`, upright, RGB, in its own size."""
     return _open(image_path(concept, name))
 
 
 def load_images(concept: ConceptLike) -> list[Image.Image]:
-    """The pictures of a concept, upright, RGB, each in its own size, in the order of their names.
-
-    Raises:
-        UserError: it has none yet, or one of them is damaged.
-    """
+    """The pictures of a concept, upright, RGB, each in its own size, in the order of their names."""
     return [_open(path) for path in image_paths(concept)]
 
 
 def images_or_examples(concept: ConceptLike) -> list[Image.Image]:
-    """The pictures of a concept as for `load_images`; where it has none yet, those of the first concept.
-
-    Raises:
-        UserError: one of them is damaged, or the shipped ones are missing.
-    """
+    """The pictures of a concept as for `load_images`; where it has none yet, those of the first concept."""
     if picture_files(_images_folder(concept)):
         return load_images(concept)
     return [_open(Path(path)) for path in default_sources("miniature")]
 
 
 def remove_image(concept: ConceptLike, name: str) -> None:
-    """Delete the picture `name` and its captions; the others keep their names.
-
-    Raises:
-        UserError: there is no picture of that name.
-    """
+    """Delete the picture `name` and its captions; the others keep their names."""
     path = image_path(concept, name)
     path.unlink()
     caption_path(path).unlink(missing_ok=True)
+
+
+def rotate_image(concept: ConceptLike, name: str) -> None:
+    """Turn the picture `name` by 90 degrees clockwise; four times give the same pixels again.
+
+    It is written as PNG whatever the file's suffix, so that nothing is lost; so in `crop_image`.
+    """
+    # Pillow counts its angles the other way round.
+    turned = load_image(concept, name).transpose(Image.Transpose.ROTATE_270)
+    write_whole(image_path(concept, name), packed(turned))
+
+
+def crop_image(concept: ConceptLike, name: str, place: float = 0.5) -> None:
+    """Keep the largest square of the picture `name`; one that is square already stays as it is.
+
+    Args:
+        place: where the square lies along the longer side: 0 left or top, 1 right or bottom.
+    """
+    image = load_image(concept, name)
+    box = square_box(image.size, place)
+    if box != (0, 0, *image.size):
+        write_whole(image_path(concept, name), packed(image.crop(box)))
+
+
+def square_box(size: tuple[int, int], place: float) -> tuple[int, int, int, int]:
+    """The largest square in a picture of `size` (width, height): left, top, right, bottom, in pixels.
+
+    Raises:
+        UserError: `place`, as for `crop_image`, is not in 0..1.
+    """
+    if not 0 <= place <= 1:
+        raise UserError(f"The place of a crop lies between 0 and 1, not at {place}.")
+    side = min(size)
+    left, top = (round((length - side) * place) for length in size)
+    return left, top, left + side, top + side
 
 
 def short_source(source: str) -> str:
@@ -272,49 +290,6 @@ def keep_drawn(concept: ConceptLike, images: Sequence[Image.Image]) -> str:
     others = len(picture_files(folder)) - len(images)
     has = f"{folder.parent.name} has {len(images)} drawn pictures now."
     return has + f" It also has {others} others: remove those that show another thing." * bool(others)
-
-
-# Turn a picture of a concept, or cut it square; its file is written anew, as PNG whatever its suffix, so that
-# nothing is lost.
-
-
-def rotate_image(concept: ConceptLike, name: str) -> None:
-    """Turn the picture `name` by 90 degrees clockwise; four times give the same pixels again.
-
-    Raises:
-        UserError: there is no picture of that name, or it is damaged.
-    """
-    # Pillow counts its angles the other way round.
-    turned = load_image(concept, name).transpose(Image.Transpose.ROTATE_270)
-    write_whole(image_path(concept, name), packed(turned))
-
-
-def crop_image(concept: ConceptLike, name: str, place: float = 0.5) -> None:
-    """Keep the largest square of the picture `name`; one that is square already stays as it is.
-
-    Args:
-        place: where the square lies along the longer side: 0 left or top, 1 right or bottom.
-
-    Raises:
-        UserError: there is no picture of that name, it is damaged, or `place` is not in 0..1.
-    """
-    image = load_image(concept, name)
-    box = square_box(image.size, place)
-    if box != (0, 0, *image.size):
-        write_whole(image_path(concept, name), packed(image.crop(box)))
-
-
-def square_box(size: tuple[int, int], place: float) -> tuple[int, int, int, int]:
-    """The largest square in a picture of `size` (width, height): left, top, right, bottom, in pixels.
-
-    Raises:
-        UserError: `place`, as for `crop_image`, is not in 0..1.
-    """
-    if not 0 <= place <= 1:
-        raise UserError(f"The place of a crop lies between 0 and 1, not at {place}.")
-    side = min(size)
-    left, top = (round((length - side) * place) for length in size)
-    return left, top, left + side, top + side
 
 
 # A picture's own sentences, beside it as other trainers keep them: `images/001.txt` for `images/001.png`.
