@@ -85,7 +85,7 @@ def _chosen_root(chosen: str) -> Path:
         is_something_else = True
     if is_something_else:
         shown = chosen if len(chosen) <= _SHOWN else f"{chosen[:_SHOWN]}…"
-        raise UserError(f"{ROOT_VARIABLE} is “{shown}”, which can be no folder: set it to the path of one.")
+        raise UserError(f"{ROOT_VARIABLE} is “{shown}”, which can't be a folder: set it to the path of one.")
     return root
 
 
@@ -139,7 +139,7 @@ def mount_drive() -> None:
             drive.mount("/content/drive")
         except Exception as error:  # Colab raises several kinds, by how the question was declined
             raise UserError(
-                "Drive is not mounted: run this cell again, or go on without it and take the concept "
-                "home as a zip before the machine goes."
+                "Drive is not mounted: run this cell again, or go on without it and download the "
+                "concept as a zip before the machine is shut down."
             ) from error
     print(f"Concepts are kept in the folder “{concepts_root().name}” ({cloud()}).")

@@ -157,7 +157,7 @@ def read_tensors(path: Path) -> dict[str, Any]:
         return dict(content)
     except (*_UNREADABLE, SafetensorError, pickle.UnpicklingError) as error:
         raise UserError(
-            f"{path.name} is empty or damaged, or holds more than numbers, which is never loaded: run "
+            f"{path.name} is empty or damaged, or holds more than numbers and so is never loaded: run "
             "notebook 4 again, or fetch the file again."
         ) from error
 

@@ -181,7 +181,7 @@ def _renamed(before: Concept, new_name: str, placeholder_token: str | None) -> C
     if not re.fullmatch(r"<[^<>|]+>", word):
         plain = word.strip("<>|")
         raise UserError(
-            f"Write the new word in angle brackets, for example <{plain}>: then no model knows it."
+            f"Write the new word in angle brackets, for example <{plain}>, so that no model knows it yet."
         )
     return after
 

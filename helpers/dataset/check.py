@@ -36,7 +36,7 @@ def open_picture(data: bytes, smallest: int = 1) -> Image.Image:
     if width * height > _MOST_PIXELS:
         raise UserError(_TOO_MANY_PIXELS)
     if min(width, height) < smallest:
-        raise UserError(f"It has {width} x {height} pixels: each side needs {smallest} at least.")
+        raise UserError(f"It has {width} x {height} pixels: each side needs at least {smallest}.")
     try:
         image.load()
         stops_halfway = image.format == "JPEG" and _stops_halfway(image, data)

@@ -92,7 +92,7 @@ def _fetch(address: str, timeout: float, retries: int) -> list[Fetched]:
 
 def _find(address: str) -> Path:
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", address):
-        raise UserError("Only http://, https:// and dataset: can be fetched: or give a path or a folder.")
+        raise UserError("Only http://, https:// and dataset: are fetched: give such an address, or a path.")
     repository = places.repository_folder()
     if path := places.find_path(address, Path.cwd(), repository / "notebooks", repository):
         return path
@@ -219,7 +219,7 @@ def _get(session: requests.Session, address: str, timeout: float) -> bytes:
             if len(body) > _MOST_BYTES:
                 raise UserError(_TOO_LARGE)
             if time.monotonic() > deadline:
-                raise UserError(f"Not all of it came in {_PATIENCE * timeout:g} seconds: try again later.")
+                raise UserError(f"Not all of it arrived in {_PATIENCE * timeout:g} seconds: try again later.")
     return bytes(body)
 
 

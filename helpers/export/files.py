@@ -91,7 +91,7 @@ def convert(
         raise UserError(f"{path.name} holds {', '.join(found.rows)} only, which {program} can't use.")
     target = folder / f"{usable_name(path.stem)}.{kind}"
     if target.exists() and not replace:
-        raise UserError(f"There is a {target.name} in {folder} already: choose another folder.")
+        raise UserError(f"{folder} has a file {target.name} already: choose another folder, or --replace.")
     word = (found.word or path.stem).lower()
     steps = str(found.step) if found.step else None
     notes = {"word": word, "base_model": found.base_model, "steps": steps, "made_with": MADE_WITH}
@@ -149,7 +149,7 @@ def _rows_to_draw_with(path: Path, found: FoundWord, into_xl: bool) -> tuple[lis
         rows, family = [*rows, torch.zeros(len(rows[0]), 1280)], "Stable Diffusion XL"
     if len({len(own) for own in rows}) > 1:
         raise UserError(
-            f"{path.name} has {len(rows[0])} and {len(rows[1])} rows for XL: they must be as many."
+            f"{path.name} has {len(rows[0])} and {len(rows[1])} rows for XL: both need the same number."
         )
     return rows, family
 

@@ -99,7 +99,9 @@ def read_word(path: Path | str) -> FoundWord:
         rows.setdefault(_encoder(name, own), []).append(own)
     # A list has the rows of one word in parts; any other file with two tables of one width has two words.
     if any(len(parts) > 1 for parts in rows.values()) and not all(map(_LISTED.fullmatch, tables)):
-        raise UserError(f"{path.name} holds several words ({', '.join(tables)}): split it, one word a file.")
+        raise UserError(
+            f"{path.name} holds several words ({', '.join(tables)}): split it, one file per word."
+        )
     about = {**_notes(path), **content}
     return FoundWord(
         {encoder: torch.cat(parts) for encoder, parts in rows.items()},
@@ -231,7 +233,7 @@ def read_back(path: Path, program: str, widths: Sequence[int]) -> ReadBack:
     rows = checked_rows(path, rows)
     found = [row.shape[-1] for row in rows]
     if found != list(widths):
-        raise UserError(f"{path.name} has rows {found} wide where the model's are {list(widths)}.")
+        raise UserError(f"{path.name} has rows of width {found}, and the model needs {list(widths)}.")
     return ReadBack(word, rows)
 
 

@@ -70,7 +70,7 @@ def run_notebook(notebook: Path, output_folder: Path, parameters: dict) -> float
         cell = f"{notebook.name} stopped in cell [{error.exec_count}]"
         raise UserError(f"{cell}. {what.rstrip('.')}. Open {output} to see where.") from None
     except DeadKernelError:
-        advice = "most often for want of memory. Close other programs, or choose a smaller model."
+        advice = "most often because memory ran out. Close other programs, or choose a smaller model."
         raise UserError(f"{notebook.name}: its kernel died, {advice}") from None
     return ran.metadata.papermill.duration
 

@@ -17,7 +17,7 @@ GROOTY = str(places.data_folder() / "grooty")
 def test_a_root_that_can_be_no_folder_is_named(chosen, act, tmp_path, monkeypatch):
     (tmp_path / "a file").write_text("")
     monkeypatch.setenv("CONCEPTS_ROOT", chosen.format(tmp_path))
-    with pytest.raises(UserError, match=r"CONCEPTS_ROOT is “.*”, which can be no folder") as told:
+    with pytest.raises(UserError, match=r"CONCEPTS_ROOT is “.*”, which can't be a folder") as told:
         act()
         repr(concept_table())
     assert len(str(told.value)) < 300

@@ -216,7 +216,7 @@ def test_no_answer_ends_in_the_same_sentence_after_retries(web):
 
 def test_a_picture_that_comes_byte_by_byte_is_given_up(web):
     began = time.monotonic()
-    assert "Not all of it came" in problem(f"{web.address}/drip.png", timeout=0.5)
+    assert "Not all of it arrived" in problem(f"{web.address}/drip.png", timeout=0.5)
     assert time.monotonic() - began < 30
 
 

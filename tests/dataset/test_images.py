@@ -219,7 +219,7 @@ def test_too_small_is_refused_and_small_is_said(concepts):
 def test_how_large_is_asked_of_the_model(concepts):
     content = Fetched("a.png", encoded(drawing()))
     (verdict,) = add_fetched("toy", [content], "stable-diffusion-v1-5/stable-diffusion-v1-5")
-    assert "256 at least" in verdict.why
+    assert "at least 256" in verdict.why
     with pytest.raises(UserError, match="no base model"):
         add_fetched("toy", [content], "no such model")
 
@@ -232,7 +232,7 @@ def test_a_folder_that_is_no_model_is_named(concepts, tmp_path):
 def test_the_concepts_own_model_counts(concepts):
     concept = Concept.make("toy", base_model="owner/model")
     (verdict,) = add_fetched(concept, [Fetched("a.png", encoded(drawing()))])
-    assert "256 at least" in verdict.why
+    assert "at least 256" in verdict.why
 
 
 def test_a_kill_while_saving_leaves_no_half_picture(concepts, monkeypatch):

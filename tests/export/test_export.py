@@ -140,7 +140,7 @@ ODD_FILES = {
     "a picture.safetensors": (save({"emb_params": ROWS[None]}), "holds no rows"),
     "half a dictionary.pt": (pickled({"string_to_param": {}}), "."),
     "nan.safetensors": (save({"emb_params": NAN}), "NaN or infinity"),
-    "wide.safetensors": (save({"emb_params": ROWS[:, :700]}), r"rows \[700\] wide"),
+    "wide.safetensors": (save({"emb_params": ROWS[:, :700]}), r"rows of width \[700\]"),
 }
 
 
