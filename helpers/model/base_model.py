@@ -498,8 +498,9 @@ def save_pipeline(concept: Concept) -> Path:
 def save_parts(pipeline: Any, folder: Path) -> None:
     """What `pipeline.save_pretrained` does, for transformers from 4.46 on, with a bar over the parts.
 
-    By itself, transformers 5 may shorten the names of weights, and writes a tokenizer as one file. Before 5.6
-    it then drew with random weights, silently, and before 5 it found no vocabulary.
+    By itself, transformers 5 may shorten the names of weights, writes a tokenizer as one file, and names
+    another class where torchvision is missing. Before 5.6 it then drew with random weights, silently, and
+    before 5 it found no vocabulary.
     """
     parts = {name: part for name, part in pipeline.components.items() if part is not None}
     is_large = pipeline.unet.get_memory_footprint() > LARGE
@@ -511,6 +512,8 @@ def save_parts(pipeline: Any, folder: Path) -> None:
             part.save_pretrained(place)
         if name in _TOKENIZERS:
             part.backend_tokenizer.model.save(str(place))  # vocab.json and merges.txt
+    if "feature_extractor" in parts:
+        pipeline.register_to_config(feature_extractor=("transformers", "CLIPImageProcessor"))
     pipeline.save_config(folder)
 
 

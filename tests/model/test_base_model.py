@@ -68,6 +68,8 @@ def test_what_is_saved_has_the_names_that_older_libraries_read(families, family,
         assert not [key for key in written if not key.startswith(beginnings[name])], name
         own, read = (getattr(one, name).state_dict() for one in (pipeline, again))
         assert own.keys() == read.keys() and all(torch.equal(own[key], read[key]) for key in own), name
+    index = json.loads((tmp_path / "model_index.json").read_text())
+    assert index["feature_extractor"][1] == ("CLIPImageProcessor" if family == "sd1" else None)
     vocabulary = json.loads((tmp_path / "tokenizer" / "vocab.json").read_text())
     assert vocabulary == pipeline.tokenizer.get_vocab()
     assert (tmp_path / "tokenizer" / "merges.txt").read_text().startswith("#version")
