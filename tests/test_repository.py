@@ -6,7 +6,6 @@ import subprocess
 import pytest
 
 from helpers.common import places
-from helpers.series import publish
 
 # Written in pieces, since this file is searched as well.
 REGISTRIES = [
@@ -90,16 +89,6 @@ def test_make_hands_over_a_path_as_it_was_typed(tmp_path):
     assert given[given.index("--images") + 1] == "Anna's cat photos", ran.stderr
     assert given[given.index("--concept") + 1] == "cat"
     assert given[given.index("--base-model") + 1] == ""
-
-
-def test_the_readme_links_to_clouds_only_from_an_address(monkeypatch):
-    readme = (places.repository_folder() / "README.md").read_text()
-    assert publish.with_badges(readme) == readme, "`python -m helpers.series.publish`"
-    monkeypatch.setattr(places, "REPOSITORY_ADDRESS", "https://github.com/someone/series")
-    later = publish.with_badges(readme)
-    for cloud in ("Colab", "Kaggle", "Paperspace Gradient"):
-        assert f"[Open in {cloud}](https://" in later
-    assert "github/someone/series/blob/main/notebooks/all_in_one.ipynb" in later
 
 
 def test_every_file_that_the_readme_names_is_there():

@@ -9,7 +9,7 @@ from pathlib import Path
 from .errors import UserError
 
 # The one place that knows the repository's public address. It has none yet: until it does,
-# badges are left out and a cloud notebook works from a clone or a zip (README, "On a cloud").
+# a cloud notebook works from a zip (README, "On a cloud").
 REPOSITORY_ADDRESS: str | None = None
 ROOT_VARIABLE = "CONCEPTS_ROOT"
 _SHOWN = 80  # letters of what was typed, in a sentence

@@ -1,4 +1,4 @@
-"""What is derived from the notebooks: their outputs, the one notebook for clouds, the README's links.
+"""What is derived from the notebooks: their outputs, the README's pictures, the one notebook for clouds.
 
 `make outputs` puts what `make run` made into the notebooks, so that a reader on the web sees it. Only what a
 page can show is kept, and nothing that names this machine: pictures, text and tables, cells counted
@@ -147,29 +147,6 @@ def _nameless(text: str) -> str:
     return re.sub(rf"\b{re.escape(platform.node())}\b", "this-machine", text) if platform.node() else text
 
 
-# Links in the README that open a notebook on a cloud, once the repository has a public address.
-_PLACE = re.compile(r"(?<=<!-- badges -->\n).*?(?=<!-- /badges -->)", re.DOTALL)
-_ALL_IN_ONE = "notebooks/all_in_one.ipynb"
-_CLOUDS = {
-    "Colab": "https://colab.research.google.com/github/{repository}/blob/main/{path}",
-    "Kaggle": "https://kaggle.com/kernels/welcome?src={address}/blob/main/{path}",
-    "Paperspace Gradient": "https://console.paperspace.com/github/{repository}/blob/main/{path}",
-}
-
-
-def with_badges(readme: str) -> str:
-    """The README's text with the links for the present address, if there is one, between its two marks."""
-    return _PLACE.sub(lambda _: _badges(places.REPOSITORY_ADDRESS), readme)
-
-
-def _badges(address: str | None) -> str:
-    if address is None:
-        return ""
-    address = address.rstrip("/").removesuffix(".git")
-    given = {"address": address, "repository": "/".join(address.split("/")[-2:]), "path": _ALL_IN_ONE}
-    return " · ".join(f"[Open in {cloud}]({link.format(**given)})" for cloud, link in _CLOUDS.items()) + "\n"
-
-
 # `make all-in-one`: notebooks 1 to 6 as one, for a cloud where each would open on a machine of its own.
 _INTRODUCTION = """\
 # All in one
@@ -290,10 +267,9 @@ def write_outputs() -> None:
 
 
 def write_all_in_one() -> None:
-    """Write the one notebook, and bring the README's links in step with the address."""
-    notebook, readme = places.repository_folder() / _ALL_IN_ONE, places.repository_folder() / "README.md"
+    """Write notebooks 1 to 6 as one."""
+    notebook = places.repository_folder() / "notebooks" / "all_in_one.ipynb"
     nbformat.write(joined(), notebook)
-    readme.write_text(with_badges(readme.read_text(encoding="utf-8")), encoding="utf-8")
     print(notebook)
 
 
