@@ -4,6 +4,6 @@ It knows nothing of concepts or models.
 """
 
 from .errors import UserError
-from .places import concepts_root, data_folder, mount_drive
+from .places import mount_drive
 from .progress import progress
-from .sheets import Described, described, finish, html_table, image_grid, new_figure, say
+from .sheets import described, finish, image_grid, new_figure, say

@@ -3,7 +3,7 @@
 Also an overview of all concepts, and what is done to a whole folder: rename, delete, pack.
 """
 
-from .concept import Concept, TrainingSettings, saved_concepts
+from .concept import Concept, TrainingSettings
 from .embedding import read_rows, turned, use_step
 from .manage import (
     delete_concept,

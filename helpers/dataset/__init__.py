@@ -5,7 +5,6 @@ Notebook 3 shows, and training draws from, the data set that is made of them.
 
 from .check import fingerprint, open_picture
 from .dataset import TextualInversionDataset, crop, held_out_templates, resize, training_templates
-from .fetch import fetch_all
 from .images import (
     add_images,
     advice,

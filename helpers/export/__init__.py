@@ -6,4 +6,4 @@ Also where such a program is on this machine, and how to start it.
 from .files import convert, download_links, export_for, import_word
 from .formats import PROGRAMS, WHAT_LOSES_IT, prompt_for, read_back, read_word, word_in
 from .hub import pull_concept, push_concept
-from .web_ui import NAMES, find_web_uis, put_embedding, start_command, start_web_ui, web_ui_at
+from .web_ui import NAMES, find_web_uis, put_embedding, web_ui_at

@@ -7,7 +7,6 @@ from .base_model import (
     check_base_model,
     default_base_model,
     hub_login,
-    load_components,
     load_pipeline,
     load_resolution,
     load_tokenizers,
@@ -15,16 +14,13 @@ from .base_model import (
     load_word_table,
     without_gpu,
 )
-from .machine import pick_dtype
 from .tokens import (
     add_tokens,
-    check_length,
     check_placeholder,
     check_words,
     expand_prompt,
     initializer_ids,
     nearest_words,
-    prompt_ids,
     show_tokens,
 )
 from .vae import (
