@@ -141,15 +141,19 @@ def test_no_cell_runs_after_one_that_was_refused():
     """“Run All” sends the cells one after the other, and some are on their way when one is refused."""
     manager, client = start_new_kernel(cwd=str(places.repository_folder()))
     status = {}
+
+    def wait_for(sent):
+        while not status.keys() >= {*sent}:  # on a busy machine, answers to the start come in between
+            reply = client.get_shell_msg(timeout=60)
+            status[reply["parent_header"]["msg_id"]] = reply["content"]["status"]
+
     try:
         sent = [client.execute("from helpers.concept.concept import Concept")]
-        client.get_shell_msg(timeout=60)
+        wait_for(sent)
         for code in ("Concept.load('mistyped')", "1", "2", "3"):
             sent.append(client.execute(code))
             time.sleep(0.05)
-        while len(status) < len(sent) - 1:
-            reply = client.get_shell_msg(timeout=60)
-            status[reply["parent_header"]["msg_id"]] = reply["content"]["status"]
+        wait_for(sent)
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
