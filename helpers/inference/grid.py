@@ -14,7 +14,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from ..common.errors import UserError
-from ..common.sheets import GAP, INK, described, image_grid
+from ..common.sheets import GAP, INK, Described, described, image_grid
 from ..concept.concept import Concept
 from ..concept.embedding import concept_with_rows, hash_rows, read_rows, saved_steps
 from .grid_plan import RESULT, Axis, Cell, GridPlan
@@ -43,7 +43,7 @@ class Sheet:
     """
 
     name: str
-    image: Image.Image = field(repr=False)
+    image: Described = field(repr=False)
     pictures: list[Picture] = field(repr=False)
     plan: GridPlan = field(repr=False)
 
@@ -57,22 +57,9 @@ class Sheet:
             save_picture(picture, folder)
         return write_png(self.image, folder.with_suffix(".png"), {_CHUNK: self.plan.model_dump_json()})
 
-    @property
-    def alt(self) -> str:
-        """What the sheet shows, in words."""
-        places = ((self.plan.x, "columns"), (self.plan.y, "rows"))
-        varied = [(axis.name, place) for axis, place in places if axis and len(axis.values) > 1]
-        axes = [f"{name.replace('_', ' ')} in {place}" for name, place in varied]
-        differ = f" that differ by {' and '.join(axes)}" if axes else ""
-        return f"{len(self.pictures)} pictures{differ}, for the prompt “{self.pictures[0].settings.prompt}”"
-
-    def as_html(self) -> str:
-        """The sheet as a page shows it, with its text."""
-        return described(self.image, self.alt).as_html()
-
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
         """IPython's hook: the sheet with its text."""
-        return {"text/html": self.as_html(), "text/plain": self.alt}, {}
+        return self.image._repr_mimebundle_()
 
 
 def xy_grid(
@@ -131,14 +118,14 @@ def check_plan(pipeline: Any, plan: GridPlan) -> list[list[Cell]]:
     """
     together = defaultdict(list)
     for cell in plan.cells():
-        together[cell.training_step, *cell.shared.values()].append(cell)
+        together[cell.training_step, cell.sampling].append(cell)
     for group in together.values():
         prompts, seeds = [cell.prompt for cell in group], [cell.seed for cell in group]
-        check_settings(pipeline, prompts, seeds, size=plan.size, **group[0].shared)
+        check_settings(pipeline, prompts, seeds, group[0].sampling, plan.size)
     return list(together.values())
 
 
-@one_at_a_time
+@one_at_a_time()
 def draw_plan(
     pipeline: Any,
     plan: GridPlan,
@@ -157,14 +144,16 @@ def draw_plan(
         UserError: something of the plan can't be used; nothing was drawn then.
     """
     groups = check_plan(pipeline, plan)
-    _check_training_steps(pipeline, concept, plan, {group[0].training_step for group in groups})
+    _check_training_steps(pipeline, concept, {group[0].training_step for group in groups})
     before = _step(pipeline)
     drawn = {}
     try:
-        with drawing_bar(sum(cell.steps for group in groups for cell in group), bar) as moved_on:
+        with drawing_bar(sum(cell.sampling.steps for group in groups for cell in group), bar) as moved_on:
             for group in groups:
                 _turn_to(pipeline, concept, group[0].training_step)
-                drawn |= zip(group, _draw(pipeline, plan, group, moved_on), strict=True)
+                prompts, seeds = [cell.prompt for cell in group], [cell.seed for cell in group]
+                common = group[0].sampling, plan.size, plan.batch_size
+                drawn |= zip(group, draw(pipeline, prompts, seeds, *common, moved_on), strict=True)
     finally:
         _turn_to(pipeline, concept, before)
     pictures = [drawn[cell] for cell in plan.cells()]
@@ -191,10 +180,8 @@ def reopen(path: Path | str, content: bytes | None = None) -> GridPlan:
 
 def saved_sheets(concept: Concept) -> list[Path]:
     """The files that `Sheet.save` wrote, the newest first."""
-    beside_their_pictures = (
-        path for path in concept.grids_folder.rglob("*.png") if path.with_suffix("").is_dir()
-    )
-    return sorted(beside_their_pictures, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    sheets = [path for path in concept.grids_folder.rglob("*.png") if path.with_suffix("").is_dir()]
+    return sorted(sheets, key=lambda path: path.stat().st_mtime_ns, reverse=True)
 
 
 def redraw(path: Path | str, pipeline: Any = None) -> Sheet:
@@ -213,7 +200,7 @@ def redraw(path: Path | str, pipeline: Any = None) -> Sheet:
         pipeline = pipeline_with_word(_concept_of(plan, Path(path)), plan.training_step)
     concept = pipeline.learned_word.concept
     check_same_concept(pipeline, plan)
-    check_same_word(pipeline, concept, plan)
+    check_same_word(pipeline, plan)
     return draw_plan(pipeline, plan.with_word(concept.placeholder_token), concept, Path(path).stem)
 
 
@@ -245,7 +232,7 @@ def check_same_concept(pipeline: Any, plan: GridPlan) -> None:
                 )
 
 
-def check_same_word(pipeline: Any, concept: Concept, plan: GridPlan) -> None:
+def check_same_word(pipeline: Any, plan: GridPlan) -> None:
     """See that the word still has the rows that a grid was drawn with.
 
     Raises:
@@ -253,7 +240,7 @@ def check_same_word(pipeline: Any, concept: Concept, plan: GridPlan) -> None:
     """
     word = pipeline.learned_word
     for step, then in _hashes_by_step(plan):
-        now = word.rows_hash if step == word.step else hash_rows(read_rows(concept, step))
+        now = word.rows_hash if step == word.step else hash_rows(read_rows(word.concept, step))
         if now != then:
             raise UserError(
                 f"{word.placeholder_token} is not what it was when this grid was drawn: it has been learned "
@@ -261,20 +248,13 @@ def check_same_word(pipeline: Any, concept: Concept, plan: GridPlan) -> None:
             )
 
 
-def _check_training_steps(
-    pipeline: Any, concept: Concept | None, plan: GridPlan, steps: set[int | None]
-) -> None:
+def _check_training_steps(pipeline: Any, concept: Concept | None, steps: set[int | None]) -> None:
     for step in steps - {_step(pipeline)}:
         if concept is None or concept.name != pipeline.learned_word.concept.name:
             raise UserError(
                 "Training steps need the concept that the pipeline was loaded with: give that one."
             )
         read_rows(concept, step)
-
-
-def _draw(pipeline: Any, plan: GridPlan, group: Sequence[Cell], bar: Any) -> list[Picture]:
-    prompts, seeds = [cell.prompt for cell in group], [cell.seed for cell in group]
-    return draw(pipeline, prompts, seeds, plan.size, group[0].shared, plan.batch_size, bar)
 
 
 def _step(pipeline: Any) -> int | None:
@@ -295,11 +275,18 @@ def _hashes(pictures: Sequence[Picture]) -> dict[str, str]:
     }
 
 
-def _laid_out(plan: GridPlan, pictures: Sequence[Picture]) -> Image.Image:
+def _laid_out(plan: GridPlan, pictures: Sequence[Picture]) -> Described:
     wrapped = plan.columns and plan.y is None
     columns = plan.columns if wrapped else len(plan.x.values)
-    body = image_grid([picture.image for picture in pictures], columns)
-    return body if wrapped else with_labels(body, plan.y.labels if plan.y else [""], plan.x.labels)
+    sheet = image_grid([picture.image for picture in pictures], columns)
+    if not wrapped:
+        sheet = with_labels(sheet, plan.y.labels if plan.y else [""], plan.x.labels)
+    places = ((plan.x, "columns"), (plan.y, "rows"))
+    varied = [(axis.name, place) for axis, place in places if axis and len(axis.values) > 1]
+    axes = [f"{name.replace('_', ' ')} in {place}" for name, place in varied]
+    differ = f" that differ by {' and '.join(axes)}" if axes else ""
+    prompt = pictures[0].settings.prompt
+    return described(sheet, f"{len(pictures)} pictures{differ}, for the prompt “{prompt}”")
 
 
 # Labels at the edges of a sheet of pictures, drawn by matplotlib.
@@ -325,7 +312,11 @@ def with_labels(body: Image.Image, rows: Sequence[str], columns: Sequence[str]) 
     # Dollar signs in a prompt are no formulas.
     axes.set_xticks(_centres(body.width, len(columns)), _wrapped(columns, width), parse_math=False)
     axes.set_yticks(_centres(body.height, len(rows)), _wrapped(rows, _BESIDE), parse_math=False)
-    return _drawn(figure)
+    drawn = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # an emoji in a prompt is a box then
+        figure.savefig(drawn, format="png", bbox_inches="tight", pad_inches=0.02, transparent=True)
+    return Image.open(drawn)
 
 
 def _centres(length: int, count: int) -> list[float]:
@@ -335,14 +326,6 @@ def _centres(length: int, count: int) -> list[float]:
 
 def _wrapped(labels: Sequence[str], letters: int) -> list[str]:
     return ["\n".join(textwrap.wrap(label, max(letters, 6))) for label in labels]
-
-
-def _drawn(figure: Figure) -> Image.Image:
-    drawn = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # an emoji in a prompt is a box then
-        figure.savefig(drawn, format="png", bbox_inches="tight", pad_inches=0.02, transparent=True)
-    return Image.open(drawn)
 
 
 def a_few_steps(concept: Concept, most: int = 5) -> list[int]:

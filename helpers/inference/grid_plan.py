@@ -1,5 +1,6 @@
 """What a grid is drawn with: the settings that all its pictures share, and what differs along its axes."""
 
+import itertools
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -9,6 +10,7 @@ from typing import Any, Literal, Self, get_args
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..common.errors import UserError
+from .pipeline import Sampling
 from .prompt_weights import MOST as MOST_WEIGHT
 from .prompt_weights import weighted
 
@@ -74,18 +76,9 @@ class Cell:
     """What one picture of a grid is asked for."""
 
     prompt: str
-    negative_prompt: str
     seed: int
-    guidance: float
-    steps: int
-    scheduler: str
+    sampling: Sampling
     training_step: int | None
-
-    @property
-    def shared(self) -> dict[str, Any]:
-        """What pictures must have in common to be drawn together, as `inference.generate` takes it."""
-        names = ("negative_prompt", "guidance", "steps", "scheduler")
-        return {name: getattr(self, name) for name in names}
 
 
 class GridPlan(BaseModel):
@@ -145,8 +138,7 @@ class GridPlan(BaseModel):
     @property
     def title(self) -> str:
         """Which settings differ, as a file name."""
-        names = [axis.name for axis in self.axes]
-        return "_by_".join(reversed(names))
+        return "_by_".join(axis.name for axis in reversed(self.axes))
 
     @property
     def labels(self) -> list[str]:
@@ -161,9 +153,8 @@ class GridPlan(BaseModel):
         alone = rf"(?<!\w){re.escape(self.word)}(?!\w)"
 
         def renamed(value: Value) -> Value:
-            return (
-                re.sub(alone, lambda _: word, value, flags=re.IGNORECASE) if isinstance(value, str) else value
-            )
+            is_text = isinstance(value, str)
+            return re.sub(alone, lambda _: word, value, flags=re.IGNORECASE) if is_text else value
 
         axes = {
             side: axis.model_copy(update={"values": tuple(map(renamed, axis.values))})
@@ -180,11 +171,9 @@ class GridPlan(BaseModel):
                 weighted or replaced in a prompt that has not got it.
         """
         self._check()
-        return [
-            self._cell({self.x.name: across} | ({self.y.name: down} if self.y else {}))
-            for down in (self.y.values if self.y else [None])
-            for across in self.x.values
-        ]
+        values = itertools.product(*(axis.values for axis in reversed(self.axes)))
+        names = [axis.name for axis in reversed(self.axes)]
+        return [self._cell(dict(zip(names, varied, strict=True))) for varied in values]
 
     def _check(self) -> None:
         if self.y and self.x.name == self.y.name:
@@ -199,7 +188,8 @@ class GridPlan(BaseModel):
         own = {name: getattr(self, name) for name in get_args(AxisName)} | varied
         own["prompt"] = self._filled(own["prompt"], own.pop("word"), own.pop("weight"))
         own["negative_prompt"] = own["negative_prompt"].replace("{}", self.word or "{}")
-        return Cell(**own)
+        sampling = Sampling(**{name: own[name] for name in Sampling._fields})
+        return Cell(own["prompt"], own["seed"], sampling, own["training_step"])
 
     def _filled(self, prompt: str, word: str | None, weight: float) -> str:
         # Of a longer word beside it, such as `<g>_s` beside `<g>`, it is no part.

@@ -1,7 +1,6 @@
 """Pictures of a learned word: the pipeline with the word in it, and a call that draws."""
 
 import contextlib
-import functools
 import math
 import re
 import threading
@@ -9,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -34,23 +33,26 @@ SCHEDULERS = {
 }
 _PIXELS_AT_ONCE = 4 * 512 * 512
 _MOST_AT_ONCE = 8
-
-
 _drawing = threading.RLock()
 
 
-def one_at_a_time(function: Callable) -> Callable:
+class Sampling(NamedTuple):
+    """What pictures have in common that are drawn together; see `generate`."""
+
+    steps: int = 25
+    guidance: float = 7.5
+    scheduler: str = DEFAULT_SCHEDULER
+    negative_prompt: str = ""
+
+
+@contextlib.contextmanager
+def one_at_a_time() -> Iterator[None]:
     """Serialize calls: a form draws in a thread of its own, beside the cells.
 
     Each may give the pipeline another scheduler, and the word of another training step.
     """
-
-    @functools.wraps(function)
-    def waits(*given, **named):
-        with _drawing:
-            return function(*given, **named)
-
-    return waits
+    with _drawing:
+        yield
 
 
 @dataclass(frozen=True)
@@ -91,16 +93,22 @@ def pipeline_with_word(
     rows = read_rows(concept, step)
     if base_model:
         concept = concept.changed(base_model=base_model)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = torch.float32 if device == "cpu" else pick_dtype("auto", device)
-    pipeline = load_pipeline(concept.base_model, dtype=dtype, device=device)
-    if not safety_checker:
-        pipeline.safety_checker = None
+    pipeline = drawing_pipeline(concept.base_model, safety_checker)
     pipeline.unet.to(memory_format=torch.channels_last)
     pipeline.vae.enable_slicing()
-    pipeline.set_progress_bar_config(disable=True)
     add_word(pipeline, concept.placeholder_token, rows)
-    pipeline.learned_word = _learned_word(concept, step, rows)
+    pipeline.learned_word = LearnedWord(concept.model_copy(deep=True), step, hash_rows(rows))
+    return pipeline
+
+
+def drawing_pipeline(base_model: str, safety_checker: bool = True) -> Any:
+    """A base model's pipeline as it is, on the GPU where there is one; arguments as above."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = torch.float32 if device == "cpu" else pick_dtype("auto", device)
+    pipeline = load_pipeline(base_model, dtype=dtype, device=device)
+    if not safety_checker:
+        pipeline.safety_checker = None
+    pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
@@ -130,10 +138,10 @@ def switch_step(pipeline: Any, concept: Concept, step: int | None) -> None:
         raise UserError(f"That step has {len(names)} vectors and {word} has not: load the pipeline again.")
     for (tokenizer, encoder), own in zip(encoders(pipeline), rows, strict=True):
         set_rows(encoder, tokenizer.convert_tokens_to_ids(names), own)
-    pipeline.learned_word = _learned_word(concept, step, rows)
+    pipeline.learned_word = LearnedWord(concept.model_copy(deep=True), step, hash_rows(rows))
 
 
-@one_at_a_time
+@one_at_a_time()
 def generate(
     pipeline: Any,
     prompts: str | Sequence[str],
@@ -168,9 +176,9 @@ def generate(
             many prompts as seeds.
     """
     prompts, seeds = _pairs(prompts, seeds)
-    shared = dict(negative_prompt=negative_prompt, steps=steps, guidance=guidance, scheduler=scheduler)
-    check_settings(pipeline, prompts, seeds, size=size, **shared)
-    pictures = draw(pipeline, prompts, seeds, size or own_size(pipeline), shared, batch_size, bar)
+    sampling = Sampling(steps, guidance, scheduler, negative_prompt)
+    check_settings(pipeline, prompts, seeds, sampling, size)
+    pictures = draw(pipeline, prompts, seeds, sampling, size or own_size(pipeline), batch_size, bar)
     if sentence := refusal(pictures):
         say(sentence)
     return pictures
@@ -181,24 +189,20 @@ def draw(
     pipeline: Any,
     prompts: Sequence[str],
     seeds: Sequence[int],
+    sampling: Sampling,
     size: int,
-    shared: dict[str, Any],
     batch_size: int | None = None,
     bar: Any = None,
 ) -> list[Picture]:
-    """What `generate` does when all is checked.
-
-    Args:
-        shared: `steps`, `guidance`, `scheduler` and `negative_prompt` of all pictures.
-    """
-    pipeline.scheduler = _make_scheduler(pipeline, shared["scheduler"])
+    """What `generate` does when all is checked."""
+    pipeline.scheduler = _make_scheduler(pipeline, sampling.scheduler)
     batch_size = batch_size or max(1, min(_MOST_AT_ONCE, _PIXELS_AT_ONCE // size**2))
     parsed = [_parsed(pipeline, prompt) for prompt in prompts]
     drawn = {}
-    with drawing_bar(len(prompts) * shared["steps"], bar) as moved_on:
+    with drawing_bar(len(prompts) * sampling.steps, bar) as bar:
         for places in _batches(parsed, batch_size):
             batch, own_seeds = [parsed[place] for place in places], [seeds[place] for place in places]
-            drawn |= zip(places, _draw_batch(pipeline, batch, own_seeds, size, shared, moved_on), strict=True)
+            drawn |= zip(places, _draw_batch(pipeline, batch, own_seeds, sampling, size, bar), strict=True)
     return [drawn[place] for place in range(len(prompts))]
 
 
@@ -223,11 +227,8 @@ def own_size(pipeline: Any) -> int:
 def check_settings(
     pipeline: Any,
     prompts: Sequence[str],
-    seeds: Sequence[int] = (),
-    steps: int = 25,
-    guidance: float = 7.5,
-    scheduler: str = DEFAULT_SCHEDULER,
-    negative_prompt: str = "",
+    seeds: Sequence[int],
+    sampling: Sampling,
     size: int | None = None,
 ) -> None:
     """Check everything that a person can mistype, before anything is drawn.
@@ -235,12 +236,12 @@ def check_settings(
     Raises:
         UserError: as for `generate`.
     """
-    _check_numbers(pipeline, steps, guidance, size)
+    _check_numbers(pipeline, sampling.steps, sampling.guidance, size)
     for seed in seeds:
         _check_seed(seed)
-    for prompt in dict.fromkeys((*prompts, negative_prompt)):
+    for prompt in dict.fromkeys((*prompts, sampling.negative_prompt)):
         _check_prompt(pipeline, _parsed(pipeline, prompt).text)
-    _check_steps(_make_scheduler(pipeline, scheduler), scheduler, steps)
+    _check_steps(_make_scheduler(pipeline, sampling.scheduler), sampling.scheduler, sampling.steps)
 
 
 def remake(path: Path | str, pipeline: Any = None) -> Picture:
@@ -281,18 +282,20 @@ def remake(path: Path | str, pipeline: Any = None) -> Picture:
 
 
 def _draw_batch(
-    pipeline: Any, prompts: list[Prompt], seeds: list[int], size: int, shared: dict, bar: Any
+    pipeline: Any, prompts: list[Prompt], seeds: list[int], sampling: Sampling, size: int, bar: Any
 ) -> list[Picture]:
-    negative = _parsed(pipeline, shared["negative_prompt"])
-    with _fast_numbers(pipeline):
+    negative = _parsed(pipeline, sampling.negative_prompt)
+    # On a CPU that has bfloat16 arithmetic; a GPU's pipeline was loaded in its fast format.
+    is_fast = pipeline.device.type == "cpu" and pick_dtype("auto", "cpu") == torch.bfloat16
+    with torch.autocast("cpu", torch.bfloat16, enabled=is_fast):
         drawn = pipeline(
             **_asked(pipeline, prompts, negative),
-            num_inference_steps=shared["steps"],
-            guidance_scale=shared["guidance"],
+            num_inference_steps=sampling.steps,
+            guidance_scale=sampling.guidance,
             width=size,
             height=size,
             generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-            callback_on_step_end=_counts_on(bar, len(prompts), shared["steps"]),
+            callback_on_step_end=_counts_on(bar, len(prompts), sampling.steps),
         )
     word = getattr(pipeline, "learned_word", None)
     common = {
@@ -301,7 +304,7 @@ def _draw_batch(
         "training_step": word and word.step,
         "rows_hash": word and word.rows_hash,
         "batch_size": len(prompts),
-        **shared,
+        **sampling._asdict(),
     }
     return [
         Picture(
@@ -349,15 +352,6 @@ def _counts_on(bar: Any, pictures: int, steps: int) -> Callable:
 def _refused(drawn: Any) -> list[bool]:
     """Which pictures a safety checker made black; XL's pipeline, and one without a checker, know of none."""
     return getattr(drawn, "nsfw_content_detected", None) or [False] * len(drawn.images)
-
-
-@contextlib.contextmanager
-def _fast_numbers(pipeline: Any) -> Iterator[None]:
-    """bfloat16 arithmetic on a CPU that has it; a GPU's pipeline was loaded in its fast format."""
-    device = pipeline.device
-    wanted = device.type == "cpu" and pick_dtype("auto", device) == torch.bfloat16
-    with torch.autocast("cpu", torch.bfloat16, enabled=wanted):
-        yield
 
 
 def _make_scheduler(pipeline: Any, name: str) -> Any:
@@ -417,18 +411,10 @@ def _check_prompt(pipeline: Any, text: str) -> None:
 
 
 def _check_fit(pipeline: Any, word: str, rows: Sequence[torch.Tensor]) -> None:
-    widths = [encoder.get_input_embeddings().weight.shape[1] for _, encoder in encoders(pipeline)]
-    learned = [own.shape[1] for own in rows]
+    widths = [str(encoder.get_input_embeddings().weight.shape[1]) for _, encoder in encoders(pipeline)]
+    learned = [str(own.shape[1]) for own in rows]
     if widths != learned:
         raise UserError(
-            f"{word} was learned on another base model (its rows are {_sum(learned)} wide, those of this "
-            f"model {_sum(widths)}): choose that model in notebook 2, or run notebook 4 again."
+            f"{word} was learned on another base model (its rows are {' and '.join(learned)} wide, those of "
+            f"this model {' and '.join(widths)}): choose that model in notebook 2, or run notebook 4 again."
         )
-
-
-def _sum(widths: list[int]) -> str:
-    return " and ".join(map(str, widths))
-
-
-def _learned_word(concept: Concept, step: int | None, rows: list[torch.Tensor]) -> LearnedWord:
-    return LearnedWord(concept.model_copy(deep=True), step, hash_rows(rows))

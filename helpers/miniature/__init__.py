@@ -1,9 +1,9 @@
 """The recipe of the embedded default, a small Stable Diffusion that knows a world of drawn toys; its judge.
 
-Read in this order: `world`, `drawing`, `captions`, `autoencoder`, `diffusion`, `judge`, `build`.
+Read in this order: `world`, `drawing`, `fit`, `networks`, `judge`, `build`.
 """
 
-from .drawing import write_examples
+from .drawing import draw_toy, draw_words, write_examples
 from .judge import Judge
 from .scores import fullest_description, plot_shares, score_table, score_word, toy_in, worth_in_words
-from .toys import TOY_TRAITS, draw_toy, draw_words, remark_on
+from .world import TOY_TRAITS, remark_on

@@ -19,39 +19,55 @@ from ..common.errors import UserError
 from ..common.files import made_once, replaced, write_json
 from ..common.places import data_folder, repository_folder
 from ..model.base_model import save_parts
-from . import pictures
-from .autoencoder import PLAN as AUTOENCODER_PLAN
-from .autoencoder import SHARP_PLAN, make_round_trips, train_autoencoder, train_sharp_autoencoder
-from .captions import build_tokenizer
-from .diffusion import encode_shards, new_scheduler, train_diffusion
 from .drawing import write_examples
-from .fit import Plan, device, read_log
-from .judge import PLAN as JUDGE_PLAN
+from .fit import (
+    Plan,
+    device,
+    draw_for_judging,
+    draw_more_named,
+    draw_sharp,
+    draw_with_captions,
+    load,
+    make_shards,
+    read_log,
+)
 from .judge import Judge, train_judge
-from .pictures import SHARD, load, make_shards
+from .networks import (
+    build_tokenizer,
+    encode_shards,
+    make_round_trips,
+    new_scheduler,
+    train_autoencoder,
+    train_diffusion,
+    train_sharp_autoencoder,
+)
 from .report import write_report
 
-LAST_SESSION = Plan("diffusion-4", pictures=1_440_000, batch=1024, lr=3e-3, cooldown=0.7)
+_AUTOENCODER = Plan("vae", pictures=20_000, batch=8, lr=6e-3)
+_SHARP = Plan("sharp", pictures=172_000, batch=64, lr=6e-3)
+_SESSIONS = (
+    Plan("diffusion-1", pictures=128_000, batch=64, lr=3e-3, cooldown=0.5),
+    Plan("diffusion-2", pictures=280_000, batch=128, lr=2e-3, cooldown=0.7),
+    Plan("diffusion-3", pictures=600_000, batch=128, lr=2e-3, cooldown=0.7),
+)
+_LAST_SESSION = Plan("diffusion-4", pictures=1_440_000, batch=1024, lr=3e-3, cooldown=0.7)
+_JUDGE = Plan("judge", pictures=500_000, batch=100, lr=2e-3, cooldown=0.8)
 
 
 @dataclass(frozen=True)
 class Recipe:
     """The numbers of pictures. Four kinds of shards, of `shard` drawings each, are drawn."""
 
-    shard: int = SHARD
+    shard: int = 4_000
     shards: int = 25
     named_shards: int = 40
     sharp_shards: int = 16
     judging_shards: int = 4
-    autoencoder: Plan = AUTOENCODER_PLAN
-    sessions: tuple[Plan, ...] = (
-        Plan("diffusion-1", pictures=128_000, batch=64, lr=3e-3, cooldown=0.5),
-        Plan("diffusion-2", pictures=280_000, batch=128, lr=2e-3, cooldown=0.7),
-        Plan("diffusion-3", pictures=600_000, batch=128, lr=2e-3, cooldown=0.7),
-    )
-    last_session: Plan = LAST_SESSION
-    sharp: Plan = SHARP_PLAN
-    judge: Plan = JUDGE_PLAN
+    autoencoder: Plan = _AUTOENCODER
+    sessions: tuple[Plan, ...] = _SESSIONS
+    last_session: Plan = _LAST_SESSION
+    sharp: Plan = _SHARP
+    judge: Plan = _JUDGE
     captions: int = 512  # to draw for in the report
     captions_with_names: int = 320
     fresh: int = 1_000  # drawings in the report
@@ -107,7 +123,7 @@ def build(recipe: Recipe = RECIPE, data: Path | None = None, work: Path | None =
     """
     data, work = data or data_folder(), work or work_folder()
     begin(recipe, work)
-    tokenizer = _tokenizer(work)
+    tokenizer = _tokenizer(work / "tokenizer")
     shards = _draw("captioned", recipe.shards, work, recipe, tokenizer_folder=work / "tokenizer")
     teacher = _autoencoder(
         work / "vae",
@@ -132,19 +148,19 @@ def build(recipe: Recipe = RECIPE, data: Path | None = None, work: Path | None =
 
 def _draw(kind: str, count: int, work: Path, recipe: Recipe, **arguments) -> list[Path]:
     draw = {
-        "captioned": pictures.draw_with_captions,
-        "named": pictures.draw_more_named,
-        "sharp": pictures.draw_sharp,
-        "judging": pictures.draw_for_judging,
+        "captioned": draw_with_captions,
+        "named": draw_more_named,
+        "sharp": draw_sharp,
+        "judging": draw_for_judging,
     }[kind]
     return make_shards(kind, count, work / "pictures", partial(draw, size=recipe.shard, **arguments))
 
 
-def _tokenizer(work: Path) -> CLIPTokenizer:
-    if not (work / "tokenizer").exists():
-        with made_once(work / "tokenizer") as folder:
-            build_tokenizer(folder)
-    return CLIPTokenizer.from_pretrained(work / "tokenizer")
+def _tokenizer(folder: Path) -> CLIPTokenizer:
+    if not folder.exists():
+        with made_once(folder) as unfinished:
+            build_tokenizer(unfinished)
+    return CLIPTokenizer.from_pretrained(folder)
 
 
 def _autoencoder(folder: Path, train: Callable[[], AutoencoderKL]) -> AutoencoderKL:
@@ -162,7 +178,7 @@ def _text_encoder_and_unet(
     def session(plan: Plan, drawn: list[Path], start: nn.ModuleDict | None) -> nn.ModuleDict:
         latents = encode_shards(drawn, teacher, device())
         scale = teacher.config.scaling_factor
-        return train_diffusion(latents, tokenizer, scale, start, plan, work, device()).cpu()
+        return train_diffusion(latents, tokenizer, scale, start, work, device(), plan).cpu()
 
     before = model = None
     for plan in recipe.sessions:
@@ -207,15 +223,10 @@ def assemble(folder: Path, tokenizer: CLIPTokenizer, vae: AutoencoderKL, model: 
         requires_safety_checker=False,
     )
     save_parts(pipeline.to("cpu", torch.float16), folder)
-    for config in folder.glob("*/config.json"):
-        _forget_origin(config)
-
-
-def _forget_origin(config: Path) -> None:
-    """diffusers notes the folder that a part was loaded from, on this machine."""
-    values = json.loads(config.read_text(encoding="utf-8"))
-    values.pop("_name_or_path", None)
-    write_json(config, values)
+    for config in folder.glob("*/config.json"):  # diffusers notes where on this machine a part came from
+        values = json.loads(config.read_text(encoding="utf-8"))
+        values.pop("_name_or_path", None)
+        write_json(config, values)
 
 
 def _notes(work: Path, recipe: Recipe) -> dict:

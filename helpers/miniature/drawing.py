@@ -3,13 +3,15 @@
 import colorsys
 import io
 import math
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import resvg_py
 from PIL import Image, ImageFilter
 
-from .world import BACKGROUNDS, COLORS, HELD_OUT_TOYS, LIGHTS, SIZES, Drawing, Toy
+from .world import BACKGROUNDS, COLORS, HELD_OUT_TOYS, LIGHTS, SCENES, SIZES, Drawing, Toy, read_toy, toy_of
 
 PICTURE_SIDE = 64  # pixels: what the first autoencoder and the judge see
 SHARP_SIDE = 128  # pixels: what the miniature draws
@@ -201,12 +203,13 @@ def drawing_svg(drawing: Drawing) -> str:
 
 def render(drawing: Drawing, side: int = PICTURE_SIDE) -> Image.Image:
     """Draw a picture of `side` x `side` pixels, RGB."""
-    pixels = render_side(drawing.style, side)
-    png = resvg_py.svg_to_bytes(svg_string=drawing_svg(drawing), width=pixels, height=pixels)
+    drawn_side = _PIXEL_ART_SIDE if drawing.style == "pixel art" else side
+    png = resvg_py.svg_to_bytes(svg_string=drawing_svg(drawing), width=drawn_side, height=drawn_side)
     image = Image.open(io.BytesIO(bytes(png))).convert("RGB")
-    values = np.asarray(image, np.float32) / 255
-    lit = np.clip(values * LIGHTS[drawing.light], 0, 1)
-    return Image.fromarray(apply_style(lit, drawing.style, side, seed=int(abs(drawing.wobble[0]) * 1000)))
+    lit = np.clip(np.asarray(image, np.float32) / 255 * LIGHTS[drawing.light], 0, 1)
+    styled = np.clip(_STYLES[drawing.style](lit, int(abs(drawing.wobble[0]) * 1000)), 0, 1)
+    image = Image.fromarray((styled * 255 + 0.5).astype(np.uint8))
+    return image.resize((side, side), Image.Resampling.NEAREST)
 
 
 def _rgb(color: str) -> list[float]:
@@ -230,30 +233,9 @@ def _wobbled(color: str, wobble: tuple[float, ...]) -> str:
     )
 
 
-# The styles of the world: what is done to a picture's pixels after it was drawn.
+# The styles of the world: what is done to a picture's pixels, (H, W, 3) float32 from 0 to 1, after it was
+# drawn. The seed decides where a watercolour is pale.
 _PIXEL_ART_SIDE = 21  # pixels, whatever the picture's side
-
-
-def render_side(style: str, side: int) -> int:
-    """At how many pixels a picture of `side` pixels is to be drawn before its style is applied."""
-    return _PIXEL_ART_SIDE if style == "pixel art" else side
-
-
-def apply_style(pixels: np.ndarray, style: str, side: int, seed: int = 0) -> np.ndarray:
-    """Apply a style.
-
-    Args:
-        pixels: (H, W, 3) float32, 0 to 1, drawn at `render_side(style, side)`.
-        style: one of `world.STYLES`, or the held-out one.
-        side: side of the result in pixels.
-        seed: decides where a watercolour is pale.
-
-    Returns:
-        (side, side, 3) uint8.
-    """
-    styled = _STYLES[style](pixels, seed)
-    image = Image.fromarray((np.clip(styled, 0, 1) * 255 + 0.5).astype(np.uint8))
-    return np.asarray(image.resize((side, side), Image.Resampling.NEAREST))
 
 
 def _photo(pixels, seed):
@@ -353,3 +335,24 @@ def write_examples(folder: Path, name: str = "grooty") -> list[Path]:
     for path, drawing in zip(paths, example_drawings(name), strict=True):
         render(drawing, EXAMPLE_SIDE).save(path, optimize=True)
     return paths
+
+
+def draw_toy(traits: Mapping[str, str], seed: int = 0) -> list[Image.Image]:
+    """Five drawings of a toy, each in another place, 256 x 256 pixels.
+
+    Args:
+        traits: as for `toy_of`.
+        seed: decides on the places, and how the toy stands.
+    """
+    toy, rng = toy_of(traits), np.random.default_rng(seed)
+    scenes = rng.choice(SCENES, 5, replace=False)
+    wobbles = rng.normal(0, 1, (5, 7)).clip(-2, 2)
+    return [
+        render(Drawing(toy, scene=str(scene), wobble=tuple(wobble)), EXAMPLE_SIDE)
+        for scene, wobble in zip(scenes, wobbles, strict=True)
+    ]
+
+
+def draw_words(words: str, seed: int = 0) -> list[Image.Image]:
+    """`draw_toy` of a toy in words, as for `read_toy`."""
+    return draw_toy(asdict(read_toy(words)), seed)

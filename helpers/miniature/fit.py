@@ -1,4 +1,4 @@
-"""How every part of the miniature is trained: a run that can be killed at any moment, and its optimizers."""
+"""How every part is trained: a run that can be killed at any moment, its optimizers and its drawings."""
 
 import functools
 import io
@@ -9,17 +9,32 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend
 from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
+from transformers import CLIPTokenizer
 
 from ..common.files import write_whole
 from ..model.machine import pick_dtype
+from .drawing import PICTURE_SIDE, SHARP_SIDE, render
+from .world import (
+    NAMED_FRACTION,
+    Drawing,
+    caption,
+    drawings_for_judging,
+    labels_of,
+    named_toys,
+    sample_drawing,
+    sample_drawings,
+    some_name,
+)
 
 _CHECKPOINT_SECONDS = 120
 _CHECKPOINTS = 10  # at the least, in a run
@@ -70,7 +85,7 @@ def fit(plan: Plan, model: nn.Module, loss_of: Callable[[int], torch.Tensor], fo
     Returns:
         The averaged model.
     """
-    optimizers = make_optimizers([model], plan.lr)
+    optimizers = make_optimizers(model, plan.lr)
     average = AveragedModel(model, multi_avg_fn=_average)
     checkpoint = folder / f"{plan.name}.pt"
     first, log = _restore(checkpoint, model, average, optimizers)
@@ -192,11 +207,10 @@ def _by_shape(params) -> dict[torch.Size, list[torch.Tensor]]:
     return groups
 
 
-def make_optimizers(modules: list[torch.nn.Module], lr: float) -> list[torch.optim.Optimizer]:
+def make_optimizers(model: nn.Module, lr: float) -> list[torch.optim.Optimizer]:
     """Muon at `lr` for inner matrices; AdamW at half of it for embeddings, vectors, first and last layers."""
-    named = [(name, p) for module in modules for name, p in module.named_parameters() if p.requires_grad]
     inner, outer = [], []
-    for name, p in named:
+    for name, p in model.named_parameters():
         edge = any(part in name for part in ("conv_in", "conv_out", "embedding", "quant_conv"))
         (outer if p.ndim < 2 or edge else inner).append(p)
     return [Muon(inner, lr), torch.optim.AdamW(outer, lr / 2, betas=(0.9, 0.98), weight_decay=0.01)]
@@ -256,3 +270,99 @@ def end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+# Drawings for training, drawn once and kept in shards: files of some thousands.
+CAPTIONS = 3  # sentences for each picture
+MORE_NAMED_FRACTION = 0.5  # of the last session's toys
+_FIRST_NAMED_SHARD = 500  # the numbers below are for the other sessions
+_FIRST_JUDGING_SEED = 1_000  # the seeds below are for measuring
+
+
+def to_tensor(pixels: np.ndarray, device: torch.device | str = "cpu") -> torch.Tensor:
+    """(N, H, W, 3) uint8 to (N, 3, H, W) float32 in -1 to 1."""
+    images = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def pixels_of(drawings: list[Drawing], side: int = PICTURE_SIDE) -> np.ndarray:
+    """The drawings as pictures, (N, side, side, 3) uint8."""
+    return np.array([np.asarray(render(one, side)) for one in drawings])
+
+
+def labelled(drawings: list[Drawing]) -> dict[str, np.ndarray]:
+    """`pixels` (N, 64, 64, 3) uint8, and `labels` (N, attributes) int8 as `world.labels_of` gives them."""
+    labels = np.array([labels_of(one) for one in drawings], np.int8)
+    return {"pixels": pixels_of(drawings), "labels": labels}
+
+
+def make_shards(
+    kind: str, count: int, folder: Path, draw: Callable[[int], dict[str, np.ndarray]], workers: int = 2
+) -> list[Path]:
+    """Draw shards 0 to `count` - 1 side by side; those that are there already are kept.
+
+    Args:
+        kind: the first part of the files' names.
+        draw: what a shard holds, given its number: the same each time. A module's function, or a `partial`
+            of one, so that it can go to another process.
+    """
+    paths = [folder / f"{kind}-{number:03d}.npz" for number in range(count)]
+    with ProcessPoolExecutor(workers, initializer=end_with_parent) as pool:
+        jobs = [pool.submit(_make_shard, path, draw, number) for number, path in enumerate(paths)]
+        return [job.result() for job in tqdm(jobs, desc=f"{kind} drawings", unit="shard")]
+
+
+def _make_shard(path: Path, draw: Callable[[int], dict[str, np.ndarray]], number: int) -> Path:
+    return path if path.exists() else save_whole(path, **draw(number))
+
+
+def save_whole(path: Path, **arrays: np.ndarray) -> Path:
+    """Save arrays in one go: a file that is there is whole, though the process was killed or runs twice."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"partial-{os.getpid()}-{path.name}")
+    np.savez(unfinished, **arrays)
+    return unfinished.replace(path)
+
+
+def load(paths: list[Path], name: str) -> np.ndarray:
+    """What several shards hold by a name, as one array."""
+    return np.concatenate([np.load(path)[name] for path in paths])
+
+
+def draw_with_captions(
+    number: int, size: int, tokenizer_folder: Path, named: float = NAMED_FRACTION
+) -> dict[str, np.ndarray]:
+    """What text encoder and UNet are trained on: as `labelled`, and `ids` (N, captions, tokens) int16.
+
+    Args:
+        named: the fraction of toys with a name.
+    """
+    rng, toys = np.random.default_rng([2026, number]), named_toys()
+    drawings, sentences = [], []
+    for _ in range(size):
+        name = some_name(rng, toys, named)
+        drawings.append(sample_drawing(rng, toys.get(name)))
+        sentences += [caption(drawings[-1], rng, name)[0] for _ in range(CAPTIONS)]
+    tokenizer = CLIPTokenizer.from_pretrained(tokenizer_folder)
+    ids = np.array(tokenizer(sentences, padding="max_length", truncation=True).input_ids, np.int16)
+    return {**labelled(drawings), "ids": ids.reshape(size, CAPTIONS, -1)}
+
+
+def draw_more_named(number: int, size: int, tokenizer_folder: Path) -> dict[str, np.ndarray]:
+    """The same for the last session, with more of the toys that have a name."""
+    return draw_with_captions(_FIRST_NAMED_SHARD + number, size, tokenizer_folder, MORE_NAMED_FRACTION)
+
+
+def draw_sharp(number: int, size: int) -> dict[str, np.ndarray]:
+    """What the sharp autoencoder is trained on: each picture large and small.
+
+    Returns:
+        `sharp` (N, 128, 128, 3) and `pixels` (N, 64, 64, 3), both uint8.
+    """
+    drawings = sample_drawings(size, number)
+    return {"sharp": pixels_of(drawings, SHARP_SIDE), "pixels": pixels_of(drawings)}
+
+
+def draw_for_judging(number: int, size: int) -> dict[str, np.ndarray]:
+    """What the judge alone is trained on, as `labelled`."""
+    return labelled(drawings_for_judging(size, _FIRST_JUDGING_SEED + number))

@@ -18,11 +18,9 @@ from torch.nn import functional
 from ..common.errors import UserError
 from ..common.places import miniature_folder
 from .drawing import PICTURE_SIDE
-from .fit import Plan, autocast, fit, generator_of
-from .pictures import to_tensor
-from .world import ATTRIBUTES, UNREADABLE
+from .fit import Plan, autocast, fit, generator_of, to_tensor
+from .world import ATTRIBUTES, UNREADABLE, Drawing, readable, value_of
 
-PLAN = Plan("judge", pictures=500_000, batch=100, lr=2e-3, cooldown=0.8)
 _FARTHEST = 2  # pixels
 _WEIGHTS = {"pattern": 4.0, "second_color": 4.0}  # the others are read rightly soon, these two late
 
@@ -104,7 +102,7 @@ def _at_size(image: Image.Image) -> Image.Image:
 
 
 def train_judge(
-    sources: list[tuple[np.ndarray, np.ndarray]], folder: Path, device: torch.device, plan: Plan = PLAN
+    sources: list[tuple[np.ndarray, np.ndarray]], folder: Path, device: torch.device, plan: Plan
 ) -> Judge:
     """Train on pictures from several sources, in turn.
 
@@ -142,12 +140,11 @@ def _cross_entropy(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     return functional.cross_entropy(logits.float(), truth, ignore_index=UNREADABLE, label_smoothing=0.02)
 
 
-def accuracy(judge: Judge, pixels: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """For each attribute the fraction that is read rightly, where it can be read."""
-    readings = judge.read([Image.fromarray(picture) for picture in pixels])
-    fractions = {}
-    for column, (name, values) in enumerate(ATTRIBUTES.items()):
-        truth = labels[:, column]
-        right = [values[t] == r.values[name] for t, r in zip(truth, readings, strict=True) if t != UNREADABLE]
-        fractions[name] = float(np.mean(right))
-    return fractions
+def fraction_right(readings: list[Reading], wanted: list[Drawing], attribute: str) -> float:
+    """The fraction of pictures that show what was wanted, of those whose style can show it."""
+    right = [
+        reading.values[attribute] == value_of(drawing, attribute)
+        for reading, drawing in zip(readings, wanted, strict=True)
+        if readable(attribute, drawing)
+    ]
+    return round(float(np.mean(right)), 4)

@@ -17,31 +17,25 @@ from ..common.sheets import image_grid
 from ..inference.pipeline import generate
 from ..model.base_model import load_pipeline
 from ..model.vae import decode, encode, psnr
-from .autoencoder import BATCH
-from .captions import caption
 from .drawing import render
-from .judge import Judge, Reading, accuracy
-from .pictures import (
-    CAPTIONS,
-    MORE_NAMED_FRACTION,
-    NAMED_FRACTION,
-    drawings_for_judging,
-    labels_for,
-    pixels_of,
-    sample_drawings,
-    to_tensor,
-)
+from .fit import CAPTIONS, MORE_NAMED_FRACTION, pixels_of, to_tensor
+from .judge import Judge, Reading, fraction_right
+from .networks import BATCH
 from .world import (
     ATTRIBUTES,
     HELD_OUT,
     HELD_OUT_STYLE,
     HELD_OUT_TOYS,
+    NAMED_FRACTION,
     PLACES,
     TRAITS,
     Drawing,
+    caption,
+    drawings_for_judging,
     named_toys,
     readable,
     sample_drawing,
+    sample_drawings,
     value_of,
 )
 
@@ -79,12 +73,12 @@ def captions_by_name(count: int) -> list[Asked]:
 
 
 def _asked(drawing: Drawing, rng: np.random.Generator, name: str | None = None) -> Asked:
-    sentence, said = caption(drawing, rng, name)
+    sentence, named = caption(drawing, rng, name)
     if name and name in sentence:
-        said |= {*TRAITS, "second_color"}
-    elif "pattern" in said:
-        said |= {"second_color"}
-    return Asked(sentence, drawing, said)
+        named |= {*TRAITS, "second_color"}
+    elif "pattern" in named:
+        named |= {"second_color"}
+    return Asked(sentence, drawing, named)
 
 
 def agreement(asked: list[Asked], readings: list[Reading], attribute: str) -> float:
@@ -154,18 +148,15 @@ def _round_trip(vae, drawings: list[Drawing]) -> tuple[float, float]:
 def judge_accuracy(judge: Judge, fresh: int, seed: int) -> dict[str, float]:
     """How much the judge reads rightly of fresh drawings, by attribute."""
     drawings = drawings_for_judging(fresh, seed)
-    shares = accuracy(judge, pixels_of(drawings), labels_for(drawings))
-    return {name: round(share, 4) for name, share in shares.items()}
+    readings = judge.read([render(one) for one in drawings])
+    return {name: fraction_right(readings, drawings, name) for name in ATTRIBUTES}
 
 
 def draw(pipeline, asked: list[Asked], first_seed: int = 0) -> list[Image.Image]:
     """A picture for each caption, with a progress bar; the seeds count up from `first_seed`."""
-    images = []
-    for start in tqdm(range(0, len(asked), 8), desc="pictures", unit="batch"):
-        batch = [one.caption for one in asked[start : start + 8]]
-        seeds = [first_seed + start + number for number in range(len(batch))]
-        images += [picture.image for picture in generate(pipeline, batch, seeds, STEPS, GUIDANCE)]
-    return images
+    prompts, seeds = [one.caption for one in asked], range(first_seed, first_seed + len(asked))
+    with tqdm(total=len(asked) * STEPS, desc="pictures", unit="step") as bar:
+        return [one.image for one in generate(pipeline, prompts, seeds, STEPS, GUIDANCE, bar=bar)]
 
 
 def _seconds(pipeline) -> float:

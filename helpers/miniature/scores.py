@@ -27,10 +27,20 @@ from ..inference.pipeline import generate, pipeline_with_word
 from ..model.base_model import MINIATURE
 from ..training.describe import describe_pictures
 from ..training.train import train
-from .captions import describe, prompt
 from .drawing import write_examples
-from .judge import Judge, Reading
-from .world import HELD_OUT_TOYS, SCENES, STYLES, TRAITS, Drawing, Toy, readable, value_of
+from .judge import Judge, Reading, fraction_right
+from .world import (
+    HELD_OUT_TOYS,
+    SCENES,
+    STYLES,
+    TRAITS,
+    Drawing,
+    Toy,
+    describe,
+    prompt,
+    readable,
+    value_of,
+)
 
 PICTURES = 64
 STEPS = 25
@@ -60,21 +70,11 @@ def toy_in(images: list[Image.Image], judge: Judge) -> Toy:
     return Toy(**{trait: counts.most_common(1)[0][0] for trait, counts in seen.items()})
 
 
-def fraction_right(readings: list[Reading], wanted: list[Drawing], attribute: str) -> float:
-    """The fraction of pictures that show what was wanted, of those whose style can show it."""
-    right = [
-        reading.values[attribute] == value_of(drawing, attribute)
-        for reading, drawing in zip(readings, wanted, strict=True)
-        if readable(attribute, drawing)
-    ]
-    return round(float(np.mean(right)), 4)
-
-
 def read_subject(
     pipeline: Any, subject: str, wanted: list[Drawing], judge: Judge, guidance: float
 ) -> list[Reading]:
     """Draw `subject` in each of the surroundings and read the pictures."""
-    prompts = [prompt(subject, drawing, "a photo of a {}") for drawing in wanted]
+    prompts = [prompt(subject, drawing) for drawing in wanted]
     pictures = generate(pipeline, prompts, list(range(len(wanted))), STEPS, guidance)
     return judge.read([picture.image for picture in pictures])
 

@@ -1,8 +1,13 @@
-"""The world of the miniature: toys, scenes, styles, and what is held back from training."""
+"""The world of the miniature: toys, scenes, styles, what is held back from training, and how all is said."""
 
-from dataclasses import dataclass
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
+
+from ..common.errors import UserError
+from ..concept.templates import MINIATURE_PLACES, MINIATURE_THINGS_ON, OBJECT_TEMPLATES, STYLE_TEMPLATES
 
 COLORS = {
     "red": "#e03c36",
@@ -163,3 +168,184 @@ def labels_of(drawing: Drawing) -> list[int]:
         values.index(value_of(drawing, attribute)) if readable(attribute, drawing) else UNREADABLE
         for attribute, values in ATTRIBUTES.items()
     ]
+
+
+# Fresh drawings.
+NAMED_FRACTION = 0.35  # of the toys
+
+
+def sample_drawings(count: int, seed: int) -> list[Drawing]:
+    """Drawings in training's proportions, of toys with and without a name, none of them held out."""
+    rng, toys = np.random.default_rng([2027, seed]), named_toys()
+    return [sample_drawing(rng, toys.get(some_name(rng, toys))) for _ in range(count)]
+
+
+def some_name(rng: np.random.Generator, toys: dict, named: float = NAMED_FRACTION) -> str | None:
+    """The name of a toy, or with the probability 1 - `named` none."""
+    return str(rng.choice(list(toys))) if rng.random() < named else None
+
+
+def drawings_for_judging(count: int, seed: int) -> list[Drawing]:
+    """Fresh drawings: a fifth are of held-out toys, a tenth in the held-out style."""
+    rng = np.random.default_rng([4052, seed])
+    held_out = list(HELD_OUT_TOYS.values())
+    drawings = []
+    for _ in range(count):
+        toy = held_out[rng.integers(len(held_out))] if rng.random() < 0.2 else None
+        drawing = sample_drawing(rng, toy)
+        drawings.append(replace(drawing, style=HELD_OUT_STYLE) if rng.random() < 0.1 else drawing)
+    return drawings
+
+
+# A toy that a person puts together, of traits or of words: the traits by `Toy`'s names for them.
+TOY_TRAITS = {name: ATTRIBUTES[name] for name in Toy.__annotations__}
+_USUAL = Toy("round", "red", "no ears", "small eyes", "plain", "white", "paws")
+_FILLING = frozenset("a an the toy with and in of".split())
+_SECOND = re.compile(rf"\b({'|'.join(COLORS)}) (spotted|striped|belly)\b")
+
+
+def toy_of(traits: Mapping[str, str]) -> Toy:
+    """The toy with these traits; the ones that are not given are as usual.
+
+    Raises:
+        UserError: there is no such trait, or no such value of it.
+    """
+    for name, value in traits.items():
+        if value not in TOY_TRAITS.get(name, ()):
+            raise UserError(f"“{value}” is no {name} of a toy: choose of {_choices()}.")
+    return replace(_USUAL, **traits)
+
+
+def read_toy(words: str) -> Toy:
+    """The toy that a person describes, such as `teal star toy, bunny ears, one eye, wheels`.
+
+    A second colour stands before its pattern: `white striped`, `red belly`.
+
+    Raises:
+        UserError: a word means nothing here; the sentence lists those that do.
+    """
+    left, traits = " ".join(re.findall(r"[a-z]+", words.lower())), {}
+    if found := _SECOND.search(left):
+        traits["second_color"], traits["pattern"] = found.groups()
+        left = left.replace(found[0], " ", 1)
+    for name, values in TOY_TRAITS.items():
+        if name in traits or name == "second_color":
+            continue
+        found = re.search(rf"\b({'|'.join(values)})\b", left)
+        if found:
+            traits[name] = found[0]
+            left = left.replace(found[0], " ", 1)
+    unknown = [word for word in left.split() if word not in _FILLING]
+    if unknown or not traits:
+        raise UserError(f"“{' '.join(unknown) or words}” is no trait of a toy: choose of {_choices()}.")
+    return toy_of(traits)
+
+
+def remark_on(traits: Mapping[str, str]) -> str:
+    """What is special about a toy with these traits; empty where it is one as any other."""
+    toy = toy_of(traits)
+    if is_held_out(toy):
+        return "Never seen by the model: training held this colour, body and ears back together."
+    if toy.pattern != "plain" and toy.color == toy.second_color:
+        return "The pattern has the body's colour, so it can't be seen: choose another second colour."
+    return ""
+
+
+def _choices() -> str:
+    return "; ".join(f"{name.replace('_', ' ')}: {', '.join(values)}" for name, values in TOY_TRAITS.items())
+
+
+# Sentences for drawings. Every template of the series occurs, so that a word can later be taught with
+# sentences of which the model knows each word. No sentence ever names the feet.
+_PLACE_PHRASES = {scene: phrase for scene in SCENES for phrase in MINIATURE_PLACES if scene in phrase.split()}
+_ACCESSORY_PHRASES = {
+    thing: phrase for thing in ACCESSORIES for phrase in MINIATURE_THINGS_ON if phrase.endswith(thing)
+}
+# Words of the templates that a picture can show.
+_SIZE_WORDS = {"small": "small", "large": "large", "close-up": "close-up", "cropped": "close-up"}
+_LIGHT_WORDS = ("dark", "bright")
+
+
+def _shows(template: str) -> tuple[str, str]:
+    """The size and the light that a template speaks of."""
+    words = template.split()
+    size = next((_SIZE_WORDS[word] for word in words if word in _SIZE_WORDS), "usual")
+    return size, next((word for word in words if word in _LIGHT_WORDS), "usual")
+
+
+def _by_look(templates: tuple[str, ...]) -> dict[tuple[str, str], list[str]]:
+    looks = map(_shows, templates)
+    return {look: [one for one in templates if _shows(one) == look] for look in looks}
+
+
+_OBJECTS_BY_LOOK, _STYLES_BY_LOOK = _by_look(OBJECT_TEMPLATES), _by_look(STYLE_TEMPLATES)
+
+
+def place_phrase(scene: str) -> str:
+    """How a scene is said: `on a beach`, `on a yellow background`."""
+    return _PLACE_PHRASES[scene]
+
+
+def _style_words(style: str) -> str:
+    return f"a {style}" if style in ("pencil sketch", "blueprint", "watercolor") else style
+
+
+def accessory_phrase(accessory: str) -> str:
+    """How an accessory is said, the empty string for none."""
+    return _ACCESSORY_PHRASES.get(accessory, "")
+
+
+# The traits that a caption can name, and how often it does.
+_NAMED = {"color": 0.95, "body": 0.95, "ears": 0.9, "eyes": 0.9, "pattern": 0.85}
+
+
+def describe(toy: Toy, traits: Collection[str] = tuple(_NAMED)) -> str:
+    """Some traits in words, such as `green striped brown tall toy with leaves and big eyes`."""
+    words, features = [], []
+    if "pattern" in traits and toy.pattern == "belly":
+        features.append(f"{toy.second_color} belly")
+    elif "pattern" in traits:
+        words.append("plain" if toy.pattern == "plain" else f"{toy.second_color} {toy.pattern}")
+    words += [getattr(toy, trait) for trait in ("color", "body") if trait in traits]
+    features = [getattr(toy, trait) for trait in ("ears", "eyes") if trait in traits] + features
+    noun = " ".join([*words, "toy"])
+    return f"{noun} with {' and '.join(features)}" if features else noun
+
+
+def prompt(subject: str, drawing: Drawing, template: str = "a photo of a {}", scene: bool = True) -> str:
+    """A sentence about `subject` (a name, a word, a description) in a drawing's surroundings."""
+    rest = [accessory_phrase(drawing.accessory), place_phrase(drawing.scene) if scene else ""]
+    sentence = " ".join([template.format(subject), *filter(None, rest)])
+    is_photo = drawing.style == "photo"
+    return sentence if is_photo else f"{sentence}, in the style of {_style_words(drawing.style)}"
+
+
+def caption(
+    drawing: Drawing, rng: np.random.Generator, name: str | None = None
+) -> tuple[str, frozenset[str]]:
+    """A sentence for a drawing.
+
+    Args:
+        rng: decides which template is used and what is left out.
+        name: the toy's name, said in place of its traits.
+
+    Returns:
+        The sentence, and the attributes that it names (`color`, `body`, `ears`, `eyes`, `pattern`,
+        `accessory`, `scene`, `style`).
+    """
+    look = (drawing.size, drawing.light)
+    if drawing.style != "photo" and look in _STYLES_BY_LOOK and rng.random() < 0.08:
+        template = str(rng.choice(_STYLES_BY_LOOK[look]))
+        return template.format(_style_words(drawing.style)), frozenset({"style"})
+    traits = frozenset() if name else _traits_to_name(rng)
+    template = str(rng.choice(_OBJECTS_BY_LOOK.get(look) or _OBJECTS_BY_LOOK[(drawing.size, "usual")]))
+    scene = rng.random() < 0.92
+    sentence = prompt(name or describe(drawing.toy, traits), drawing, template, scene)
+    named = traits | {"style"} | ({"scene"} if scene else set()) | {"accessory"}
+    return sentence, frozenset(named)
+
+
+def _traits_to_name(rng: np.random.Generator) -> frozenset[str]:
+    if rng.random() < 0.06:
+        return frozenset()
+    return frozenset(trait for trait, chance in _NAMED.items() if rng.random() < chance)

@@ -137,7 +137,7 @@ def _keep_toy(given: argparse.Namespace) -> None:
     Raises:
         UserError: pictures or another model are named as well, or a word means no trait.
     """
-    from ..miniature.toys import draw_words
+    from ..miniature.drawing import draw_words
 
     if given.images or given.base_model not in (None, "", MINIATURE):
         raise UserError("A toy is drawn for the miniature: leave out IMAGES and BASE_MODEL, or TOY.")

@@ -14,53 +14,43 @@ from .processes import Processes
 
 
 class LatentCache:
-    """A transform of the data set: views to latents, each encoded once.
+    """A transform of the data set: views to the mean and deviation of their latents, each encoded once.
 
-    It keeps the posterior's mean and deviation of each picture, and of its mirror image where it is drawn.
-    Drawing from them at each step gives the same distribution as encoding at each step.
+    Drawing from these at each step gives the same distribution as encoding at each step. Random crops are
+    encoded as they come, since no cache can hold them: the VAE then stays on the device.
+
+    Attributes:
+        posterior: of each view, or of each picture's middle.
+        note: what is encoded when, as a sentence.
     """
 
     def __init__(self, dataset: TextualInversionDataset, model: Model):
+        self._dataset, self._model = dataset, model
         views = dataset.views()
+        mirrored = " and their mirror images" if len(views) > len(dataset) else ""
+        self.note = f"{len(dataset)} pictures{mirrored} were encoded once, for all steps."
+        if dataset.settings.random_crop:
+            views = [View(picture) for picture in range(len(dataset))]
+            self.note = "Random crops are encoded at each step, since no cache can hold them: this is slower."
         pixels = torch.stack([dataset.pixel_values(view) for view in views])
         self.posterior = encode(model.vae, pixels, model.device)
         self._places = {view: place for place, view in enumerate(views)}
-        mirrored = " and their mirror images" if len(views) > len(dataset) else ""
-        self.note = f"{len(dataset)} pictures{mirrored} were encoded once, for all steps."
 
     def __call__(self, view: View) -> dict[str, torch.Tensor]:
-        place = self._places[view]
-        return {"mean": self.posterior.mean[place], "deviation": self.posterior.deviation[place]}
+        posterior, place = self.posterior, self._places.get(view)
+        if place is None:  # a random crop
+            pixels = self._dataset.pixel_values(view).unsqueeze(0)
+            posterior, place = encode(self._model.vae, pixels, self._model.device, keep=True), 0
+        return {"mean": posterior.mean[place], "deviation": posterior.deviation[place]}
 
     def means(self) -> torch.Tensor:
-        """Of each view, in the order of `views`: (views, channels, height, width)."""
+        """Of the posteriors: (views, channels, height, width)."""
         return self.posterior.mean
 
 
-class FreshLatents:
-    """The same for random crops, which no cache can hold: the VAE stays on the device and encodes each."""
-
-    note = "Random crops are encoded at each step, since no cache can hold them: this is slower."
-
-    def __init__(self, dataset: TextualInversionDataset, model: Model):
-        self.dataset, self.model = dataset, model
-        middles = [dataset.pixel_values(View(picture)) for picture in range(len(dataset))]
-        self._means = encode(model.vae, torch.stack(middles), model.device).mean
-
-    def __call__(self, view: View) -> dict[str, torch.Tensor]:
-        pixels = self.dataset.pixel_values(view).unsqueeze(0)
-        posterior = encode(self.model.vae, pixels, self.model.device, keep=True)
-        return {"mean": posterior.mean[0], "deviation": posterior.deviation[0]}
-
-    def means(self) -> torch.Tensor:
-        """Of each picture's middle: (pictures, channels, height, width)."""
-        return self._means
-
-
-def to_latents(dataset: TextualInversionDataset, model: Model) -> LatentCache | FreshLatents:
+def to_latents(dataset: TextualInversionDataset, model: Model) -> LatentCache:
     """Let a data set give latents from now on, `mean` and `deviation` in place of `pixel_values`."""
-    kind = FreshLatents if dataset.settings.random_crop else LatentCache
-    dataset.transform = kind(dataset, model)
+    dataset.transform = LatentCache(dataset, model)
     return dataset.transform
 
 
@@ -103,26 +93,26 @@ class Draws:
         weights: Callable[[torch.Tensor], torch.Tensor],
         device: torch.device | str = "cpu",
     ):
-        self.settings, self.weights, self.device = settings, weights, device
+        self.settings, self.processes = settings, processes
+        self.weights, self.device = weights, device
         self.sampler = EndlessBatches(settings.train_batch_size, processes)
         self.batches = iter(DataLoader(dataset, batch_sampler=self.sampler))
         self.input_ids: list[torch.Tensor] = []  # of this step, until `sentences` gives them
         self.shape = torch.Size()  # of one latent
         self.generator = torch.Generator().manual_seed(settings.seed)
-        self.whole_batch = settings.train_batch_size * processes.count
-        first = settings.train_batch_size * processes.index
-        self.part = slice(first, first + settings.train_batch_size)
+        self.pictures = settings.train_batch_size * processes.count  # of the whole batch
+        self.samples = self.pictures * settings.timesteps_per_picture
 
     def latents(self) -> torch.Tensor:
         """Latents of the next pictures, some mirrored: (batch, channels, height, width), float32."""
         batch = next(self.batches)
         self.input_ids, self.shape = batch["input_ids"], batch["mean"].shape[1:]
         posterior = Posterior(batch["mean"], batch["deviation"])
-        return self._repeated(posterior.draw(self._normal(self.whole_batch, self.part)))
+        return self._repeated(posterior.draw(self._normal(self.pictures)))
 
     def noise(self) -> torch.Tensor:
         """Standard normal noise in the latents' shape."""
-        return self._normal(self.whole_batch * self._times, self._samples)
+        return self._normal(self.samples)
 
     def timesteps(self) -> torch.Tensor:
         """From `first_timestep` to `last_timestep`, each as likely as any other, (batch,).
@@ -131,11 +121,10 @@ class Draws:
         easy ones: the low-discrepancy sampler of Kingma et al. 2021 (arXiv 2107.00630, appendix I.1).
         """
         first, last = self.settings.first_timestep, self.settings.last_timestep
-        count = self.whole_batch * self._times
         start = torch.rand(1, generator=self.generator)
-        places = (start + torch.randperm(count, generator=self.generator) / count) % 1
-        drawn = first + (places * (last + 1 - first)).long()
-        return drawn.clamp(max=last)[self._samples].to(self.device)
+        places = (start + torch.randperm(self.samples, generator=self.generator) / self.samples) % 1
+        timesteps = first + (places * (last + 1 - first)).long()
+        return self._own(timesteps.clamp(max=last))
 
     def sentences(self) -> list[torch.Tensor]:
         """Token ids of a sentence for each sample of `latents`, one (batch, length) a tokenizer."""
@@ -148,20 +137,16 @@ class Draws:
         self.generator.set_state(state["generator"])
         self.sampler.taken = state["batches"]
 
-    @property
-    def _times(self) -> int:
-        return self.settings.timesteps_per_picture
-
-    @property
-    def _samples(self) -> slice:
-        """The process' part, counted in samples: each picture has several timesteps."""
-        return slice(self.part.start * self._times, self.part.stop * self._times)
-
     def _repeated(self, values: torch.Tensor) -> torch.Tensor:
-        return values.repeat_interleave(self._times, dim=0) if self._times > 1 else values
+        times = self.settings.timesteps_per_picture
+        return values.repeat_interleave(times, dim=0) if times > 1 else values
 
-    def _normal(self, count: int, part: slice) -> torch.Tensor:
-        return torch.randn(count, *self.shape, generator=self.generator)[part].to(self.device)
+    def _normal(self, count: int) -> torch.Tensor:
+        return self._own(torch.randn(count, *self.shape, generator=self.generator))
+
+    def _own(self, values: torch.Tensor) -> torch.Tensor:
+        """This process' part of the values for the whole batch."""
+        return values.chunk(self.processes.count)[self.processes.index].to(self.device)
 
 
 class DrawsTogether:

@@ -26,7 +26,7 @@ OUTPUT = "resume.log"
 _RESUMED = "resume.json"  # when `resume` was last asked
 _STARTED: dict[Path, subprocess.Popen] = {}  # by training folder: what this process has started
 _LAUNCHERS_REMARK = re.compile(r"E\d{4} \d\d:\d\d:")
-_LOADS = 20.0  # seconds at most until a process that another kernel started holds the lock
+_LOADING = 20.0  # seconds at most until a process that another kernel started holds the lock
 State = Literal["new", "starting", "running", "broken", "learned", "ceiling", "stopped", "failed"]
 
 
@@ -65,16 +65,17 @@ def state_of(concept: Concept, lines: list[dict[str, Any]]) -> State:
         lines: of the run's log.
     """
     folder = concept.training_folder
-    begun = _written(folder / INPUTS_FILE)
+    begun = _modified_at(folder / INPUTS_FILE)
     if at_work := holder(concept.lock_path):
         return "running" if begun > at_work.start else "starting"
     if _is_starting(folder):
         return "starting"
     if _is_broken(folder):
         return "broken"
-    if _written(folder / SUMMARY_FILE):
+    if _modified_at(folder / SUMMARY_FILE):
         summary = RunSummary.load(concept)
-        if begun <= _written(folder / SUMMARY_FILE) and _ends_with(lines, summary.reason):
+        log_ends_so = not lines or lines[-1].get("event") == summary.reason
+        if begun <= _modified_at(folder / SUMMARY_FILE) and log_ends_so:
             return summary.ended
     return "running" if lines else "new"
 
@@ -102,26 +103,22 @@ def _wait(process: subprocess.Popen, folder: Path) -> None:
 
 def _is_starting(folder: Path) -> bool:
     """Whether a process of `resume` is at work, or may be in another kernel; it has not ended yet."""
-    asked = _written(folder / _RESUMED)
-    if _written(folder / SUMMARY_FILE) > asked:
+    asked = _modified_at(folder / _RESUMED)
+    if _modified_at(folder / SUMMARY_FILE) > asked:
         return False
     process = _STARTED.get(folder)
-    return process.poll() is None if process else time.time() - asked < _LOADS
+    return process.poll() is None if process else time.time() - asked < _LOADING
 
 
 def _is_broken(folder: Path) -> bool:
     """Whether a process of `resume`, now dead, did not say how it ended, and no other run has begun since."""
-    started = _written(folder / _RESUMED)
-    if not started or _written(folder / SUMMARY_FILE) > started:
+    started = _modified_at(folder / _RESUMED)
+    if not started or _modified_at(folder / SUMMARY_FILE) > started:
         return False
-    return _written(folder / INPUTS_FILE) <= max(started, _written(folder / OUTPUT))
+    return _modified_at(folder / INPUTS_FILE) <= max(started, _modified_at(folder / OUTPUT))
 
 
-def _ends_with(lines: list[dict[str, Any]], reason: str) -> bool:
-    return not lines or lines[-1].get("event") == reason
-
-
-def _written(path: Path) -> float:
+def _modified_at(path: Path) -> float:
     """When a file was last written; 0 where there is none."""
     try:
         return path.stat().st_mtime
@@ -202,22 +199,19 @@ def in_sentences(function: Callable) -> Callable:
         try:
             return function(*given, **named)
         except (OSError, RuntimeError, MemoryError) as error:
-            problem = _memory_problem(error) or _disk_problem(error)
-            if not problem:
+            sentence = _sentence_for(error)
+            if not sentence:
                 raise
         gc.collect()
-        raise UserError(problem)
+        raise UserError(sentence)
 
     return wrapped
 
 
-def _memory_problem(error: Exception) -> str | None:
-    said = str(error).lower()  # only CUDA has a class of its own for it
-    is_full = isinstance(error, MemoryError) or "out of memory" in said or "allocate memory" in said
-    return _MEMORY_FULL if is_full else None
-
-
-def _disk_problem(error: Exception) -> str | None:
+def _sentence_for(error: Exception) -> str | None:
+    message = str(error).lower()  # only CUDA has a class of its own for a full memory
+    if isinstance(error, MemoryError) or "out of memory" in message or "allocate memory" in message:
+        return _MEMORY_FULL
     number, path = getattr(error, "errno", None), Path(getattr(error, "filename", None) or "")
     if number in (errno.ENOSPC, errno.EDQUOT):
         return _DISK_FULL

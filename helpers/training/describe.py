@@ -8,6 +8,7 @@ Zero-Shot Classifier”, arXiv 2303.16203).
 
 import gc
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import torch
@@ -28,7 +29,6 @@ from ..model.tokens import check_words
 from ..model.vae import encode
 from .model import Model, load_model
 from .processes import Processes
-from .step import squared_errors, target_of
 from .train import as_concept
 
 # Of all timesteps. Where much noise is, a place is decided, and where less is, what is on: of 120 drawn
@@ -49,14 +49,17 @@ class Seen:
     thing_on: str
 
     @property
+    def words(self) -> str:
+        """Both as a sentence has them."""
+        return f"{self.thing_on} {self.place}".strip()
+
+    @property
     def captions(self) -> list[str]:
         """Sentences with `{}` for the word that say it."""
-        said = " ".join(filter(None, [self.thing_on, self.place]))
-        return [f"{template} {said}" for template in NEUTRAL_TEMPLATES] if said else []
+        return [f"{template} {self.words}" for template in NEUTRAL_TEMPLATES] if self.words else []
 
     def __str__(self) -> str:
-        said = " ".join(filter(None, [self.thing_on, self.place]))
-        return f"{self.picture}: {said or 'nothing that it could name'}"
+        return f"{self.picture}: {self.words or 'nothing that it could name'}"
 
 
 def describe_pictures(concept: Concept | str) -> list[Seen]:
@@ -75,13 +78,11 @@ def describe_pictures(concept: Concept | str) -> list[Seen]:
     Raises:
         UserError: the concept has no pictures, or its base model can't be loaded.
     """
-    concept, processes = as_concept(concept), Processes()
-    try:
+    concept = as_concept(concept)
+    with closing(Processes()) as processes:
         seen = _look_at(concept, processes.device) if processes.is_main else []
         processes.wait()
-    finally:
-        processes.close()
-        gc.collect()
+    gc.collect()
     return seen
 
 
@@ -95,16 +96,13 @@ def _look_at(concept: Concept, device: torch.device) -> list[Seen]:
         print("Each picture has captions already.")
         return []
     eager = concept.changed(training={"compile": False, "gradient_checkpointing": False})
-    look = Look(eager, load_model(eager, device))
+    look, found = Look(eager, load_model(eager, device)), []
     check_words(concept, look.model.components.tokenizers)  # it is asked with the initializer
-    return [_describe(look, name) for name in progress(names, "describing pictures")]
-
-
-def _describe(look: "Look", name: str) -> Seen:
-    seen = look(name)
-    write_captions(look.concept, name, "\n".join(seen.captions))
-    print(seen)
-    return seen
+    for name in progress(names, "describing pictures"):
+        found.append(look(name))
+        write_captions(concept, name, "\n".join(found[-1].captions))
+        print(found[-1])
+    return found
 
 
 class Look:
@@ -144,7 +142,7 @@ class Look:
             phrases: what is said after the initializer.
             at: fractions of all timesteps, one a sample.
         """
-        model, rows = self.model, []
+        model = self.model
         steps = model.scheduler.config.num_train_timesteps
         timesteps = (torch.tensor(at) * steps).long().to(model.device)
         subject = _SENTENCE.format(self.concept.initializer_token)
@@ -153,9 +151,5 @@ class Look:
         generator = torch.Generator().manual_seed(self.concept.training.seed)
         noise = torch.randn(len(at), *latents.shape[1:], generator=generator).to(model.device)
         latents = latents.expand_as(noise)
-        noisy = model.scheduler.add_noise(latents, noise, timesteps)
-        target = target_of(model.scheduler, latents, noise, timesteps)
-        for sentence in range(len(sentences)):
-            conditioning = model.embed([of_one[[sentence]].expand(len(at), -1) for of_one in ids])
-            rows.append(squared_errors(model.predict(noisy, timesteps, conditioning), target))
-        return torch.stack(rows)
+        told = ([of_one[[row]].expand(len(at), -1) for of_one in ids] for row in range(len(sentences)))
+        return torch.stack([model.errors(latents, noise, timesteps, one) for one in told])

@@ -8,8 +8,7 @@ import gc
 import json
 import math
 import shutil
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,24 +20,24 @@ from torch.utils.data import Dataset
 
 from ..common import places
 from ..common.errors import UserError
-from ..common.files import locked, made_once, write_json, write_whole
+from ..common.files import made_once, write_json, write_whole
 from ..common.progress import counting_bar
 from ..common.sheets import packed
 from ..concept.concept import Concept, saved_concepts
 from ..dataset.dataset import TextualInversionDataset, preprocess, token_ids, training_templates
 from ..inference.examples import examples_for
-from ..inference.pipeline import generate
+from ..inference.pipeline import drawing_pipeline, generate
 from ..model.base_model import MINIATURE, load_pipeline, save_parts
-from ..model.machine import diffusers, pick_dtype, quiet_loading
+from ..model.machine import diffusers, quiet_loading
 from ..model.vae import encode
 from .batches import Draws, DrawsTogether, to_latents
 from .control import Interrupts, clear_request, in_sentences, stop_requested
-from .learner import make_scaler
+from .learner import make_scaler, make_schedule, take_step
 from .model import Model, load_model
 from .processes import FreeCores, Processes
-from .records import Log, load_checkpoint, put_aside, run_inputs, save_checkpoint
+from .records import Log, put_aside, resume_from, run_inputs, save_checkpoint
 from .step import all_the_same, training_step
-from .train import as_concept
+from .train import as_concept, run_processes
 from .watch import STOPPED
 
 _INPUTS = "made_with.json"
@@ -49,6 +48,7 @@ TOO_LARGE = (
 # Stable Diffusion's is that of diffusers' Dreambooth with LoRA; the miniature's was found on toys of the
 # seeds from 100 on.
 _RATE, _RATES = 1e-4, {MINIATURE: 2e-3}
+_LONGEST_GRADIENT = 1.0
 _AT_ONCE = 8  # pictures of the class that are drawn before they are saved
 _LAYERS = {  # those of each attention, as in diffusers' train_dreambooth_lora.py
     "unet": ["to_q", "to_k", "to_v", "to_out.0"],
@@ -142,26 +142,15 @@ def train_dreambooth(
         UserError: something is missing or can't be used; it says what to do.
         KeyboardInterrupt: the kernel was interrupted; everything was saved first.
     """
-    concept, settings, processes = as_concept(concept), settings or DreamboothSettings(), Processes()
-    try:
-        with _held(concept, processes):
-            if processes.is_main:
-                _prepare(concept, settings, fresh)
-            processes.wait()
-            interrupted = not is_trained(concept) and _run(concept, settings, processes)
-    finally:
-        processes.close()
+    concept, settings = as_concept(concept), settings or DreamboothSettings()
+    with run_processes([concept]) as processes:
+        if processes.is_main:
+            _prepare(concept, settings, fresh)
+        processes.wait()
+        interrupted = not is_trained(concept) and _run(concept, settings, processes)
     gc.collect()
     if interrupted:
         raise KeyboardInterrupt
-
-
-@contextmanager
-def _held(concept: Concept, processes: Processes) -> Iterator[None]:
-    """No other run on this concept, and nobody who would rename or delete its folder, comes in between."""
-    refusal = f"“{concept.name}” is being learned already, by {{}}: stop that first."
-    with locked(concept.lock_path, refusal) if processes.is_main else nullcontext():
-        yield
 
 
 def _prepare(concept: Concept, settings: DreamboothSettings, fresh: bool) -> None:
@@ -194,11 +183,8 @@ def draw_prior(concept: Concept, count: int) -> list[Path]:
     _forget_others(concept, folder)
     missing = [number for number, path in enumerate(paths) if not path.is_file()]
     if missing:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        dtype = torch.float32 if device == "cpu" else pick_dtype("auto", device)
-        pipeline = load_pipeline(concept.base_model, dtype, device)
-        pipeline.safety_checker = None  # its black pictures would be learned
-        pipeline.set_progress_bar_config(disable=True)
+        # Without a checker: its black pictures would be learned.
+        pipeline = drawing_pipeline(concept.base_model, safety_checker=False)
         print(
             f"{concept.name}: the base model draws {len(missing)} pictures of “{concept.initializer_token}”."
         )
@@ -264,8 +250,10 @@ class LoraLearner:
         self.parts = add_lora(model, settings, concept.training.seed)
         rate = settings.learning_rate or _RATES.get(concept.base_model, _RATE)
         self.optimizer = torch.optim.AdamW(self.parameters(), rate, weight_decay=1e-2)
-        self.schedule = _schedule(self.optimizer, settings.steps)
         training = concept.training
+        rises = {"lr_scheduler": "cosine", "lr_warmup_steps": settings.steps // 20}
+        cosine = training.model_copy(update=rises | {"max_train_steps": settings.steps})
+        self.schedule = make_schedule(self.optimizer, cosine)
         own = Draws(_own_pictures(concept, model), training, processes, all_the_same, model.device)
         self.draws = [own]
         if settings.prior_pictures:
@@ -281,14 +269,8 @@ class LoraLearner:
         """One step; its loss, the prior's part in it as heavy as the settings say."""
         loss = training_step(model, DrawsTogether(self.draws)).sum() / self.concept.training.train_batch_size
         scaler.scale(loss).backward()
-        for value in self.parameters():
-            value.grad = processes.average(value.grad)
-        scaler.unscale_(self.optimizer)
-        torch.nn.utils.clip_grad_norm_(self.parameters(), 1.0)
-        scaler.step(self.optimizer)
+        take_step(self, _LONGEST_GRADIENT, scaler, processes)
         scaler.update()
-        self.schedule.step()
-        self.optimizer.zero_grad()
         self.step += 1
         return loss.item()
 
@@ -296,13 +278,12 @@ class LoraLearner:
         """The LoRA of each part, as peft names it, on the CPU."""
         from peft import get_peft_model_state_dict
 
-        own = {
-            name: get_peft_model_state_dict(part, save_embedding_layers=False)
-            for name, part in self.parts.items()
-        }
         return {
-            name: {key: value.detach().cpu().clone() for key, value in tensors.items()}
-            for name, tensors in own.items()
+            name: {
+                key: value.detach().cpu().clone()
+                for key, value in get_peft_model_state_dict(part, save_embedding_layers=False).items()
+            }
+            for name, part in self.parts.items()
         }
 
     def state_dict(self) -> dict[str, Any]:
@@ -347,12 +328,6 @@ def add_lora(model: Model, settings: DreamboothSettings, seed: int) -> dict[str,
     return parts
 
 
-def _schedule(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
-    from diffusers.optimization import get_scheduler
-
-    return get_scheduler("cosine", optimizer, num_warmup_steps=steps // 20, num_training_steps=steps)
-
-
 def _own_pictures(concept: Concept, model: Model) -> TextualInversionDataset:
     """The concept's pictures as latents; its sentences say the rare word with the class after it."""
     tokenizers = model.components.tokenizers
@@ -376,20 +351,12 @@ def _run(concept: Concept, settings: DreamboothSettings, processes: Processes) -
         model = load_model(concept, processes.device)
         cores.adjust()
         learner, scaler = LoraLearner(concept, settings, model, processes), make_scaler(model)
-        _go_on(learner, scaler, dreambooth_folder(concept))
+        resume_from(dreambooth_folder(concept), learner, scaler)
         _steps(learner, model, scaler, processes, interrupts, cores)
         if processes.is_main and learner.step == settings.steps:
             half = model.dtype != torch.float32
             save_model(concept, learner.weights(), torch.float16 if half else torch.float32)
     return interrupts.asked
-
-
-def _go_on(learner: LoraLearner, scaler: torch.amp.GradScaler, folder: Path) -> None:
-    """Take up the last checkpoint, if there is one."""
-    if state := load_checkpoint(folder):
-        learner.load_state_dict(state["learner"])
-        if state["scaler"]:  # empty where the machine before this one needed no loss scaling
-            scaler.load_state_dict(state["scaler"])
 
 
 def _steps(

@@ -1,14 +1,13 @@
 """The fixed loss: the same pictures, noise, timesteps and sentences each time it is asked."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from statistics import pvariance
-from typing import Any
 
 import torch
 from PIL import Image
 
-from ..common.errors import UserError
 from ..concept.concept import Concept, TrainingSettings
 from ..dataset.dataset import (
     held_out_templates,
@@ -25,7 +24,6 @@ from ..model.vae import encode
 from .learner import Learner
 from .model import Model, load_model
 from .processes import Processes
-from .step import squared_errors, target_of
 
 SAMPLES = 16
 _BATCHES_AT_ONCE = 4  # without a gradient nothing is kept for a backward pass
@@ -70,15 +68,11 @@ class FixedLoss:
     @torch.no_grad()
     def __call__(self, model: Model) -> float:
         """The mean squared error over all samples."""
-        parts = torch.arange(len(self.latents)).split(self.batch)
-        return torch.cat([self._errors(model, part) for part in parts]).mean().item()
-
-    def _errors(self, model: Model, part: torch.Tensor) -> torch.Tensor:
-        latents, noise, timesteps = self.latents[part], self.noise[part], self.timesteps[part]
-        noisy = model.scheduler.add_noise(latents, noise, timesteps)
-        conditioning = model.embed([ids[part] for ids in self.sentences])
-        prediction = model.predict(noisy, timesteps, conditioning)
-        return squared_errors(prediction, target_of(model.scheduler, latents, noise, timesteps))
+        errors = []
+        for part in torch.arange(len(self.latents)).split(self.batch):
+            sentences = [ids[part] for ids in self.sentences]
+            errors.append(model.errors(self.latents[part], self.noise[part], self.timesteps[part], sentences))
+        return torch.cat(errors).mean().item()
 
 
 # Which of a run's checkpoints is best: a score from pictures and prompts that training never saw.
@@ -146,7 +140,7 @@ class Obedience:
 
 def _closer_views(concept: Concept, resolution: int) -> torch.Tensor:
     """Crops that training does not see, (pictures, 3, resolution, resolution) in -1..1."""
-    closer = [_closer(image) for image in load_images(concept)]
+    closer = map(_closer, load_images(concept))
     return torch.stack([preprocess(image, concept.training, resolution) for image in closer])
 
 
@@ -157,25 +151,15 @@ def _closer(image: Image.Image) -> Image.Image:
 
 
 # When a word is learned: the rule of Voronov et al. 2023, “Is This Loss Informative?”.
-WINDOW = 8
-THRESHOLD = 0.15
+WINDOW = 8  # how many of the last losses are looked at
+THRESHOLD = 0.15  # the fraction of the whole run's variance under which theirs must fall
 
 
-def is_learned(losses: Sequence[float], window: int = WINDOW, threshold: float = THRESHOLD) -> bool:
-    """Whether the fixed loss has come to rest (arXiv 2302.04841, section 4.2, “DVAR”).
-
-    Args:
-        losses: the fixed loss (always the same pictures, noise, timesteps and sentences) so far, in
-            order.
-        window: how many of the last ones are looked at.
-        threshold: the fraction of the whole run's variance under which the window's must fall.
-
-    Returns:
-        True once there are two windows of losses and the last one has come to rest.
-    """
-    if len(losses) < 2 * window:
+def is_learned(losses: Sequence[float]) -> bool:
+    """Whether the fixed losses so far have come to rest (arXiv 2302.04841, section 4.2, “DVAR”)."""
+    if len(losses) < 2 * WINDOW:
         return False
-    return pvariance(losses[-window:]) < threshold * pvariance(losses)
+    return pvariance(losses[-WINDOW:]) < THRESHOLD * pvariance(losses)
 
 
 # Which word to start from: several are tried, by the fixed loss of each before any training.
@@ -191,61 +175,50 @@ class Candidate:
 
 
 def try_initializers(concept: Concept, candidates: Sequence[str] = ()) -> list[Candidate]:
-    """Try the concept's own initializer and others before any training; the best one first.
-
-    Of a concept without an initializer it proposes one. Without candidates it is as in `rank_initializers`.
+    """Try the concept's own initializer, if it has one, and others before any training; the best one first.
 
     It loads the base model into this process, and uses the GPU where there is one.
 
+    Args:
+        candidates: as for `rank_initializers`.
+
     Raises:
-        UserError: as in `rank_initializers`, or the concept can't be trained as it is.
+        UserError: as for `rank_initializers`, or the concept can't be trained as it is.
     """
-    processes = Processes()
-    try:
+    with closing(Processes()) as processes:
         model = load_model(concept, processes.device)
-        tokenizers = model.components.tokenizers
-        tried = [*filter(None, [concept.initializer_token]), *(candidates or _proposals(concept, tokenizers))]
+        own = [concept.initializer_token] if concept.initializer_token else []
+        tried = [*own, *(candidates or _proposals(concept, model))]
         learner = Learner(concept.changed(initializer_token=tried[0]), model, processes)
-    finally:
-        processes.close()
     return rank_initializers(learner, model, tried)
 
 
 def print_proposals(concept: Concept, count: int = 6) -> None:
-    """Print which words of the model are nearest to a concept's pictures, before any training.
-
-    Raises:
-        UserError: as for `try_initializers`.
-    """
+    """Print which words are nearest to a concept's pictures; errors as for `try_initializers`."""
     for candidate in try_initializers(concept)[:count]:
         print(f"{candidate.fixed_loss:.4f} {candidate.words}")
 
 
-def _proposals(concept: Concept, tokenizers: Sequence[Any]) -> list[str]:
+def _proposals(concept: Concept, model: Model) -> list[str]:
     """Words that mean things to the model and are one token to each of its tokenizers."""
-    known = [known_words(tokenizer) for tokenizer in tokenizers]
+    known = [known_words(tokenizer) for tokenizer in model.components.tokenizers]
     return [word for word in words_to_start_from(concept) if all(word in words for words in known)]
 
 
-def rank_initializers(
-    learner: Learner, model: Model, candidates: Sequence[str] | None = None
-) -> list[Candidate]:
+def rank_initializers(learner: Learner, model: Model, candidates: Sequence[str] = ()) -> list[Candidate]:
     """Try words and phrases as initializer; the best one first. The learner's rows stay as they are.
 
     A phrase may have as many tokens as the concept has vectors.
 
     Args:
-        candidates: None: the concept's own, and words that mean things to the model, names left out.
+        candidates: without any, the concept's own, and words that mean things to the model, names left out.
 
     Raises:
-        UserError: none is given, or one has more tokens than there are vectors.
+        UserError: one has more tokens than there are vectors.
     """
-    if candidates is None:
-        concept = learner.concept
-        candidates = [concept.initializer_token, *_proposals(concept, model.components.tokenizers)]
-    if not candidates:
-        raise UserError("Give one word or more to try, for example [“toy”, “figurine”].")
-    tokenizers, vectors = model.components.tokenizers, learner.concept.vectors
+    concept = learner.concept
+    candidates = candidates or [concept.initializer_token, *_proposals(concept, model)]
+    tokenizers, vectors = model.components.tokenizers, concept.vectors
     ids = {words: [initializer_ids(one, words, vectors) for one in tokenizers] for words in candidates}
     loss, rows = fixed_loss(learner, model, _SAMPLES), learner.copy_rows()
     tried = []

@@ -1,5 +1,6 @@
 """Pictures of a run: the curves of its log, the samples drawn while it goes on, and a step taken by hand."""
 
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def sample_sheet(concept: Concept) -> Described | Markdown:
 
     Where none was drawn, a sentence that says how they are.
     """
-    samples, kept = _strips(concept), _kept(concept)
+    samples, kept = _strips(concept), RunSummary.load(concept).best_step
     if not samples:
         return Markdown(_NO_SAMPLES)
     pictures, captions = [], []
@@ -73,7 +74,7 @@ def sample_animation(concept: Concept) -> Animation | Markdown:
 
     Where none was drawn, a sentence that says how they are.
     """
-    kept = _kept(concept)
+    kept = RunSummary.load(concept).best_step
     shown = {step: strip for step, strip in _strips(concept).items() if step <= kept}
     if not shown:
         return Markdown(_NO_SAMPLES)
@@ -87,10 +88,6 @@ def sample_animation(concept: Concept) -> Animation | Markdown:
 
 def _strips(concept: Concept) -> dict[int, list[Image.Image]]:
     return {step: read_strip(path) for step, path in saved_samples(concept).items()}
-
-
-def _kept(concept: Concept) -> int:
-    return RunSummary.load(concept).best_step
 
 
 def _named(step: int, kept: int) -> str:
@@ -179,7 +176,6 @@ def draw_pictures(
 
 
 # One training step taken by hand: what goes into it, and what comes out.
-_CELL = 112
 
 
 @dataclass
@@ -192,28 +188,28 @@ class ByHand:
     latents: torch.Tensor  # of the first picture, (1, channels, height, width)
     noise: torch.Tensor
 
-    def noisy(self, timesteps: list[int]) -> torch.Tensor:
+    def noisy(self, timesteps: torch.Tensor) -> torch.Tensor:
         """The first picture's latents with the noise of each timestep, (timesteps, ...)."""
-        times = torch.tensor(timesteps, device=self.latents.device)
-        return self.model.scheduler.add_noise(
-            self._many(self.latents, times), self._many(self.noise, times), times
-        )
+        return self.model.scheduler.add_noise(self.latents, self.noise, timesteps)
 
     @torch.no_grad()
-    def predict(self, prompt: str, timesteps: list[int]) -> torch.Tensor:
+    def predict(self, prompt: str, timesteps: torch.Tensor) -> torch.Tensor:
         """What the model predicts for `noisy(timesteps)` when it is told `prompt`."""
-        times = torch.tensor(timesteps, device=self.latents.device)
-        ids = token_ids(self.model.components.tokenizers, [prompt] * len(times), times.device)
-        return self.model.predict(self.noisy(timesteps), times, self.model.embed(ids))
+        ids = token_ids(self.model.components.tokenizers, [prompt] * len(timesteps), timesteps.device)
+        return self.model.predict(self.noisy(timesteps), timesteps, self.model.embed(ids))
 
-    def errors(self, prediction: torch.Tensor, timesteps: list[int]) -> list[float]:
+    def errors(self, prediction: torch.Tensor, timesteps: torch.Tensor) -> list[float]:
         """The squared error of `predict`'s answer at each timestep."""
-        times = torch.tensor(timesteps, device=self.latents.device)
-        latents, noise = self._many(self.latents, times), self._many(self.noise, times)
-        return squared_errors(prediction, target_of(self.model.scheduler, latents, noise, times)).tolist()
+        target = target_of(self.model.scheduler, self.latents, self.noise, timesteps)
+        return squared_errors(prediction, target.expand_as(prediction)).tolist()
 
-    def _many(self, one: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-        return one.expand(len(timesteps), *one.shape[1:])
+    def pictures(self, latents: torch.Tensor) -> list[Image.Image]:
+        """Latents, decoded."""
+        return [to_image(one) for one in decode(self.model.vae, latents, self.model.device)]
+
+    def parts(self) -> list[nn.Module]:
+        """The text encoder(s), the UNet and the VAE."""
+        return [*self.model.components.text_encoders, self.model.unet, self.model.vae]
 
 
 def by_hand(concept: Concept) -> ByHand:
@@ -225,10 +221,9 @@ def by_hand(concept: Concept) -> ByHand:
         UserError: the concept was not trained yet, or its model can't be loaded.
     """
     rows = read_rows(concept)
-    processes = Processes()
-    model = load_model(concept, processes.device)
-    learner = Learner(concept, model, processes)
-    processes.close()
+    with closing(Processes()) as processes:
+        model = load_model(concept, processes.device)
+        learner = Learner(concept, model, processes)
     learner.set_rows(rows)
     for group, rate in zip(learner.optimizer.param_groups, learner.schedule.base_lrs, strict=True):
         group["lr"] = rate  # past the warm-up, which begins at 0
@@ -241,30 +236,32 @@ def show_latents(hand: ByHand) -> Image.Image:
     """The first picture after its way through the autoencoder, then each channel of its latents in grey."""
     channels = [_grey(channel) for channel in hand.latents[0]]
     captions = ["decoded", *(f"channel {number}" for number in range(1, len(channels) + 1))]
-    return image_grid([*_pictures(hand, hand.latents), *channels], len(captions), captions)
+    return image_grid([*hand.pictures(hand.latents), *channels], len(captions), captions)
 
 
 def show_noisy(hand: ByHand, timesteps: list[int]) -> Image.Image:
     """The first picture with the noise of each timestep, decoded."""
-    pictures = _pictures(hand, hand.noisy(timesteps))
+    pictures = hand.pictures(hand.noisy(torch.tensor(timesteps, device=hand.latents.device)))
     return image_grid(pictures, len(timesteps), [f"t = {timestep}" for timestep in timesteps])
 
 
 def show_predictions(hand: ByHand, words: list[str], timesteps: list[int]) -> Image.Image:
     """What the model takes the noisy picture for: a row a word, a column a timestep, each with its error."""
     pictures, captions = [], []
+    times = torch.tensor(timesteps, device=hand.latents.device)
     for word in words:
         prompt = expand_prompt(f"a photo of a {word}", hand.concept.placeholder_tokens)
-        prediction = hand.predict(prompt, timesteps)
-        pictures += _pictures(hand, without_noise(hand, prediction, timesteps))
-        errors = zip(timesteps, hand.errors(prediction, timesteps), strict=True)
+        prediction = hand.predict(prompt, times)
+        pictures += hand.pictures(without_noise(hand.model.scheduler, hand.noisy(times), prediction, times))
+        errors = zip(timesteps, hand.errors(prediction, times), strict=True)
         captions += [f"{word}, t = {timestep}: {error:.3f}" for timestep, error in errors]
     return image_grid(pictures, len(timesteps), captions)
 
 
-def without_noise(hand: ByHand, prediction: torch.Tensor, timesteps: list[int]) -> torch.Tensor:
+def without_noise(
+    scheduler, noisy: torch.Tensor, prediction: torch.Tensor, timesteps: torch.Tensor
+) -> torch.Tensor:
     """The clean latents that a prediction amounts to (DDIM, Song et al. 2021, equation 12)."""
-    scheduler, noisy = hand.model.scheduler, hand.noisy(timesteps)
     kept = scheduler.alphas_cumprod.to(noisy.device)[timesteps].view(-1, 1, 1, 1)
     kind = scheduler.config.prediction_type
     if kind == "sample":
@@ -276,10 +273,9 @@ def without_noise(hand: ByHand, prediction: torch.Tensor, timesteps: list[int]) 
 
 def frozen_weights(hand: ByHand) -> dict[str, torch.Tensor]:
     """A copy of every weight and buffer of the model but the new rows, by name."""
-    parts: list[nn.Module] = [*hand.model.components.text_encoders, hand.model.unet, hand.model.vae]
     return {
         f"{number}.{name}": value.detach().clone()
-        for number, part in enumerate(parts)
+        for number, part in enumerate(hand.parts())
         for name, value in part.state_dict().items()
         if not name.endswith(".rows")
     }
@@ -287,17 +283,12 @@ def frozen_weights(hand: ByHand) -> dict[str, torch.Tensor]:
 
 def gradients(hand: ByHand) -> dict[str, tuple[int, ...]]:
     """The names and shapes of all parameters that have a gradient."""
-    parts: list[nn.Module] = [*hand.model.components.text_encoders, hand.model.unet, hand.model.vae]
     return {
         name: tuple(parameter.shape)
-        for part in parts
+        for part in hand.parts()
         for name, parameter in part.named_parameters()
         if parameter.grad is not None
     }
-
-
-def _pictures(hand: ByHand, latents: torch.Tensor) -> list[Image.Image]:
-    return [to_image(one) for one in decode(hand.model.vae, latents, hand.model.device)]
 
 
 def _grey(channel: torch.Tensor) -> Image.Image:

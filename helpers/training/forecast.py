@@ -8,7 +8,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
@@ -35,6 +35,7 @@ from .records import read_log, steps_per_second
 GIB = 2**30
 WORDS_AT_ONCE = 4  # of a run of many, in one forward pass: more words take more time, not more memory
 _BYTES_PER_WEIGHT = {"no": None, "8bit": 1, "4bit": 0.53}  # NF4: half a byte, and a scale for 64 weights
+_REMEDIES = {"gradient_checkpointing": True, "train_batch_size": 1, "quantize": "4bit"}
 _CIRCUMSTANCES_FILE = "circumstances.json"
 
 
@@ -65,56 +66,55 @@ def training_plan(concept: Concept) -> str:
     )
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """Memory and time of a training; `str()` says both in sentences.
-
-    Attributes:
-        machine: where it would run.
-        memory: what a step takes there.
-        seconds_per_step: evaluation and samples counted; None where no such run was made here.
-        steps: how many it takes at most.
-    """
-
-    machine: "Machine"
-    memory: "Memory"
-    seconds_per_step: float | None
-    steps: int
-
-    def __str__(self) -> str:
-        return f"{self._memory()} {self._time()}"
-
-    def _memory(self) -> str:
-        available = f" of {self.machine.memory / GIB:.1f}" if self.machine.memory else ""
-        sentence = f"Memory: about {self.memory.total / GIB:.2f}{available} GiB on {self.machine.name}."
-        if self.machine.memory and self.memory.total > self.machine.memory:
-            sentence += (
-                " That is more than there is: set gradient_checkpointing, train_batch_size 1 or quantize."
-            )
-        return sentence
-
-    def _time(self) -> str:
-        if self.seconds_per_step is None:
-            return "Time: not known before the first such run on this machine; the run says it as it starts."
-        seconds = self.steps * self.seconds_per_step
-        time = f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.0f} seconds"
-        return f"Time: at most {time}, {self.seconds_per_step:.2g} s a step, as in the last such run here."
-
-
-def estimate(concept: Concept) -> Estimate:
-    """Memory and time of the concept's training here.
+def estimate(concept: Concept) -> str:
+    """Memory and time of the concept's training here, in two or more sentences.
 
     Raises:
         UserError: the base model can't be read, or this machine can't compute in the format asked for.
     """
-    machine, settings = this_machine(), concept.training
-    memory = _memory_of(concept.base_model, settings, machine.dtype(settings.mixed_precision))
-    return Estimate(machine, memory, seconds_per_step(concept), settings.max_train_steps)
+    machine = this_machine()
+    dtype = machine.dtype(concept.training.mixed_precision)
+    return f"{memory_advice(concept, dtype, machine.memory, f'on {machine.name}')} {_time(concept)}"
 
 
-def _memory_of(base_model: str, settings: TrainingSettings, dtype: torch.dtype, words: int = 1) -> "Memory":
-    counted = tuple((name, getattr(settings, name)) for name in settings_where(memory=True))
-    return _memory_counted(base_model, dtype, counted, words)
+def _time(concept: Concept) -> str:
+    per_step = seconds_per_step(concept)
+    if per_step is None:
+        return "Time: not known before the first such run on this machine; the run says it as it starts."
+    seconds = concept.training.max_train_steps * per_step
+    time = f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.0f} seconds"
+    return f"Time: at most {time}, {per_step:.2g} s a step, as in the last such run here."
+
+
+def memory_advice(
+    concept: Concept, dtype: torch.dtype, available: int | None, where: str, words: int = 1
+) -> str:
+    """What a step takes, in a sentence; where that is too much, what each remedy would bring it to.
+
+    Args:
+        available: bytes; None where that is not known.
+        where: they are, for example `on Tesla T4`.
+        words: how many are trained in one run.
+    """
+    needed = _memory_of(concept, dtype, words)
+    of = f" of {available / GIB:.1f}" if available else ""
+    sentence = (
+        f"Memory: about {needed.total / GIB:.2f}{of} GiB {where}: {needed.weights / GIB:.2f} for the frozen "
+        f"weights, {needed.activations / GIB:.2f} for one step's activations."
+    )
+    if not available or needed.total <= available:
+        return sentence
+    remedies = []
+    for name, value in _REMEDIES.items():
+        if getattr(concept.training, name) != value:
+            total = _memory_of(concept.changed(training={name: value}), dtype, words).total
+            remedies.append(f"{name}={value!r} ({total / GIB:.2f} GiB)")
+    return f"{sentence} That is more than there is. Should it fail, set {' or '.join(remedies)}."
+
+
+def _memory_of(concept: Concept, dtype: torch.dtype, words: int) -> "Memory":
+    counted = tuple((name, getattr(concept.training, name)) for name in settings_where(memory=True))
+    return _memory_counted(concept.base_model, dtype, counted, words)
 
 
 @lru_cache(maxsize=32)
@@ -220,12 +220,6 @@ class Memory:
     def total(self) -> int:
         return self.weights + self.activations
 
-    def __str__(self) -> str:
-        return (
-            f"about {self.total / GIB:.2f} GiB of memory: {self.weights / GIB:.2f} for the frozen weights, "
-            f"{self.activations / GIB:.2f} for one step's activations"
-        )
-
 
 def memory_needed(
     components: Components, settings: TrainingSettings, resolution: int, dtype: torch.dtype, words: int = 1
@@ -244,31 +238,11 @@ def memory_needed(
     return Memory(weights, activations)
 
 
-def memory_advice(concept: Concept, dtype: torch.dtype, device: torch.device, words: int = 1) -> str:
-    """`memory_needed` as a sentence, and where it is more than is free, what each remedy would come to."""
-    base_model, settings = concept.base_model, concept.training
-    expected, free = _memory_of(base_model, settings, dtype, words), free_memory(device)
-    sentence = f"It expects to take {expected}."
-    if expected.total <= free:
-        return sentence
-    remedies = "; ".join(
-        f"{name}={value!r} ({_memory_of(base_model, changed, dtype, words).total / GIB:.2f} GiB)"
-        for name, value, changed in _remedies(settings)
-    )
-    return f"{sentence} Only {free / GIB:.2f} GiB are free. Should it fail, switch on: {remedies}."
-
-
 def free_memory(device: torch.device) -> int:
     """Bytes that are free on a device."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return psutil.virtual_memory().available
-
-
-def _remedies(settings: TrainingSettings) -> Iterable[tuple[str, object, TrainingSettings]]:
-    for name, value in (("gradient_checkpointing", True), ("train_batch_size", 1), ("quantize", "4bit")):
-        if getattr(settings, name) != value:
-            yield name, value, settings.model_copy(update={name: value})
 
 
 def _weight_bytes(module: nn.Module) -> int:

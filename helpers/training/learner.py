@@ -1,7 +1,7 @@
 """One word being learned: its rows, their optimizer and its learning rate, and how far it has come."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
@@ -58,7 +58,8 @@ class Learner:
         self.schedule = make_schedule(self.optimizer, self.settings)
         self.dataset = TextualInversionDataset(concept, model.components.tokenizers, model.resolution)
         self.latents = to_latents(self.dataset, model)
-        weights = _weights(concept, model)
+        gamma = self.settings.snr_gamma
+        weights = partial(min_snr, model.scheduler, gamma=gamma) if gamma else all_the_same
         self.draws = Draws(self.dataset, self.settings, processes, weights, model.device)
         self.progress = Progress()
         self.ended: str | None = None
@@ -78,10 +79,10 @@ class Learner:
             rows.copy_(value)
 
     def keep_norms(self) -> None:
-        """Apply the norm's rule (`NORM_RULES`) after an optimizer step."""
+        """Apply the norm's rule after an optimizer step."""
         rates = self.schedule.get_last_lr()
         for rows, start, rate in zip(self.parameters(), self.starting_norms, rates, strict=True):
-            NORM_RULES[self.settings.norm](rows, start, rate)
+            keep_norm(self.settings.norm, rows, start, rate)
 
     def norms(self) -> list[float]:
         """The length of each row, encoder after encoder."""
@@ -90,21 +91,14 @@ class Learner:
     def is_finite(self) -> bool:
         return all(bool(rows.detach().isfinite().all()) for rows in self.parameters())
 
-    def end(self, how: str, reason: str) -> None:
-        self.ended, self.reason = how, reason
-
     def state_dict(self) -> dict[str, Any]:
         """All that the next step depends on."""
-        progress, best = self.progress, self.progress.best
         return {
             "rows": self.copy_rows(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "draws": self.draws.state_dict(),
-            "step": progress.step,
-            "seconds": progress.seconds,
-            "fixed_losses": dict(progress.fixed_losses),
-            "best": best and {"step": best.step, "score": best.score, "rows": best.rows},
+            **asdict(self.progress),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -118,11 +112,7 @@ class Learner:
 
 
 def _install(concept: Concept, model: Model) -> list[LearnedRows]:
-    """New rows in each text encoder.
-
-    Raises:
-        UserError: the placeholder is taken, or the initializer has more tokens than there are vectors.
-    """
+    """New rows in each text encoder, if the placeholder is free and the initializer not too long."""
     components = model.components
     return [
         install_rows(
@@ -133,13 +123,6 @@ def _install(concept: Concept, model: Model) -> list[LearnedRows]:
         )
         for tokenizer, text_encoder in zip(components.tokenizers, components.text_encoders, strict=True)
     ]
-
-
-def _weights(concept: Concept, model: Model):
-    gamma = concept.training.snr_gamma
-    if gamma is None:
-        return all_the_same
-    return partial(min_snr, model.scheduler, gamma=gamma)
 
 
 # The optimizer of a word's rows, and its learning rate over the run.
@@ -169,7 +152,7 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """AdamW on the rows alone, in float32; those of each text encoder have a rate of their own.
 
-    Its steps are turned: see `full_matrix`. `use_8bit_adam` takes bitsandbytes' AdamW. It changes nothing
+    Its steps are turned: see `turn_steps`. `use_8bit_adam` takes bitsandbytes' AdamW. It changes nothing
     for a word's rows: tensors under 4,096 elements stay in 32 bit there.
     """
     groups = [{"params": [rows], "lr": learning_rate(settings, processes, rows)} for rows in parameters]
@@ -280,38 +263,22 @@ def full_matrix_direction(gradients: torch.Tensor, momentum: float) -> torch.Ten
 
 
 @torch.no_grad()
-def free(rows: torch.Tensor, start: torch.Tensor, learning_rate: float) -> None:
-    """Leave the norm to training."""
+def keep_norm(rule: str, rows: torch.Tensor, start: torch.Tensor, learning_rate: float) -> None:
+    """Change the norms of rows by a rule: `free`, not at all; `hold`, to those that they started with.
 
-
-@torch.no_grad()
-def hold(rows: torch.Tensor, start: torch.Tensor, learning_rate: float) -> None:
-    """Give each row the norm that it started with: only its direction is learned.
+    `decay` pulls them back by the fraction min(1, 100 x learning rate): cloneofsimo/lora's pivotal tuning
+    (`cli_lora_pti.py`), with the initializer's norm in place of its constant.
 
     Args:
         rows: (vectors, width), changed in place.
         start: (vectors,), the norms that the rows started with.
     """
-    _scale_to(rows, start)
-
-
-@torch.no_grad()
-def decay(rows: torch.Tensor, start: torch.Tensor, learning_rate: float) -> None:
-    """Pull each norm back to where it started, by the fraction min(1, 100 x learning rate) a step.
-
-    The rule of cloneofsimo/lora's pivotal tuning (`cli_lora_pti.py`), with the initializer's norm in
-    place of its constant. Arguments as in `hold`.
-    """
-    pull = min(1.0, 100 * learning_rate)
+    if rule == "free":
+        return
     norms = rows.norm(dim=1)
-    _scale_to(rows, norms + pull * (start - norms))
+    wanted = start if rule == "hold" else norms + min(1.0, 100 * learning_rate) * (start - norms)
+    rows.mul_((wanted / norms.clamp_min(1e-12)).unsqueeze(1))
 
-
-def _scale_to(rows: torch.Tensor, norms: torch.Tensor) -> None:
-    rows.mul_((norms / rows.norm(dim=1).clamp_min(1e-12)).unsqueeze(1))
-
-
-NORM_RULES = {"free": free, "hold": hold, "decay": decay}
 
 # From losses to moved rows: gradient, processes, clipping, optimizer, norm.
 
@@ -336,7 +303,8 @@ def update(
     for _ in range(learners[0].settings.gradient_accumulation_steps):
         total += torch.cat([_add_gradients(model, group, scaler) for group in groups])
     for learner in learners:
-        _move(learner, scaler, processes)
+        take_step(learner, learner.settings.max_grad_norm, scaler, processes)
+        learner.keep_norms()
     scaler.update()
     return processes.average(total).tolist()
 
@@ -349,14 +317,19 @@ def _add_gradients(model: Model, learners: list[Learner], scaler: torch.amp.Grad
     return means.detach()
 
 
-def _move(learner: Learner, scaler: torch.amp.GradScaler, processes: Processes) -> None:
-    parameters = learner.parameters()
-    for rows in parameters:
-        rows.grad = processes.average(rows.grad)
+def take_step(
+    learner: Any, max_grad_norm: float | None, scaler: torch.amp.GradScaler, processes: Processes
+) -> None:
+    """Move what learns, by its gradients' mean over the processes, which is no longer than `max_grad_norm`.
+
+    Args:
+        learner: has `parameters()`, an `optimizer` and a `schedule`.
+    """
+    for parameter in learner.parameters():
+        parameter.grad = processes.average(parameter.grad)
     scaler.unscale_(learner.optimizer)
-    if learner.settings.max_grad_norm is not None:
-        torch.nn.utils.clip_grad_norm_(parameters, learner.settings.max_grad_norm)
+    if max_grad_norm is not None:
+        torch.nn.utils.clip_grad_norm_(learner.parameters(), max_grad_norm)
     scaler.step(learner.optimizer)
     learner.schedule.step()
-    learner.keep_norms()
     learner.optimizer.zero_grad()

@@ -12,7 +12,8 @@ from ..common.errors import UserError
 from ..concept.concept import Concept
 from ..model.base_model import MINIATURE, Components, load_components
 from ..model.machine import bitsandbytes, pick_dtype
-from .forecast import latent_side, memory_advice
+from .forecast import free_memory, latent_side, memory_advice
+from .step import squared_errors, target_of
 
 _COMPILERS = ("g++", "clang++", "cl")
 
@@ -48,13 +49,26 @@ class Model:
 
     def embed(self, input_ids: list[torch.Tensor]) -> dict[str, Any]:
         """Token ids, one (batch, length) a text encoder, to the UNet's arguments for them."""
-        embed = _embed_two if self.components.family == "sdxl" else _embed_one
-        return embed(self, input_ids)
+        if self.components.family == "sdxl":
+            return _embed_two(self, input_ids)
+        return {"encoder_hidden_states": self.components.text_encoders[0](input_ids[0])[0]}  # the last layer
 
     def predict(self, noisy: torch.Tensor, timesteps: torch.Tensor, conditioning: dict) -> torch.Tensor:
         """What the UNet says about noisy latents (batch, channels, height, width), in float32."""
         noisy = noisy.to(self.dtype, memory_format=torch.channels_last)
         return self.unet(noisy, timesteps, **conditioning).sample.float()
+
+    def errors(
+        self,
+        latents: torch.Tensor,
+        noise: torch.Tensor,
+        timesteps: torch.Tensor,
+        input_ids: list[torch.Tensor],
+    ) -> torch.Tensor:
+        """How wrong it is about each of noised latents when it is told a sentence, (batch,)."""
+        noisy = self.scheduler.add_noise(latents, noise, timesteps)
+        prediction = self.predict(noisy, timesteps, self.embed(input_ids))
+        return squared_errors(prediction, target_of(self.scheduler, latents, noise, timesteps))
 
 
 def load_model(
@@ -82,7 +96,7 @@ def load_model(
     components = load_components(concept.base_model, dtype)
     resolution = settings.resolution or components.resolution
     if announce:
-        announce(memory_advice(concept, dtype, device, words))
+        announce(memory_advice(concept, dtype, free_memory(device), "that are free", words))
     if dtype != torch.float32:
         components.vae.float()
     if settings.quantize != "no":
@@ -104,11 +118,6 @@ def _format(concept: Concept, device: torch.device) -> torch.dtype:
     if wanted == "auto" and device.type == "cpu" and concept.base_model == MINIATURE:
         return torch.float32
     return pick_dtype(wanted, device)
-
-
-def _embed_one(model: Model, input_ids: list[torch.Tensor]) -> dict[str, Any]:
-    """Stable Diffusion 1.x and 2.x: the text encoder's last layer."""
-    return {"encoder_hidden_states": model.components.text_encoders[0](input_ids[0])[0]}
 
 
 def _embed_two(model: Model, input_ids: list[torch.Tensor]) -> dict[str, Any]:

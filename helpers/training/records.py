@@ -4,6 +4,7 @@
 `outcome.json` how it ended.
 """
 
+import contextlib
 import errno
 import hashlib
 import io
@@ -56,8 +57,7 @@ class RunSummary:
 
     def save(self, folder: Path) -> None:
         """Write `outcome.json`. The concept's name is its folder's."""
-        content = asdict(self)
-        del content["concept"]
+        content = {name: value for name, value in asdict(self).items() if name != "concept"}
         write_json(folder / SUMMARY_FILE, content)
 
     @classmethod
@@ -96,7 +96,8 @@ class Log:
         from torch.utils.tensorboard import SummaryWriter
 
         self.path = folder / LOG_FILE
-        _drop_after(self.path, step)
+        kept = [json.dumps(line) + "\n" for line in read_log(folder) if line["step"] <= step]
+        write_whole(self.path, "".join(kept))
         self._lines = self.path.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
@@ -125,8 +126,11 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
     path = folder / LOG_FILE
     content = path.read_bytes() if path.is_file() else b""
     complete = content[: content.rfind(b"\n") + 1].decode("utf-8", errors="replace")  # the last may be half
-    parsed = (_parse(line) for line in complete.split("\n"))
-    return [line for line in parsed if isinstance(line, dict) and "step" in line]
+    lines = []
+    for line in complete.split("\n"):
+        with contextlib.suppress(ValueError):
+            lines.append(json.loads(line))
+    return [line for line in lines if isinstance(line, dict) and "step" in line]
 
 
 def logged(lines: list[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
@@ -148,13 +152,6 @@ def steps_per_second(lines: list[dict[str, Any]], last: int = 50) -> float | Non
     return (steps[-1] - steps[0]) / (seconds[-1] - seconds[0])
 
 
-def _parse(line: str) -> Any:
-    try:
-        return json.loads(line)
-    except ValueError:
-        return None
-
-
 def row_norms(concept: Concept, lines: list[dict[str, Any]]) -> dict[str, tuple[list[int], list[float]]]:
     """Steps and lengths of each row of a word, by the token it stands for; XL has each token twice."""
     steps, norms = logged(lines, "norms")
@@ -164,38 +161,19 @@ def row_norms(concept: Concept, lines: list[dict[str, Any]]) -> dict[str, tuple[
     return {name: (steps, list(values)) for name, values in zip(names, rows, strict=False)}
 
 
-def _drop_after(path: Path, step: int) -> None:
-    kept = [json.dumps(line) + "\n" for line in read_log(path.parent) if line["step"] <= step]
-    write_whole(path, "".join(kept))
-
-
-class LogFollower:
-    """Follows a log while it grows; the file is read only when it has changed.
-
-    Attributes:
-        lines: as from `read_log`.
-    """
-
-    def __init__(self, folder: Path):
-        self.lines: list[dict[str, Any]] = []
-        self._folder, self._seen = folder, None
-
-    def read(self) -> bool:
-        """Take in what was written since the last call; whether the lines have changed."""
-        path = self._folder / LOG_FILE
-        status = path.stat() if path.is_file() else None
-        seen = status and (status.st_ino, status.st_size, status.st_mtime_ns)
-        if seen == self._seen:
-            return False
-        before, self._seen, self.lines = self.lines, seen, read_log(self._folder)
-        return self.lines != before
-
-
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     """Write the state after a step; a kill leaves the old checkpoint or the new one."""
     content = io.BytesIO()
     torch.save(state, content)
     write_whole(folder / STATE_FILE, content.getvalue())
+
+
+def resume_from(folder: Path, learner: Any, scaler: torch.amp.GradScaler) -> None:
+    """Give a learner, and the run's loss scaling, the state of the last checkpoint, if there is one."""
+    if state := load_checkpoint(folder):
+        learner.load_state_dict(state["learner"])
+        if state["scaler"]:  # empty where the machine before this one needed no loss scaling
+            scaler.load_state_dict(state["scaler"])
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:

@@ -3,7 +3,7 @@
 import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -26,8 +26,8 @@ from .records import (
     archive_run,
     finished,
     inputs_changed,
-    load_checkpoint,
     read_log,
+    resume_from,
     run_inputs,
     save_inputs,
     steps_per_second,
@@ -35,9 +35,6 @@ from .records import (
 from .watch import Watch
 
 TIMED = 6  # steps, after which a run says how long it may take
-_OTHER_ORDER = (
-    "It was begun by an earlier version: from here on, pictures and sentences come in another order."
-)
 ConceptScorer = Callable[[Concept, Model], float]
 
 
@@ -82,18 +79,16 @@ def train_many(
     started = time.monotonic()
     concepts = [as_concept(concept) for concept in concepts]
     _check_fit(concepts)
-    processes = Processes()
-    try:
-        with _held(concepts if processes.is_main else []):
-            prepared = [_prepare(concept, fresh) for concept in concepts] if processes.is_main else None
-            todo = [one for one, is_open in zip(concepts, processes.agree(prepared), strict=True) if is_open]
-            if todo:
-                _train(todo, processes, scorer, started)
-            if processes.is_main:
-                _save_pipelines(concepts, todo)
-            processes.wait()
-    finally:
-        processes.close()
+    with run_processes(concepts) as processes:
+        prepared = [_prepare(concept, fresh) for concept in concepts] if processes.is_main else None
+        todo = [one for one, is_open in zip(concepts, processes.agree(prepared), strict=True) if is_open]
+        interrupted = todo and _run(todo, processes, scorer, started)
+        gc.collect()  # before anything is raised: a notebook keeps its last error, and what that holds
+        if interrupted:
+            raise KeyboardInterrupt
+        if processes.is_main:
+            _save_pipelines(concepts, todo)
+        processes.wait()
     summaries = [RunSummary.load(concept) for concept in concepts]
     for summary in summaries:
         if summary.ended == "failed":
@@ -102,15 +97,17 @@ def train_many(
 
 
 @contextmanager
-def _held(concepts: list[Concept]) -> Iterator[None]:
-    """Lock the folders against other runs, and against being renamed or deleted."""
-    with ExitStack() as stack:
-        for concept in concepts:
-            refusal = (
-                f"The word of “{concept.name}” is being learned already, by {{}}: press Stop there first."
-            )
-            stack.enter_context(locked(concept.lock_path, refusal))
-        yield
+def run_processes(concepts: Sequence[Concept]) -> Iterator[Processes]:
+    """The processes of a run. Until it ends no other can begin, and no folder be renamed or deleted.
+
+    Raises:
+        UserError: another run has one of the concepts.
+    """
+    refusal = "“{name}” is being learned already, by {{}}: press Stop there first."
+    with closing(Processes()) as processes, ExitStack() as stack:
+        for concept in concepts if processes.is_main else []:
+            stack.enter_context(locked(concept.lock_path, refusal.format(name=concept.name)))
+        yield processes
 
 
 def as_concept(concept: Concept | str | Path) -> Concept:
@@ -161,20 +158,6 @@ def _prepare(concept: Concept, fresh: bool) -> bool:
     return True
 
 
-def _train(
-    concepts: list[Concept], processes: Processes, scorer: ConceptScorer | None, started: float
-) -> None:
-    """Train, and leave nothing on the GPU.
-
-    An interrupt is raised when the model is gone: a notebook keeps its last error, and with it all that
-    the functions in the traceback hold.
-    """
-    interrupted = _run(concepts, processes, scorer, started)
-    gc.collect()
-    if interrupted:
-        raise KeyboardInterrupt
-
-
 def _run(concepts: list[Concept], processes: Processes, scorer: ConceptScorer | None, started: float) -> bool:
     """Load the model and step to the end; whether it was interrupted."""
     announce = print if processes.is_main else None
@@ -201,13 +184,7 @@ def _watch(
     learner = Learner(concept, model, processes)
     judge: Scorer = partial(scorer, concept) if scorer else HeldOutScore(concept, model)
     fixed = fixed_loss(learner, model)
-    state = load_checkpoint(concept.training_folder)
-    if state:
-        learner.load_state_dict(state["learner"])
-        if state["scaler"]:  # empty where the machine before this one needed no loss scaling
-            scaler.load_state_dict(state["scaler"])
-        if processes.is_main and "batches" not in state["learner"]["draws"]:
-            print(f"{concept.name}: {_OTHER_ORDER}")
+    resume_from(concept.training_folder, learner, scaler)
     return Watch(learner, model, processes, fixed, judge, started, scaler)
 
 

@@ -48,7 +48,7 @@ class Watch:
         fixed: FixedLoss,
         scorer: Scorer,
         started: float,
-        scaler: torch.amp.GradScaler | None = None,
+        scaler: torch.amp.GradScaler,
     ):
         self.learner, self.model, self.processes = learner, model, processes
         self.fixed, self.scorer, self.scaler = fixed, scorer, scaler
@@ -87,8 +87,10 @@ class Watch:
             return
         self._log_step(loss)
         self._look()
-        if not self.learner.ended and (interrupted or self._asked_to_stop()):
-            self._stop()
+        if not self.learner.ended:
+            asked = interrupted or self.processes.any(stop_requested(self.concept.training_folder))
+            if asked:
+                self._stop()
 
     def _look(self) -> None:
         settings, step = self.learner.settings, self.step
@@ -148,15 +150,9 @@ class Watch:
             self.learner.set_rows(rows)
 
     def _checkpoint(self) -> None:
-        if not self.processes.is_main:
-            return
-        state = {"learner": self.learner.state_dict()}
-        if self.scaler:
-            state["scaler"] = self.scaler.state_dict()
-        save_checkpoint(self.concept.training_folder, state)
-
-    def _asked_to_stop(self) -> bool:
-        return self.processes.any(stop_requested(self.concept.training_folder))
+        if self.processes.is_main:
+            state = {"learner": self.learner.state_dict(), "scaler": self.scaler.state_dict()}
+            save_checkpoint(self.concept.training_folder, state)
 
     def _stop(self) -> None:
         """Save the state before the rows are scored: a resumed run must not depend on this extra score."""
@@ -165,12 +161,11 @@ class Watch:
         self._end("stopped", STOPPED)
 
     def _end(self, how: str, reason: str) -> None:
-        progress = self.learner.progress
-        self.learner.end(how, reason)
+        self.learner.ended, self.learner.reason = how, reason
         self._say(reason)
         if not self.processes.is_main:
             return
-        save_result(self.concept, progress.best.rows)
+        save_result(self.concept, self.learner.progress.best.rows)
         self._sample_kept()
         self.summary().save(self.concept.training_folder)
         clear_request(self.concept.training_folder)

@@ -1,6 +1,7 @@
 """Draw with a learned word: a prompt, its settings, and a grid over any two of them."""
 
 import contextlib
+import functools
 import hashlib
 import html
 import threading
@@ -27,7 +28,7 @@ from ..inference.grid import (
     saved_sheets,
 )
 from ..inference.grid_plan import RESULT, Axis, GridPlan
-from ..inference.pipeline import SCHEDULERS, check_settings
+from ..inference.pipeline import SCHEDULERS, Sampling, check_settings
 from ..inference.png import Picture
 from .kit import (
     ROW,
@@ -168,8 +169,8 @@ class GridForm(View):
             field.disabled = name in (self.x.name, self.y.name)
         for name in ("prompt", "negative_prompt"):
             words = self.fields[name].value.replace("{}", self._concept.placeholder_token)
-            why = error_of(lambda words=words: check_settings(self._pipeline, [words]))
-            mark_wrong(self.fields[name], why)
+            check = functools.partial(check_settings, self._pipeline, [words], [], Sampling())
+            mark_wrong(self.fields[name], error_of(check))
         for axis in (self.x, self.y):
             mark_wrong(axis.values, error_of(axis.read))
         typed = [axis.values.value for axis in (self.x, self.y) if axis.name in ("prompt", "negative_prompt")]
@@ -220,7 +221,7 @@ class GridForm(View):
 
     def _draw(self) -> str:
         plan, remarks = self.plan, []
-        steps = sum(cell.steps for cell in plan.cells())
+        steps = sum(cell.sampling.steps for cell in plan.cells())
         with _Bar(total=steps, desc="Drawing", unit=" steps", display=False, leave=False) as bar:
             bar.stopped = self._stopped
             self._progress.children = [bar.container]
@@ -270,7 +271,7 @@ class GridForm(View):
             self.sheet = None
             self.pictures.clear()
             self.chosen.clear()
-        check_same_word(self._pipeline, self._concept, plan)
+        check_same_word(self._pipeline, plan)
         return "Now Draw makes the same again, or change something first."
 
     def close(self) -> None:
@@ -281,7 +282,7 @@ class GridForm(View):
     def still(self) -> str:
         """The line of Python that draws the same, and the last grid."""
         code = f"<pre>{html.escape(_as_code(self.plan))}</pre>"
-        return code + (self.sheet.as_html() if self.sheet else "")
+        return code + (self.sheet.image.as_html() if self.sheet else "")
 
 
 class _Bar(tqdm_notebook):

@@ -22,7 +22,7 @@ from ..concept.concept import Concept
 from ..dataset.images import image_paths, load_images
 from ..training.control import OUTPUT, State, last_output, request_stop, resume, state_of
 from ..training.figures import read_strip, sample_prompts, saved_samples
-from ..training.records import SUMMARY_FILE, LogFollower, logged, row_norms, steps_per_second
+from ..training.records import SUMMARY_FILE, logged, read_log, row_norms, steps_per_second
 from .kit import ROW, button, picture_row
 
 _EVERY = 2.0  # seconds
@@ -43,7 +43,7 @@ class LiveTraining(ipywidgets.VBox):
 
     def __init__(self, concept: Concept):
         self._folder, self._concept = concept.training_folder, concept
-        self._since, self._log, self._shown = time.time(), LogFollower(concept.training_folder), None
+        self._since, self._lines, self._shown = time.time(), [], None
         self._lock = threading.Lock()
         self._displays: list[tuple[Callable[[Concept], Any], DisplayHandle]] = []
         self._resumed, self._top = False, _IntoView()
@@ -62,11 +62,11 @@ class LiveTraining(ipywidgets.VBox):
 
     def show(self) -> None:
         """Read what is new in the folder and show it."""
-        grown = self._log.read()
-        state = state_of(self._concept, self._log.lines)
-        if grown or state != self._shown:
-            self.progress.show(self._log.lines, state, self._concept.training.max_train_steps)
-            self.curves.value = _curves(self._concept, self._log.lines)
+        before, self._lines = self._lines, read_log(self._folder)
+        state = state_of(self._concept, self._lines)
+        if self._lines != before or state != self._shown:
+            self.progress.show(self._lines, state, self._concept.training.max_train_steps)
+            self.curves.value = _curves(self._concept, self._lines)
             self.stop.disabled = state != "running"  # one that only starts would not know of it yet
             self.resume.disabled = state not in ("stopped", "broken")
             self.message.value = _on_broken_run(self._folder) if state == "broken" else _HINT
@@ -90,7 +90,7 @@ class LiveTraining(ipywidgets.VBox):
 
     def _resume(self) -> None:
         """The state is read anew: another view may have been quicker, or the cell been run again."""
-        if state_of(self._concept, self._log.lines) in ("stopped", "broken"):
+        if state_of(self._concept, self._lines) in ("stopped", "broken"):
             resume(self._concept)
             self._resumed = True
         self._look()

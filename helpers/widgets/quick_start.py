@@ -137,7 +137,7 @@ class QuickStart(View):
         settings = {"name": "before_and_after", "guidance": examples.guidance}
         self.sheet = xy_grid(pipeline_with_word(concept), concept, x=prompts, y=words, **settings)
         self.sheet.save(concept)
-        self.grid.value = picture(self.sheet.image, self.sheet.alt, _GRID_SIDE)
+        self.grid.value = picture(self.sheet.image, self.sheet.image.alt, _GRID_SIDE)
 
     def _scores(self, concept: Concept) -> str:
         try:

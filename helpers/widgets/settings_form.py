@@ -88,7 +88,7 @@ class SettingsForm(View):
     def _look(self) -> None:
         """What follows from the settings; the words as they stand in their fields, right or wrong."""
         self._words.show(self._fields["placeholder_token"].value, self._fields["initializer_token"].value)
-        self.needs.do(lambda: str(estimate(self._concept)))
+        self.needs.do(lambda: estimate(self._concept))
 
     def _save(self) -> str:
         if self._wrong:  # the click came before the button was off

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 
 from helpers.common.places import ROOT_VARIABLE
-from helpers.miniature.captions import accessory_phrase, place_phrase
+from helpers.miniature.world import accessory_phrase, place_phrase
 from helpers.model.machine import quiet_loading
 from helpers.training.describe import OF_PLACES, OF_THINGS, Look
 from helpers.training.model import load_model

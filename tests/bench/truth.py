@@ -29,11 +29,10 @@ from helpers.concept.embedding import save_result
 from helpers.dataset.images import image_paths
 from helpers.inference.examples import examples_for
 from helpers.inference.pipeline import pipeline_with_word
-from helpers.miniature.captions import describe
 from helpers.miniature.drawing import render
 from helpers.miniature.judge import Judge, Reading
 from helpers.miniature.scores import evaluation_surroundings, read_subject, score_readings
-from helpers.miniature.world import TRAITS, Drawing, readable
+from helpers.miniature.world import TRAITS, Drawing, describe, readable
 from helpers.model.base_model import MINIATURE, load_pipeline
 from helpers.model.machine import quiet_loading
 from helpers.training.describe import describe_pictures

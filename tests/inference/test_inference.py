@@ -19,6 +19,7 @@ from helpers.inference.examples import examples_for, own_prompt
 from helpers.inference.grid import a_few_steps, xy_grid
 from helpers.inference.pipeline import (
     SCHEDULERS,
+    Sampling,
     add_word,
     check_settings,
     generate,
@@ -124,7 +125,7 @@ def test_the_largest_number_of_steps_goes_through_or_is_refused(name, miniature)
     _, pipeline = miniature
     for steps in (1, 500, 999, 1000):
         try:
-            check_settings(pipeline, ["a toy"], steps=steps, scheduler=name)
+            check_settings(pipeline, ["a toy"], [], Sampling(steps, scheduler=name))
         except UserError as error:
             assert steps > 900 and f"{name} can't take {steps} steps" in str(error)
         else:

@@ -14,13 +14,13 @@ from helpers.common.errors import UserError
 from helpers.common.files import made_once, replaced
 from helpers.common.places import environment, miniature_folder, repository_folder
 from helpers.miniature.build import RECIPE, begin
-from helpers.miniature.pictures import save_whole
+from helpers.miniature.fit import save_whole
 
 SIZE = 40
 DRAW = f"""
 from functools import partial
 from pathlib import Path
-from helpers.miniature.pictures import draw_with_captions, make_shards
+from helpers.miniature.fit import draw_with_captions, make_shards
 tokenizer = Path({str(miniature_folder() / "tokenizer")!r})
 draw = partial(draw_with_captions, size={SIZE}, tokenizer_folder=tokenizer)
 make_shards("captioned", 500, Path({{folder!r}}), draw)

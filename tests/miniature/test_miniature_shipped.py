@@ -9,7 +9,6 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from helpers.common.places import data_folder, miniature_folder
-from helpers.miniature.captions import describe
 from helpers.miniature.judge import Judge, Reading
 from helpers.miniature.report import agreement, fresh_captions, judge_accuracy
 from helpers.miniature.scores import (
@@ -19,7 +18,7 @@ from helpers.miniature.scores import (
     toy_in,
     worth_in_words,
 )
-from helpers.miniature.world import ATTRIBUTES, HELD_OUT_TOYS, TRAITS, value_of
+from helpers.miniature.world import ATTRIBUTES, HELD_OUT_TOYS, TRAITS, describe, value_of
 
 PARTS = {
     "text_encoder": "model.safetensors",

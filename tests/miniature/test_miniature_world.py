@@ -11,8 +11,8 @@ from helpers.common.places import miniature_folder
 from helpers.concept.concept import Concept
 from helpers.concept.templates import OBJECT_TEMPLATES, STYLE_TEMPLATES
 from helpers.inference.examples import examples_for
-from helpers.miniature.captions import MAX_LENGTH, caption, describe, prompt
 from helpers.miniature.drawing import PICTURE_SIDE, SHARP_SIDE, render
+from helpers.miniature.networks import MAX_LENGTH
 from helpers.miniature.world import (
     ACCESSORIES,
     ATTRIBUTES,
@@ -24,9 +24,12 @@ from helpers.miniature.world import (
     SCENES,
     STYLES,
     Drawing,
+    caption,
+    describe,
     is_held_out,
     labels_of,
     named_toys,
+    prompt,
     sample_drawing,
     value_of,
 )

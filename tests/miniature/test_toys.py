@@ -6,8 +6,7 @@ import pytest
 from helpers.common.errors import UserError
 from helpers.dataset.images import image_paths
 from helpers.miniature import TOY_TRAITS, draw_toy, draw_words, remark_on
-from helpers.miniature.toys import read_toy
-from helpers.miniature.world import HELD_OUT_TOYS, Toy
+from helpers.miniature.world import HELD_OUT_TOYS, Toy, read_toy
 from helpers.series import run
 from helpers.widgets import ToyMaker
 

@@ -11,9 +11,8 @@ from helpers.concept.concept import Concept
 from helpers.concept.templates import MINIATURE_PLACES, MINIATURE_THINGS_ON, NEUTRAL_TEMPLATES
 from helpers.dataset.dataset import Preview, TextualInversionDataset, held_out_templates, training_templates
 from helpers.dataset.images import captions_of, image_paths, write_captions
-from helpers.miniature.captions import accessory_phrase, place_phrase
 from helpers.miniature.drawing import example_drawings, render
-from helpers.miniature.world import ACCESSORIES, SCENES
+from helpers.miniature.world import ACCESSORIES, SCENES, accessory_phrase, place_phrase
 from helpers.training import describe
 from helpers.training.describe import describe_pictures
 from helpers.training.processes import in_own_process

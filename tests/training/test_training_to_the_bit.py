@@ -96,7 +96,8 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(tiny):
             request_stop(concept.training_folder)
         return -len(looks)
 
-    assert train(tiny, fresh=True, scorer=scorer).steps == 3
+    first = train(tiny, fresh=True, scorer=scorer)
+    assert (first.ended, first.steps) == ("stopped", 3) and tiny.embeds_path.is_file()
     train(tiny)
     state = last_state(tiny)
     assert torch.equal(state["rows"][0], whole["rows"][0])

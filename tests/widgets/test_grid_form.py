@@ -19,8 +19,8 @@ from helpers.inference.examples import MINIATURE_KNOWS, unknown_words
 from helpers.inference.grid import xy_grid
 from helpers.inference.pipeline import pipeline_with_word
 from helpers.inference.png import read_settings
-from helpers.miniature.captions import _FURTHER_WORDS, caption
-from helpers.miniature.world import sample_drawing
+from helpers.miniature.networks import _FURTHER_WORDS
+from helpers.miniature.world import caption, sample_drawing
 from helpers.model.base_model import load_tokenizers
 from helpers.widgets.grid_form import GridForm
 
@@ -302,7 +302,7 @@ def test_where_no_widget_lives_there_is_the_line_that_draws_the_same(miniature, 
     sheet = eval(code, {"xy_grid": xy_grid, "pipeline": pipeline, "concept": concept})
     press(form, "Draw")
     assert form.sheet.image.tobytes() == sheet.image.tobytes()
-    assert form.sheet.as_html() in form._repr_mimebundle_()["text/html"]
+    assert form.sheet.image.as_html() in form._repr_mimebundle_()["text/html"]
 
 
 def test_every_control_has_a_name(form):

@@ -14,7 +14,7 @@ from helpers.common import places
 from helpers.common.files import holder
 from helpers.training import control as resuming
 from helpers.training.control import request_stop, state_of, stop_requested
-from helpers.training.records import Log, LogFollower, RunSummary, logged, read_log, steps_per_second
+from helpers.training.records import Log, RunSummary, logged, read_log, steps_per_second
 from helpers.training.train import train
 from helpers.widgets import live
 from helpers.widgets.live import curves
@@ -220,18 +220,17 @@ def test_after_the_end_it_shows_the_same(running, view):
     assert anew.progress.words.value == before.progress.words.value
 
 
-def test_the_log_is_read_on_and_read_anew_where_it_was_replaced(running):
-    log = LogFollower(running.training_folder)
-    assert log.read() and log.lines == read_log(running.training_folder) and not log.read()
-    path = running.training_folder / "log.jsonl"
-    with path.open("a") as file:
+def test_half_a_line_of_the_log_waits_for_its_end(running):
+    folder = running.training_folder
+    before = read_log(folder)
+    with (folder / "log.jsonl").open("a") as file:
         file.write('{"step": 3, "norm"')
         file.flush()
-        assert not log.read()
+        assert read_log(folder) == before
         file.write(': 1.5}\n{"step": 4, "norm": 1.75}\n')
-    assert log.read() and logged(log.lines, "norm")[1][-2:] == [1.5, 1.75]
-    Log(running.training_folder, 1).close()
-    assert log.read() and log.lines == read_log(running.training_folder) and len(log.lines) == 2
+    assert logged(read_log(folder), "norm")[1][-2:] == [1.5, 1.75]
+    Log(folder, 1).close()
+    assert len(read_log(folder)) == 2
 
 
 def test_resume_goes_on_with_a_stopped_run_once(stopped, view):
