@@ -189,15 +189,11 @@ def score_word(
     judge = Judge.load()
     toy = toy or toy_in(load_images(concept), judge)
     pipeline = pipeline_with_word(concept)
-    subjects = {
-        "word": concept.placeholder_token,
-        "initializer": concept.initializer_token,
-        "description": describe(toy),
-    }
+    words = (concept.placeholder_token, concept.initializer_token, describe(toy))
+    subjects = dict(zip(_SUBJECTS, words, strict=True))
     guidance, wanted = examples_for(concept).guidance, evaluation_surroundings(toy, pictures)
-    known = known or {}
     scores = {
-        name: known.get(subject)
+        name: (known or {}).get(subject)
         or score_readings(read_subject(pipeline, subject, wanted, judge, guidance), wanted)
         for name, subject in subjects.items()
     }
