@@ -6,6 +6,7 @@ import psutil
 import pytest
 import torch
 
+from helpers.concept.concept import Concept
 from helpers.miniature.judge import Reading
 from helpers.miniature.world import Drawing
 from helpers.training.processes import Processes
@@ -201,6 +202,8 @@ def test_truth_is_resumed_and_counts_its_toys(concepts, truth_folder, monkeypatc
     truth.main(["--toys", "2", "--seed", "1", "--trainers", "ours", "--setting", "easy"])
     assert taught == ["easy-1-0-ours", "hard-1-0-ours", "easy-1-1-ours"]
     assert float((truth.folder() / "easy-1-0-ours.taught").read_text()) >= 0
+    Concept.load("easy-1-1-ours").images_folder.joinpath("003.png").unlink()
+    assert truth.concept_of(truth.Word("ours", "easy", 1, 1))[0].name == "easy-1-1-ours", "drawn again"
     figures = json.loads(truth.PATH.read_text())["ours"]
     assert (figures["easy"]["toys"], figures["hard"]["toys"]) == (2, 1)
     assert figures["easy"]["identity"] == 0.8 and figures["easy"]["seeds"] == [1]

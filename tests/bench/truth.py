@@ -153,11 +153,14 @@ def make_concept(name: str, sitter: Sitter) -> Concept:
     """A concept with the drawings of a toy; its settings are the defaults, but no samples are drawn."""
     concept = Concept.make(name, initializer_token=INITIALIZER, training={"sample_every": 0})
     if concept.folder.is_dir():
-        return Concept.load(name)  # training goes on where it was killed
-    concept.save()
-    concept.images_folder.mkdir()
+        concept = Concept.load(name)  # training goes on where it was killed
+    else:
+        concept.save()
+    concept.images_folder.mkdir(exist_ok=True)
     for place, drawing in enumerate(sitter.drawings, start=1):
-        render(drawing, SIDE).save(concept.images_folder / f"{place:03}.png")
+        path = concept.images_folder / f"{place:03}.png"
+        if not path.is_file():
+            render(drawing, SIDE).save(path)
     assert len(image_paths(concept)) == len(sitter.drawings)
     return concept
 
@@ -244,7 +247,7 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(1)  # more would make processor seconds of waiting for each other
     runs = runs_of(given.toys, given.seed, given.setting, given.trainers)
     for _ in in_workers(partial(work, stages=given.stages), runs, given.workers):
-        report(given.seed)
+        report(given.seed)  # after each, so that one which is killed leaves a table
 
 
 def runs_of(toys: int, seeds: list[int], settings: list[Setting], trainers: list[str]) -> list[list[Word]]:
