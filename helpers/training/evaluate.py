@@ -85,18 +85,23 @@ _PLAIN = {"object": "a photo of a {}", "style": "a painting in the style of {}"}
 class HeldOutScore:
     """The default judge of a run: called with the model and the rows as they are now; more is better.
 
+    It looks at the pictures as training crops them and closer, with sentences and noise that training does
+    not use. By the closer views alone some good words seem worse than the initializer: what stands at the
+    edge of a picture, such as ears and feet, is cut off there.
+
     Make it before the first step: it remembers the initializer's loss and moves.
     """
 
     def __init__(self, concept: Concept, model: Model):
         settings = concept.training
-        self.latents = encode(model.vae, _closer_views(concept, model.resolution), model.device).mean
+        latents = encode(model.vae, _views(concept, model.resolution), model.device).mean
         # What a picture's captions say is no longer in the word: without them it would seem to get worse.
         templates, captions = with_captions(concept, held_out_templates(concept))
+        closer = {place + len(latents) // 2: own for place, own in captions.items()}
         ids = token_ids(model.components.tokenizers, with_word(concept, templates), model.device)
-        self.loss = FixedLoss(self.latents, ids, settings, settings.seed + 2, captions=captions)
+        self.loss = FixedLoss(latents, ids, settings, settings.seed + 2, 2 * SAMPLES, captions | closer)
         self.start = self.loss(model)
-        self.obedience = Obedience(concept, model, self.latents[:1])
+        self.obedience = Obedience(concept, model, latents[:1])
 
     def __call__(self, model: Model) -> float:
         gain = self.start - self.loss(model)
@@ -138,10 +143,11 @@ class Obedience:
         return prediction[1:] - prediction[:1]
 
 
-def _closer_views(concept: Concept, resolution: int) -> torch.Tensor:
-    """Crops that training does not see, (pictures, 3, resolution, resolution) in -1..1."""
-    closer = map(_closer, load_images(concept))
-    return torch.stack([preprocess(image, concept.training, resolution) for image in closer])
+def _views(concept: Concept, resolution: int) -> torch.Tensor:
+    """The pictures as they are, then closer, (2 * pictures, 3, resolution, resolution) in -1..1."""
+    images = load_images(concept)
+    views = [*images, *map(_closer, images)]
+    return torch.stack([preprocess(image, concept.training, resolution) for image in views])
 
 
 def _closer(image: Image.Image) -> Image.Image:

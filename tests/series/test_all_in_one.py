@@ -35,7 +35,7 @@ def kernel():
 def run_joined(kernel, **parameters):
     """Run the joined notebook on the concept of the series, as if nothing had been run before."""
     notebook = publish.joined()
-    given = {"CONCEPT": "grooty", "DRAW_STEPS": 1, **parameters}
+    given = {"CONCEPT": "grooty", "DRAW_STEPS": 1, "SCORED_PICTURES": 2, **parameters}
     values = [f"{name} = {value!r}" for name, value in given.items()]
     place = [publish.is_parameters(cell) for cell in notebook.cells].index(True)
     notebook.cells.insert(place + 1, new_code_cell("\n".join(values)))
