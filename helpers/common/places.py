@@ -108,7 +108,7 @@ def make_folder(folder: Path) -> Path:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        problem = "" if os.access(folder, os.W_OK) else "it may only be read"
+        problem = "" if os.access(folder, os.W_OK) else "it is read-only"
     except OSError as error:
         problem = error.strerror
     if problem:

@@ -22,10 +22,15 @@ from PIL import Image, ImageDraw, ImageFont
 _LINE_LENGTH = 100  # letters
 
 
-def say(text: str) -> None:
+def say(text: Any) -> None:
     """Print sentences, wrapped at words: JupyterLab breaks a longer line in the middle of one."""
-    for line in text.splitlines():
+    for line in str(text).splitlines():
         print(textwrap.fill(line, _LINE_LENGTH, break_long_words=False, break_on_hyphens=False))
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 picture`, `2 pictures`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 # Pictures and tables as HTML.
@@ -114,7 +119,8 @@ def _html_row(row: Sequence[Any], sides: Sequence[str], tags: Sequence[str]) -> 
     cells = []
     for cell, side, tag in itertools.zip_longest(row, sides, tags, fillvalue="td"):
         scope = f' scope="{"col" if len(tags) > 1 else "row"}"' if tag == "th" else ""
-        style = f"text-align:{side};vertical-align:top;overflow-wrap:anywhere"
+        wrapping = "white-space:nowrap" if side == "right" and tag == "td" else "overflow-wrap:anywhere"
+        style = f"text-align:{side};vertical-align:top;{wrapping}"
         shown = cell.data if isinstance(cell, HTML) else html.escape(str(cell))
         cells.append(f'<{tag}{scope} style="{style}">{shown}</{tag}>')
     return f"<tr>{''.join(cells)}</tr>"

@@ -104,7 +104,7 @@ class TrainingSettings(_Settings):
     seed: int = _setting(
         42,
         LENGTH,
-        "of all random numbers: the same seed, the same run; -1 is a seed as any other, none by chance",
+        "of all random numbers: the same seed, the same run; -1 is a seed like any other, not a random one",
         ge=-(2**63),
         lt=2**63,
     )

@@ -16,6 +16,7 @@ from ..common import places
 from ..common.errors import UserError
 from ..common.files import atomic_file, holder, write_json, write_whole
 from ..common.progress import progress
+from ..common.sheets import counted
 from .concept import LOCK_FILE, Concept
 from .embedding import read_rows, rename_key, save_result
 from .overview import concept_folder, concept_names, in_bytes, overview
@@ -54,8 +55,8 @@ def question(name: str) -> str:
     one = overview(name)
     learned = f" and the learned word {one.concept.placeholder_token}" if one.state == "learned" else ""
     return (
-        f"Delete {name}, {one.pictures} picture(s){learned}, {in_bytes(one.size)}? It goes to the trash "
-        f"({places.concepts_root().name}/{TRASH}/), and can be brought back until you empty that."
+        f"Delete {name}, {counted(one.pictures, 'picture')}{learned}, {in_bytes(one.size)}? It goes to the "
+        f"trash ({places.concepts_root().name}/{TRASH}/), and can be brought back until you empty that."
     )
 
 
@@ -282,7 +283,7 @@ def unpack(path: str | Path) -> Concept:
                 archive.extract(member, folder)
             return _move_in(Path(folder), root)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise UserError(f"“{path.name}” is damaged or no zip: pack and copy it again.") from error
+        raise UserError(f"“{path.name}” is damaged or not a zip: pack and copy it again.") from error
 
 
 def _portable(path: Path) -> str:

@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 from ..common import places
 from ..common.errors import UserError
 from ..common.files import picture_files
-from ..common.sheets import Described, Table, described, html_picture, image_grid, packed
+from ..common.sheets import Described, Table, counted, described, html_picture, image_grid, packed
 from .concept import FIRST_CONCEPT, Concept
 
 _UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what Pillow raises
@@ -278,6 +278,6 @@ def _row(one: Overview) -> list[str | HTML]:
     if one.cover:
         style = f"width:{_PICTURE}px;height:{_PICTURE}px;object-fit:contain"
         picture = html_picture(packed(one.cover), "image/png", one.cover.alt, style)
-    state = one.problem or f"{one.state}{elsewhere}, {one.pictures} picture(s)"
+    state = one.problem or f"{one.state}{elsewhere}, {counted(one.pictures, 'picture')}"
     facts = [state, word, model, scores_in_words(one.scores), in_bytes(one.size)]
     return [one.name, HTML(picture), *facts, f"{one.changed:%Y-%m-%d %H:%M}"]

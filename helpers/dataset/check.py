@@ -102,7 +102,7 @@ def _no_picture(data: bytes) -> str:
         return "This is a HEIC photo: save it as JPEG first (most phones can share it so)."
     if not data:
         return "The file is empty."
-    return "This is no picture that can be opened: use PNG, JPEG or WebP."
+    return "This can't be opened as a picture: use PNG, JPEG or WebP."
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -22,6 +22,7 @@ from ..common.errors import UserError
 from ..common.files import PICTURE_SUFFIXES, is_picture_file
 from ..common.places import connection_advice
 from ..common.progress import progress
+from ..common.sheets import counted
 
 DATASET = "dataset:"
 _MOST_BYTES = 40 * 2**20
@@ -97,8 +98,7 @@ def _find(address: str) -> Path:
     if path := places.find_path(address, Path.cwd(), repository / "notebooks", repository):
         return path
     raise UserError(
-        "No file or folder has this name, in notebooks/ or beside it; an address of the web begins with "
-        "https://."
+        "No file or folder has this name, in notebooks/ or beside it; a web address begins with https://."
     )
 
 
@@ -112,9 +112,11 @@ def _from_folder(files: list[Path], source: str) -> list[Fetched]:
     others = {path for path in files if path.is_file() and not path.name.startswith(".")} - {*pictures}
     captions = others & {path.with_suffix(".txt") for path in pictures}
     if captions:
-        fetched.append(Fetched(source, note=f"{len(captions)} caption(s) in it stay beside their pictures."))
+        count = counted(len(captions), "caption")
+        fetched.append(Fetched(source, note=f"{count} in it, kept beside the pictures."))
     if others - captions:
-        fetched.append(Fetched(source, note=f"{len(others - captions)} other file(s) in it are no pictures."))
+        count = counted(len(others - captions), "file")
+        fetched.append(Fetched(source, note=f"{count} of another kind in it."))
     return fetched
 
 

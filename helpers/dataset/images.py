@@ -14,7 +14,7 @@ from PIL import Image
 from ..common import places
 from ..common.errors import UserError
 from ..common.files import picture_files, write_whole
-from ..common.sheets import Table, packed
+from ..common.sheets import Table, counted, packed
 from ..concept.concept import FIRST_CONCEPT, Concept, saved_concepts
 from .check import Fingerprint, alike, fingerprint, open_picture
 from .fetch import DATASET, Fetched, fetch_all
@@ -117,11 +117,12 @@ def advice(concept: ConceptLike) -> str:
     if not count:
         return "No pictures yet: add some above, then run on from here."
     if count < FEWEST:
-        return f"{count} picture(s): add more, {FEWEST} to 5 of the same thing before different backgrounds."
+        few = counted(count, "picture")
+        return f"{few}: add more, {FEWEST} to 5 of the same thing on different backgrounds."
     if count > MOST:
-        return f"{count} pictures: 3 to 5 good ones mostly teach as well; remove those that show it badly."
+        return f"{count} pictures: 3 to 5 good ones usually teach just as well; remove the weak ones."
     return (
-        f"{count} pictures: {'a good number' if count <= 5 else 'enough; three to five mostly do as well'}."
+        f"{count} pictures: {'a good number' if count <= 5 else 'enough; three to five usually do as well'}."
     )
 
 
@@ -320,7 +321,7 @@ def read_captions(concept: Concept, name: str) -> list[str]:
     try:
         return parse_captions(concept, path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError:
-        raise UserError(f"images/{path.name} is no text: delete it, or save it as UTF-8.") from None
+        raise UserError(f"images/{path.name} is not text: delete it, or save it as UTF-8.") from None
     except UserError as error:
         raise UserError(f"images/{path.name}: {error}") from None
 

@@ -55,9 +55,9 @@ def outside_the_model(concept: Concept, images: Sequence[Image.Image] | None = N
     if quality >= _LEAST_DB:
         return ""
     return (
-        f"These pictures lie outside what the miniature can draw: {quality:.0f} dB are left after its "
-        f"autoencoder, its own toys have {_LEAST_DB:.0f} or more. What is lost there no word brings back: "
-        "take pictures of its toys, or another BASE_MODEL in notebook 2."
+        "These pictures are outside what the miniature can draw: its autoencoder gives them back at "
+        f"{quality:.0f} dB, and its own toys at {_LEAST_DB:.0f} or more. No word can bring back what is lost "
+        "there: use pictures of its toys, or another BASE_MODEL in notebook 2."
     )
 
 
@@ -94,7 +94,7 @@ def _one_background(pictures: Sequence[np.ndarray]) -> str:
     return _if_most(
         (apart <= _SAME_RIM).sum(axis=1).max(),
         pictures,
-        "have nearly the same background, so the word will mean it too: take some before another one, or "
+        "have nearly the same background, so the word will mean it too: take some in front of another, or "
         "name it in their captions, as in “a photo of {} on a red table”.",
     )
 

@@ -311,16 +311,16 @@ PROGRAMS = tuple(RULES)
 _WORDS = {"comfyui": "embedding:{}", "invokeai": "<{}>"}
 # diffusers has no weights of its own: its prompts go through compel, which InvokeAI uses too.
 _COMPEL = ("invokeai", "diffusers")
-_A1111 = "The word is the file's name, and fires wherever it stands alone: call no concept by a usual word."
+_A1111 = "The word is the file's name, and works wherever it stands alone: don't use a common word."
 WHAT_LOSES_IT = {
-    "automatic1111": f"{_A1111} A file of rows of another width is passed over silently.",
-    "forge": f"{_A1111} A file of rows of another width is passed over silently.",
+    "automatic1111": f"{_A1111} A file whose rows have another width is silently skipped.",
+    "forge": f"{_A1111} A file whose rows have another width is silently skipped.",
     "sdnext": f"{_A1111} It lists .safetensors and .pt only, of the width of the model that is loaded.",
-    "comfyui": "Leave a blank before . ! ; and quotes, and use no [ ]: else the word is silently "
-    "dropped. Rows of another width are left out with a line in the log.",
-    "invokeai": "The word is the name of the model in its list: renamed there, it is another word. Two of "
-    "one name: only a warning.",
-    "diffusers": "Load the file first. The pipeline reads no weights by itself: give such prompts to compel.",
+    "comfyui": "Leave a space before . ! ; and quotes, and use no [ ]: otherwise the word is silently "
+    "dropped. Rows of another width are skipped, with a line in the log.",
+    "invokeai": "The word is the model's name in its list: if you rename it there, the word changes. Two "
+    "of one name only give a warning.",
+    "diffusers": "Load the file first. The pipeline alone ignores weights: give such prompts to compel.",
 }
 
 

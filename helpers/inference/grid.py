@@ -296,19 +296,22 @@ _LETTER = 8  # pixels, about
 _BESIDE = 16  # letters in a line of a row's label
 
 
-def with_labels(body: Image.Image, rows: Sequence[str], columns: Sequence[str]) -> Image.Image:
+def with_labels(
+    body: Image.Image, rows: Sequence[str], columns: Sequence[str], points: float = _POINTS
+) -> Image.Image:
     """Put labels above the columns and at the left of the rows, each wrapped to its place.
 
     Args:
         body: what `image_grid` laid out, `len(columns)` pictures wide and `len(rows)` high.
+        points: size of the letters.
     """
     figure = Figure(figsize=(body.width / _DPI, body.height / _DPI), dpi=_DPI)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.imshow(body, interpolation="none", aspect="auto")
     axes.set_frame_on(False)
-    axes.tick_params(length=0, pad=6, labelsize=_POINTS, labelcolor=INK)
+    axes.tick_params(length=0, pad=6, labelsize=points, labelcolor=INK)
     axes.tick_params(top=True, labeltop=True, labelbottom=False)
-    width = int(body.width / len(columns) / _LETTER)
+    width = int(body.width / len(columns) / _LETTER * _POINTS / points)
     # Dollar signs in a prompt are no formulas.
     axes.set_xticks(_centres(body.width, len(columns)), _wrapped(columns, width), parse_math=False)
     axes.set_yticks(_centres(body.height, len(rows)), _wrapped(rows, _BESIDE), parse_math=False)

@@ -47,7 +47,7 @@ class Axis(BaseModel):
             )
         values = [values] if isinstance(values, str) else list(values)
         if not values:
-            raise UserError(f"The axis {name} has no values: give one at least.")
+            raise UserError(f"The axis {name} has no values: give at least one.")
         return cls(name=name, values=tuple(_read(name, value) for value in values))
 
     @classmethod
@@ -240,7 +240,7 @@ def _numbers(name: str, value: str) -> Sequence[str]:
         return value.split()
     first, last = map(int, found.groups())
     if not first <= last < first + MOST:
-        raise UserError(f"“{value}” is no range of 1 to {MOST} numbers: write it as in 0-4.")
+        raise UserError(f"“{value}” is not a range of 1 to {MOST} numbers: write it as in 0-4.")
     return list(map(str, range(first, last + 1)))
 
 

@@ -14,6 +14,7 @@ import torch
 
 from ..common.errors import UserError
 from ..common.progress import counting_bar
+from ..common.sheets import counted
 from ..concept.concept import Concept, row_names
 from ..concept.embedding import concept_with_rows, hash_rows, read_rows
 from ..model.base_model import load_pipeline
@@ -211,7 +212,7 @@ def refusal(pictures: Sequence[Picture]) -> str:
     refused = sum(picture.refused for picture in pictures)
     if not refused:
         return ""
-    return f"The model's safety checker made {refused} picture(s) black: try another seed or prompt."
+    return f"The model's safety checker made {counted(refused, 'picture')} black: try another seed or prompt."
 
 
 def drawing_bar(total: int, bar: Any = None) -> AbstractContextManager:
@@ -363,10 +364,10 @@ def _make_scheduler(pipeline: Any, name: str) -> Any:
 
 def _check_numbers(pipeline: Any, steps: int, guidance: float, size: int | None) -> None:
     if steps < 1:
-        raise UserError(f"{steps} steps draw nothing: give 1 at least, 25 for example.")
+        raise UserError(f"{steps} steps are too few: give at least 1, for example 25.")
     most = pipeline.scheduler.config.num_train_timesteps
     if steps > most:
-        raise UserError(f"{steps} steps are more than the model's {most} levels of noise: 25 usually do.")
+        raise UserError(f"{steps} steps are more than the model's {most} levels of noise: try 25.")
     if not math.isfinite(guidance):
         raise UserError(f"A guidance of {guidance} can't be used: give a number, for example 7.5.")
     if size is not None and (size < 8 or size % 8):
@@ -378,12 +379,12 @@ def _check_steps(scheduler: Any, name: str, steps: int) -> None:
     scheduler.set_timesteps(steps)
     chosen = set(scheduler.timesteps.tolist())
     if len(chosen) < steps or max(chosen) >= scheduler.config.num_train_timesteps:
-        raise UserError(f"{name} can't take {steps} steps with this model: 25 usually do.")
+        raise UserError(f"{name} can't take {steps} steps with this model: try 25.")
 
 
 def _check_seed(seed: int) -> None:
     if seed == -1:
-        raise UserError("A seed of -1 is not “random” here, as in AUTOMATIC1111: give a number from 0 on.")
+        raise UserError("Unlike in AUTOMATIC1111, a seed of -1 does not mean “random”: give 0 or more.")
     if not -(2**63) <= seed < 2**63:
         raise UserError(f"The seed {seed} is too large: give a whole number of at most 18 digits.")
 
@@ -394,7 +395,7 @@ def _pairs(prompts: str | Sequence[str], seeds: int | Sequence[int]) -> tuple[li
     if 1 not in (len(prompts), len(seeds)) and len(prompts) != len(seeds):
         raise UserError(f"There are {len(prompts)} prompts and {len(seeds)} seeds: give as many, or one.")
     if not prompts or not seeds:
-        raise UserError("Give one prompt and one seed at least.")
+        raise UserError("Give at least one prompt and one seed.")
     count = max(len(prompts), len(seeds))
     return prompts * (count // len(prompts)), seeds * (count // len(seeds))
 
@@ -405,7 +406,7 @@ def _check_prompt(pipeline: Any, text: str) -> None:
         if word not in learned:
             word_here = getattr(pipeline, "learned_word", None)
             known = f"the word here is {word_here.placeholder_token}" if word_here else "no word is loaded"
-            raise UserError(f"The prompt speaks of {word}, which was not learned: {known}.")
+            raise UserError(f"The prompt contains {word}, which was not learned: {known}.")
     for tokenizer, _ in encoders(pipeline):
         check_length(tokenizer, text)
 

@@ -62,7 +62,7 @@ def parse_prompt(prompt: str, words: tuple[str, ...] = ()) -> Prompt:
             part[1] *= weight
 
     if _COMMA.search(prompt):
-        raise UserError(f"A weight in “{prompt}” has a comma: write it with a point, as in (toy:1.3).")
+        raise UserError(f"A weight in “{prompt}” has a comma: use a decimal point, as in (toy:1.3).")
     for sign in _SIGNS.finditer(_with_words_as_text(prompt, words)):
         text, number = sign.group(), sign["weight"]
         if text in opened:

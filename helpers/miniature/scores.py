@@ -154,7 +154,8 @@ def score_rows(scores: dict, word: str) -> list[tuple[str, ...]]:
 
 def score_table(scores: dict, word: str) -> HTML:
     """The rows of `score_rows` as a table for a notebook."""
-    return HTML(html_table(score_rows(scores, word), named_rows=True))
+    head, *rows = score_rows(scores, word)
+    return HTML(html_table(rows, head, named_rows=True))
 
 
 def _fractions(score: dict) -> dict[str, float]:

@@ -212,7 +212,7 @@ def toy_of(traits: Mapping[str, str]) -> Toy:
     """
     for name, value in traits.items():
         if value not in TOY_TRAITS.get(name, ()):
-            raise UserError(f"“{value}” is no {name} of a toy: choose of {_choices()}.")
+            raise UserError(f"“{value}” is not a {name} of a toy: choose from {_choices()}.")
     return replace(_USUAL, **traits)
 
 
@@ -237,7 +237,7 @@ def read_toy(words: str) -> Toy:
             left = left.replace(found[0], " ", 1)
     unknown = [word for word in left.split() if word not in _FILLING]
     if unknown or not traits:
-        raise UserError(f"“{' '.join(unknown) or words}” is no trait of a toy: choose of {_choices()}.")
+        raise UserError(f"“{' '.join(unknown) or words}” is not a trait of a toy: choose from {_choices()}.")
     return toy_of(traits)
 
 

@@ -82,7 +82,7 @@ def resolve(base_model: str) -> Source:
         return Source("folder", str(path.resolve()))
     if path and path.suffix not in _FILE_TYPES:
         raise UserError(
-            f"{path.name} is no base model: give a .safetensors or .ckpt file, or a folder in diffusers' "
+            f"{path.name} is not a base model: give a .safetensors or .ckpt file, or a folder in diffusers' "
             "layout."
         )
     if path:
@@ -329,7 +329,7 @@ def _family_settings(file: Path) -> str:
     for prefix, repository in _FAMILIES.items():
         if any(name.startswith(prefix) for name in shapes):
             return repository
-    raise UserError(f"{file.name} is no Stable Diffusion 1.x, 2.x or XL checkpoint: choose another file.")
+    raise UserError(f"{file.name} is not a Stable Diffusion 1.x, 2.x or XL checkpoint: choose another file.")
 
 
 def _weight_shapes(file: Path) -> dict[str, tuple[int, ...]]:

@@ -272,7 +272,7 @@ def initializer_ids(tokenizer: Any, words: str, vectors: int) -> list[int]:
     ids = _ids(tokenizer, words)
     if not ids:
         raise UserError(
-            "Which word shall yours start from? Set INITIALIZER_TOKEN in notebook 2 (in a command, "
+            "Which word should yours start from? Set INITIALIZER_TOKEN in notebook 2 (in a command, "
             "INITIALIZER) to the kind of thing that you teach: cat for a cat, painting for a style."
         )
     if len(ids) > vectors:

@@ -31,6 +31,7 @@ from .run import beside, notebooks, run_notebook
 
 CODE_HASH = "outputs_are_of_code"
 _README_SIDE = 256  # pixels of a picture
+_README_POINTS = 15  # a page shows the picture at two thirds of its size
 _LIVE = "application/vnd.jupyter.widget-view+json"
 _SHOWN = ("text/html", "text/markdown", "text/latex", "image/svg+xml", "text/plain")
 
@@ -73,9 +74,11 @@ def readme_picture(concept: Concept) -> Image.Image:
         raise UserError(f"{sheet} is not there: `make run` first.")
     plan, drawn = reopen(sheet), _drawn_in(sheet.with_suffix(""))
     pictures = [drawn[cell.prompt, cell.seed] for cell in plan.cells()]
-    body = image_grid(pictures, len(plan.x.values), cell=_README_SIDE)
-    below = with_labels(body, plan.y.labels, plan.x.labels)
-    above = image_grid(load_images(concept), len(plan.x.values), cell=_README_SIDE)
+    columns = len(plan.x.values)
+    body = image_grid(pictures, columns, cell=_README_SIDE)
+    below = with_labels(body, plan.y.labels, plan.x.labels, _README_POINTS)
+    learned_from = image_grid(load_images(concept), columns, cell=_README_SIDE)
+    above = with_labels(learned_from, ["learned from"], [""] * columns, _README_POINTS)
     picture = Image.new("RGBA", (below.width, above.height + below.height + 16))
     picture.paste(above, (below.width - above.width, 0))
     picture.paste(below, (0, above.height + 16))

@@ -90,9 +90,9 @@ def _scores(concept: Concept) -> dict | None:
     }
 
 
-def _training(concept: Concept) -> dict | None:
+def _training(concept: Concept) -> list[dict[str, str]]:
     if not concept.embeds_path.is_file():
-        return None
+        return []
     curves = "The fixed loss is on the same pictures, noise and timesteps each time."
     figures = [_figure(plot_run(concept), curves)]
     if saved_samples(concept):
@@ -100,7 +100,7 @@ def _training(concept: Concept) -> dict | None:
             "Drawn on the way, always with the same prompts and noise. The step that was kept has a frame."
         )
         figures.append(_figure(sample_sheet(concept), samples))
-    return {"result": str(RunSummary.load(concept)), "figures": figures}
+    return figures
 
 
 def _exports(concept: Concept) -> list[tuple[str, str]]:

@@ -167,7 +167,7 @@ def _check(given: argparse.Namespace) -> None:
     concept = Concept.open(given.concept, default_base_model(), base_model=given.base_model or None)
     if not (given.toy or given.initializer or concept.initializer_token):
         raise UserError(
-            f"Which word shall “{given.concept}” start from? Name the kind of thing that you teach, "
+            f"Which word should “{given.concept}” start from? Name the kind of thing that you teach, "
             "as INITIALIZER=cat."
         )
     if given.toy:

@@ -42,7 +42,7 @@ from .watch import STOPPED
 
 _INPUTS = "made_with.json"
 TOO_LARGE = (
-    "The loss was no finite number at step {step}: set learning_rate to a third of what it was, and train "
+    "The loss was not a finite number at step {step}: set learning_rate to a third of what it was, and train "
     "again."
 )
 # Stable Diffusion's is that of diffusers' Dreambooth with LoRA; the miniature's was found on toys of the

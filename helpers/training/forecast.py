@@ -81,9 +81,13 @@ def _time(concept: Concept) -> str:
     per_step = seconds_per_step(concept)
     if per_step is None:
         return "Time: not known before the first such run on this machine; the run says it as it starts."
-    seconds = concept.training.max_train_steps * per_step
-    time = f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.0f} seconds"
+    time = in_time(concept.training.max_train_steps * per_step)
     return f"Time: at most {time}, {per_step:.2g} s a step, as in the last such run here."
+
+
+def in_time(seconds: float) -> str:
+    """`40 seconds`, `2.5 minutes`."""
+    return f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.0f} seconds"
 
 
 def memory_advice(

@@ -132,7 +132,7 @@ def in_own_process(function: Callable[..., T], *given) -> T:
             print(message, end="", flush=True)
     except EOFError:
         raise UserError(
-            "The process that looked at the model ended without an answer, mostly because memory was full: "
+            "The process that looked at the model ended without an answer, probably because memory was full: "
             "close other programs and notebooks, and run this again."
         ) from None
     finally:

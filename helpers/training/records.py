@@ -7,6 +7,7 @@
 import contextlib
 import errno
 import hashlib
+import html
 import io
 import json
 import os
@@ -78,6 +79,10 @@ class RunSummary:
             f"Kept: step {self.best_step}, fixed loss {self.best_fixed_loss:.4f} "
             f"(the initializer's {self.first_fixed_loss:.4f})."
         )
+
+    def _repr_html_(self) -> str:
+        """IPython's hook: a paragraph, which a page breaks at words."""
+        return f"<p>{html.escape(str(self))}</p>"
 
 
 class Log:

@@ -134,10 +134,10 @@ def _check_fit(concepts: list[Concept]) -> None:
         words.add(concept.placeholder_token)
     for concept in concepts[1:]:
         if concept.base_model != first.base_model:
-            raise UserError(f"{first.name} and {concept.name} have different base models: train them apart.")
+            raise UserError(f"{first.name} and {concept.name} have different base models: teach them apart.")
         for name in settings_where(shared=True):
             if getattr(concept.training, name) != getattr(first.training, name):
-                raise UserError(f"Give {first.name} and {concept.name} the same {name}, or train them apart.")
+                raise UserError(f"Give {first.name} and {concept.name} the same {name}, or teach them apart.")
 
 
 def _prepare(concept: Concept, fresh: bool) -> bool:

@@ -17,9 +17,9 @@ from .processes import Processes
 from .records import Log, RunSummary, save_checkpoint
 
 TOO_LARGE = (
-    "The loss or the learned row was no finite number at step {step}: set learning_rate to a third of what "
-    "training/log.jsonl says, or mixed_precision to “bf16” or “no”, and train again. The rows of step {kept} "
-    "were kept."
+    "The loss or the learned row was not a finite number at step {step}: set learning_rate to a third of "
+    "what training/log.jsonl says, or mixed_precision to “bf16” or “no”, and train again. The rows of step "
+    "{kept} were kept."
 )
 LEARNED = "The fixed loss has stopped falling."
 CEILING = "It reached max_train_steps."

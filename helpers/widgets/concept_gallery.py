@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import ipywidgets
 
+from ..common.sheets import counted
 from ..concept.concept import Concept
 from ..concept.manage import (
     delete_concept,
@@ -168,7 +169,7 @@ def _facts(shown: Overview) -> str:
     concept = shown.concept
     facts = [
         f"{concept.placeholder_token} on {concept.base_model.rsplit('/', 1)[-1]}" if concept else "",
-        shown.problem or f"{shown.state}, {shown.pictures} picture(s)",
+        shown.problem or f"{shown.state}, {counted(shown.pictures, 'picture')}",
         scores_in_words(shown.scores),
         f"{in_bytes(shown.size)}, {shown.changed:%Y-%m-%d %H:%M}",
     ]

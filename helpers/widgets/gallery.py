@@ -31,7 +31,6 @@ from ..dataset.images import (
 )
 from .kit import (
     CARD,
-    IN_A_ROW,
     ROW,
     SIDE,
     Message,
@@ -303,8 +302,8 @@ class ToyMaker(View):
         self._shown, self.remark, self.message = ipywidgets.HTML(), Message(), Message()
         others = button("Other places", self._elsewhere, "Draw the same toy in other places")
         use = button("Use these", self._use, "Make these drawings pictures of the concept", "primary")
-        fields = ipywidgets.HBox(list(self.fields.values()), layout=ROW)
-        super().__init__([fields, self.remark, self._shown, ipywidgets.HBox([others, use]), self.message])
+        buttons = ipywidgets.HBox([others, use])
+        super().__init__([*self.fields.values(), self.remark, self._shown, buttons, self.message])
         self._show()
 
     @property
@@ -334,4 +333,4 @@ class ToyMaker(View):
 
     def still(self) -> str:
         """The drawings as one picture."""
-        return image_grid(self.images, columns=len(self.images), cell=IN_A_ROW).as_html()
+        return image_grid(self.images, columns=len(self.images)).as_html()

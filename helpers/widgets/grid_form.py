@@ -49,7 +49,7 @@ _NAMED = {"description_width": "110px"}
 _WIDE = {"layout": {"width": "min(900px, 98%)"}, "style": _NAMED}
 _MIDDLE = {"layout": {"width": "min(480px, 98%)"}, "style": _NAMED}
 _NARROW = {"layout": {"width": "290px"}, "style": _NAMED}
-_BESIDE_FIELDS = {"margin": "0 0 4px 114px"}
+_BESIDE_FIELDS = {"margin": "0 0 4px 118px"}
 _HELP = {
     "prompt": "What to draw; (word:1.3) makes a word count for more, (word:0.7) for less",
     "negative_prompt": "What the picture moves away from",
@@ -238,7 +238,7 @@ class GridForm(View):
         self._show(self.sheet)
         word = self._concept.placeholder_token
         if not any(word in cell.prompt for cell in plan.cells()):
-            remarks.append(f"Your word was in no prompt: put {word} where it belongs, and draw again.")
+            remarks.append(f"No prompt had your word in it: put {word} where it belongs, and draw again.")
         saved = f"Saved: {path.relative_to(self._concept.folder.parent).as_posix()}."
         return " ".join([saved, *remarks])
 
@@ -399,7 +399,8 @@ class ChosenPicture(ipywidgets.VBox):
         self._picture = chosen
         shown = picture(thumbnail(chosen.image, 2 * _SIDE), text, _SIDE)
         table = html_table(_settings(chosen).items(), named_rows=True)
-        self.page.value = f'<div role="status" style="max-width:{_SIDE + 64}px">{shown}{table}</div>'
+        style = f"max-width:{_SIDE + 64}px;line-height:1.4"
+        self.page.value = f'<div role="status" style="{style}">{shown}{table}</div>'
         self.children = [self.page, self.button]
 
     def clear(self) -> None:

@@ -12,7 +12,7 @@ from ..common.errors import UserError
 from ..common.sheets import html_picture, packed
 
 SIDE = 192  # pixels on the page
-IN_A_ROW = 128
+IN_A_ROW = 160
 RED = "var(--jp-error-color1, #d32f2f)"  # legible on a light page and on a dark one
 ROW = {"flex_flow": "row wrap", "align_items": "flex-start"}
 CARD = {"margin": "4px", "padding": "6px", "border": "1px solid var(--jp-border-color1, #888888)"}

@@ -28,8 +28,8 @@ from .kit import ROW, button, picture_row
 _EVERY = 2.0  # seconds
 _ENDS = ("learned", "ceiling", "stopped", "failed")
 _HINT = (
-    "Where the button waits for the cell to end, press the kernel's ■ instead: it saves first, too. "
-    "So does an empty file named <code>stop</code> in the concept's <code>training/</code>."
+    "If Stop waits for the cell to end, press the kernel's ■ instead: that saves first, too. "
+    "An empty file named <code>stop</code> in the concept's <code>training/</code> does the same."
 )
 
 
@@ -134,7 +134,11 @@ def _heard_while_a_cell_runs(widget: ipywidgets.Widget) -> None:
 def _curves(concept: Concept, lines: list[dict]) -> str:
     norms = row_norms(concept, lines) or {"": logged(lines, "norm")}  # a log of an earlier version
     drawn = [curves("Fixed loss", {"": logged(lines, "fixed_loss")}), curves("Length of each row", norms)]
-    return f'<div style="display:flex;flex-wrap:wrap;gap:12px">{"".join(drawn)}</div>' if any(drawn) else ""
+    return (
+        f'<div style="display:flex;flex-wrap:wrap;align-items:flex-start;gap:12px">{"".join(drawn)}</div>'
+        if any(drawn)
+        else ""
+    )
 
 
 def _on_broken_run(folder: Path) -> str:

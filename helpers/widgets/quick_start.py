@@ -19,17 +19,17 @@ from ..model.base_model import MINIATURE, check_base_model, default_base_model, 
 from ..model.tokens import check_words
 from ..training.control import request_stop
 from ..training.describe import describe_pictures
-from ..training.forecast import seconds_per_step
+from ..training.forecast import in_time, seconds_per_step
 from ..training.train import train
-from .kit import Message, View, button, picture, run_in_thread
+from .kit import Message, View, button, run_in_thread
 from .live import LiveTraining
 
 # How many steps a training takes at most.
 PRESETS = {"quick look": 100, "balanced": 300, "best": 600}
 _FIELD = {"layout": {"width": "min(640px, 98%)"}, "style": {"description_width": "110px"}}
 _WHEN_LEFT = {"continuous_update": False} | _FIELD
+_BESIDE_FIELDS = {"width": "min(522px, 98%)", "margin": "2px 2px 2px 120px"}
 _STOPPED = "Stopped. Begin goes on from what is saved."
-_GRID_SIDE = 720  # pixels on the page, at most
 
 
 class QuickStart(View):
@@ -48,7 +48,7 @@ class QuickStart(View):
         """
         self._draw_toy, self._score = draw_toy, score
         self.fields = _fields()
-        self.preset = ipywidgets.RadioButtons(description="How long", **_FIELD)
+        self.preset = ipywidgets.RadioButtons(description="How long", layout=_BESIDE_FIELDS)
         self.begin = button("Begin", self._start, "Do notebooks 1 to 5", "primary")
         self.stop = button("Stop", self._ask_to_stop, "Saves first", "warning")
         self._stopped = threading.Event()
@@ -66,7 +66,7 @@ class QuickStart(View):
         return self.fields[name].value.strip()
 
     def _look(self) -> None:
-        """Minutes belong to a model, and are known once it was trained here."""
+        """The time of a step belongs to a model, and is known once it was trained here."""
         chosen = self.preset.value or "balanced"
         self.preset.options = [(preset_in_words(name, self._value("model")), name) for name in PRESETS]
         self.preset.value = chosen
@@ -108,7 +108,7 @@ class QuickStart(View):
         self._draw(concept)
         self._go_on("The word is scored, which takes a minute…" if concept.base_model == MINIATURE else "")
         learned = f"{concept.placeholder_token} is learned. {self._scores(concept)}"
-        return f"{learned} Any notebook carries on from it."
+        return f"{learned} You can go on with it in any notebook."
 
     def _with_pictures(self) -> Concept:
         """The concept of notebooks 1 and 2: pictures in its folder, checked settings on disk."""
@@ -137,7 +137,7 @@ class QuickStart(View):
         settings = {"name": "before_and_after", "guidance": examples.guidance}
         self.sheet = xy_grid(pipeline_with_word(concept), concept, x=prompts, y=words, **settings)
         self.sheet.save(concept)
-        self.grid.value = picture(self.sheet.image, self.sheet.image.alt, _GRID_SIDE)
+        self.grid.value = self.sheet.image.as_html()
 
     def _scores(self, concept: Concept) -> str:
         try:
@@ -153,11 +153,11 @@ class QuickStart(View):
 
 
 def preset_in_words(name: str, base_model: str) -> str:
-    """A preset with its minutes here, or that they are not known before the first run."""
+    """A preset with the time that its steps take here, or that it is not known before the first run."""
     steps = PRESETS[name]
     pace = seconds_per_step(Concept.make("any", base_model=base_model))
-    minutes = f"{steps * pace / 60:.1f} minutes" if pace else "minutes not known before the first run here"
-    return f"{name}: at most {steps} steps, {minutes}"
+    time = in_time(steps * pace) if pace else "time not known before the first run here"
+    return f"{name}: at most {steps} steps, {time}"
 
 
 def _fields() -> Mapping[str, ipywidgets.Text]:
@@ -166,7 +166,7 @@ def _fields() -> Mapping[str, ipywidgets.Text]:
     given: Sequence[tuple[str, str, str]] = (
         ("concept", name, "letters, digits, - and _"),
         ("toy", "", "for the miniature: teal star toy, bunny ears, one eye, wheels"),
-        ("pictures", "", "or addresses, paths or folders, one a line; nothing: those that it has"),
+        ("pictures", "", "addresses, paths or folders, one a line; empty: the pictures that it has"),
         ("what it is", kind_of_thing, "a word that the model knows: cat, mug, painting"),
         ("model", model, "miniature, a hub id, a folder or a file"),
     )

@@ -8,14 +8,15 @@ from helpers.common.places import repository_folder
 
 _PLACE = re.compile(r"(?<=<!-- truth -->\n).*?(?=<!-- /truth -->)", re.DOTALL)
 _HEAD = """\
-## Toys that nobody tuned to
+## Toys that no setting was chosen on
 
-`make truth` draws toys by chance from the combinations that the miniature never saw, with five drawings
-each, and teaches each of them with the same number of vectors. *Easy* is five places and nothing on;
-*hard* is how people often take photos: one place, one pose, one thing on. *Identity* is how many of the
-toy's six traits are right in 64 pictures, with the deviation and the least of the toys; *feet* no sentence
-can say. *Leak* is how often the old place or thing comes where another place was asked for. The settings
-were chosen on seeds from 100 on, these toys are of other seeds: {seeds}.
+`make truth` picks toys at random among the combinations that the miniature never saw, makes five drawings
+of each, and teaches them all with the same number of vectors. In *easy*, each drawing shows another place,
+and the toy wears nothing. *Hard* is how people often take photos: one place, one pose, one thing worn.
+*Identity* is the share of the toy's six traits that are right in 64 pictures: the mean, the deviation over
+the toys, and the least. *Feet* is one of those traits, which no caption can name. *Leak* is how often the
+old place or thing shows up where another place was asked for. The settings were chosen on seeds from 100
+on; these toys come from other seeds: {seeds}.
 
 | | toys | identity | least | feet | prompt | leak |
 | --- | --- | --- | --- | --- | --- | --- |

@@ -37,5 +37,5 @@ def test_a_root_that_cannot_be_written_to_is_one_sentence(act, tmp_path, monkeyp
         act()
     monkeypatch.setenv("CONCEPTS_ROOT", str(tmp_path / "read only"))
     monkeypatch.setattr(places.os, "access", lambda path, mode: False)
-    with pytest.raises(UserError, match=r"read only/ .it may only be read.: set CONCEPTS_ROOT to another"):
+    with pytest.raises(UserError, match=r"read only/ .it is read-only.: set CONCEPTS_ROOT to another"):
         act()

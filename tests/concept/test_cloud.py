@@ -136,9 +136,9 @@ def test_a_locked_zip_is_refused(concepts, tmp_path):
 def test_a_damaged_zip_is_refused(packed, concepts, tmp_path):
     content = packed.read_bytes()
     packed.write_bytes(content[: len(content) // 2])
-    refused(packed, "damaged or no zip", concepts)
+    refused(packed, "damaged or not a zip", concepts)
     packed.write_bytes(content.replace(b"rows", b"r0ws"))
-    refused(packed, "damaged or no zip", concepts)
+    refused(packed, "damaged or not a zip", concepts)
     with pytest.raises(UserError, match="no file “gone"):
         unpack(tmp_path / "gone.zip")
 

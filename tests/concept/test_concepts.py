@@ -104,7 +104,7 @@ def test_each_state_is_told_and_leads_to_its_notebook(learned, concepts):
         "settled": ("settings", "1_download_images"),
     }
     shown = repr(concept_table())
-    assert "grooty | learned, 5 picture(s) | <grooty> | miniature | identity 0.67, prompt 1.00" in shown
+    assert "grooty | learned, 5 pictures | <grooty> | miniature | identity 0.67, prompt 1.00" in shown
     html = concept_table()._repr_html_()
     assert html.count("<img") == html.count('alt="') == 2 and "&lt;grooty&gt;" in html
 
@@ -397,7 +397,7 @@ def test_a_run_at_work_keeps_its_folder(grooty):
 def test_deleting_asks_and_can_be_undone(learned):
     files = {path.relative_to(learned.folder): path.read_bytes() for path in learned.folder.rglob("*.*")}
     asked = delete_concept("grooty")
-    assert "5 picture(s) and the learned word <grooty>" in asked and learned.folder.is_dir()
+    assert "5 pictures and the learned word <grooty>" in asked and learned.folder.is_dir()
     delete_concept("grooty", sure=True)
     assert not all_concepts() and not learned.folder.exists()
     restore_concept("grooty")
@@ -444,7 +444,7 @@ def test_the_buttons_delete_after_a_question_and_bring_back(learned):
     gallery = ConceptGallery()
     press(card(gallery, "grooty"), "Delete")
     asked = card(gallery, "grooty").panel.children[0].value
-    assert "Delete grooty, 5 picture(s) and the learned word &lt;grooty&gt;" in asked
+    assert "Delete grooty, 5 pictures and the learned word &lt;grooty&gt;" in asked
     press(card(gallery, "grooty"), "Cancel")
     assert learned.folder.is_dir() and not card(gallery, "grooty").panel.children
     press(card(gallery, "grooty"), "Delete")
@@ -512,7 +512,7 @@ def test_any_other_seed_is_one_that_a_run_can_draw_with(seed):
     assert [torch.Generator().manual_seed(used + more).initial_seed() % 2**64 for more in range(4)] == [
         (seed + more) % 2**64 for more in range(4)
     ]
-    assert "none by chance" in setting_help("seed"), "AUTOMATIC1111 takes -1 for any"
+    assert "not a random one" in setting_help("seed"), "AUTOMATIC1111 takes -1 for any"
 
 
 @pytest.mark.parametrize("braces", ["{red|blue}", "a {thing:}", "}{", "{0}", "{{x}}", ":}"])
@@ -540,7 +540,7 @@ def test_the_initializer_is_asked_for_where_nobody_chose_it(concepts):
     Concept.make("my_cat").save()
     moved = Concept.open("my_cat", base_model="some/model")
     assert moved.initializer_token == ""
-    with pytest.raises(UserError, match=r"Which word shall yours start from.*INITIALIZER_TOKEN"):
+    with pytest.raises(UserError, match=r"Which word should yours start from.*INITIALIZER_TOKEN"):
         check_words(moved, load_tokenizers("miniature"))
     moved.changed(initializer_token="toy").save()
     assert Concept.open("my_cat", vectors=3).initializer_token == "toy", "what was chosen stays"

@@ -45,7 +45,7 @@ def test_a_file_that_can_not_be_used_is_named(grooty):
     with pytest.raises(UserError, match=r"images/grooty-2\.txt: Put \{\}"):
         captions_of(grooty)
     file_of(grooty, "grooty-2.txt").write_bytes(b"\xff\xfe\x00\xd8")
-    with pytest.raises(UserError, match=r"images/grooty-2\.txt is no text"):
+    with pytest.raises(UserError, match=r"images/grooty-2\.txt is not text"):
         TextualInversionDataset(grooty, [], 64)
 
 
@@ -71,7 +71,7 @@ def test_captions_are_no_refused_pictures(grooty):
     write_captions(grooty, FIRST, RED)
     verdicts = add_images("other", grooty.images_folder, "miniature")
     assert [one.outcome for one in verdicts] == ["kept"] * 5 + ["left alone"]
-    assert "1 caption(s)" in verdicts[-1].why
+    assert "1 caption in it" in verdicts[-1].why
 
 
 def test_captions_travel_with_the_concept(grooty, tmp_path, monkeypatch):

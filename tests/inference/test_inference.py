@@ -157,7 +157,7 @@ def test_a_step_with_more_vectors_than_the_word_here_is_refused(miniature):
 
 
 def test_a_random_seed_of_other_programs_is_named(miniature):
-    with pytest.raises(UserError, match="-1 is not “random” here"):
+    with pytest.raises(UserError, match="-1 does not mean “random”"):
         generate(miniature[1], "a toy", [3, -1], **QUICK)
 
 
@@ -231,7 +231,7 @@ def test_a_safety_checker_stays_on_and_says_what_it_did(grooty, monkeypatch, cap
     save_result(grooty, known_rows("miniature", "red toy"))
     grooty.save()
     black = generate(pipeline_with_word(grooty), PROMPT, **QUICK)[0]
-    assert black.image.getextrema() == ((0, 0),) * 3 and "1 picture(s) black" in capsys.readouterr().out
+    assert black.image.getextrema() == ((0, 0),) * 3 and "1 picture black" in capsys.readouterr().out
     shown = generate(pipeline_with_word(grooty, safety_checker=False), PROMPT, **QUICK)[0]
     assert shown.image.getextrema() != ((0, 0),) * 3
 

@@ -102,7 +102,7 @@ def test_a_file_without_a_grid_is_named(tmp_path):
         ([("seed", [1]), ("seed", [2])], {}, "Both axes are seed"),
         ([("seed", ["x"])], {}, "“x” can't be a value of seed: give a whole number"),
         ([("steps", [2.5])], {}, "“2.5” can't be a value of steps"),
-        ([("steps", [5, 0])], {}, "0 steps draw nothing"),
+        ([("steps", [5, 0])], {}, "0 steps are too few"),
         ([("steps", [5, 1001])], {}, "more than the model's 1000 levels"),
         ([("guidance", [1, "nan"])], {}, "guidance"),
         ([("seed", [2**64])], {}, "too large"),

@@ -16,7 +16,7 @@ def test_words_become_the_toy_that_they_say():
     assert toy == Toy("star", "teal", "bunny ears", "one eye", "plain", "white", "wheels")
     toy = read_toy("A green striped brown tall toy with leaves and big eyes and boots")
     assert toy == HELD_OUT_TOYS["grooty"]
-    with pytest.raises(UserError, match="“red feathers” is no trait of a toy: choose of body: round"):
+    with pytest.raises(UserError, match="“red feathers” is not a trait of a toy: choose from body: round"):
         read_toy("blue red round toy with feathers")
 
 
@@ -44,7 +44,7 @@ def test_the_form_draws_marks_and_keeps(concepts):
 
 @pytest.mark.parametrize(
     ("more", "words"),
-    [(["--images", "x"], "leave out IMAGES"), (["--toy", "a red dragon"], "“dragon” is no trait")],
+    [(["--images", "x"], "leave out IMAGES"), (["--toy", "a red dragon"], "“dragon” is not a trait")],
 )
 def test_what_cannot_be_drawn_is_refused_before_a_run(concepts, capsys, more, words):
     assert run.main(["--concept", "mine", "--toy", "red toy", *more]) == 1

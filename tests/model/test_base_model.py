@@ -142,7 +142,7 @@ def test_a_file_of_another_kind_is_not_taken_for_a_hub_s_id(tmp_path, monkeypatc
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "notes.txt").write_text("buy milk")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"notes\.txt is no base model: give a \.safetensors or \.ckpt file"):
+    with pytest.raises(UserError, match=r"notes\.txt is not a base model: give a \.safetensors or \.ckpt"):
         resolve("notes/notes.txt")
 
 

@@ -81,7 +81,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path):
 
     save_file({"lora.weight": torch.zeros(1)}, tmp_path / "lora.safetensors")
     for use in (load_components, check_base_model):
-        with pytest.raises(UserError, match="no Stable Diffusion"):
+        with pytest.raises(UserError, match="not a Stable Diffusion"):
             use(str(tmp_path / "lora.safetensors"))
 
 

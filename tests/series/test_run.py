@@ -170,7 +170,7 @@ def test_a_word_to_start_from_is_asked_for_before_anything_runs(families, two_no
         (["--concept", "my_cat"], "“my_cat” has no pictures yet: say where they are, as IMAGES=my_photos"),
         (["--images", "no/such/folder"], "“no/such/folder” can't be learned from. No file or folder"),
         (["--images", "notes"], "This folder holds no pictures"),
-        (["--base-model", "notes/notes.txt"], "notes.txt is no base model: give a .safetensors"),
+        (["--base-model", "notes/notes.txt"], "notes.txt is not a base model: give a .safetensors"),
         (["--base-model", "notes"], "model_index.json is missing or damaged"),
         (["--base-model", "minature"], "There is no base model at “minature”"),
     ],

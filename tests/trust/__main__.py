@@ -29,18 +29,18 @@ _PLACE = re.compile(r"(?<=<!-- trust -->\n).*?(?=<!-- /trust -->)", re.DOTALL)
 _SAID = {
     "inputs": (
         "bad inputs",
-        "{tests} tests of odd pictures, addresses, words, settings, zips, models and files, pickles that "
-        "would run code among them: {failed} failed",
+        "{tests} tests with odd pictures, addresses, words, settings, zips, models and files, some of them "
+        "pickles that would run code: {failed} failed",
     ),
     "states": (
         "notebooks in wrong states",
         "{runs} runs of a notebook without pictures, settings, word or model, or with damaged ones: "
-        "{stopped} stopped with a sentence that says what mends it, the others ran, none showed a traceback",
+        "{stopped} stopped with a sentence that says what to do, the others ran, none showed a traceback",
     ),
     "kills": (
         "kills",
-        "{kills} by SIGKILL, {in a write} of them in a write: each time the concept opened, and {runs} runs "
-        "ended equal to the bit",
+        "{kills} by SIGKILL, {in a write} of them during a write: the concept opened every time, and {runs} "
+        "runs ended bit for bit as they would have without the kill",
     ),
     "soak": (
         "concepts in one process",

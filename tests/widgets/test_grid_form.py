@@ -155,7 +155,7 @@ def test_every_word_of_the_miniatures_captions_is_known_and_no_other():
 
 def test_a_number_that_can_not_be_used_is_said_and_the_form_goes_on(form):
     for name, value, sentence in (
-        ("steps", 0, "0 steps draw nothing"),
+        ("steps", 0, "0 steps are too few"),
         ("weight", 3, "The weight 3 can"),
         ("guidance", float("inf"), "A guidance of inf"),
     ):
@@ -253,7 +253,7 @@ def test_pictures_that_the_safety_checker_made_black_are_said(miniature):
     pipeline.safety_checker = lambda images, clip_input: (images * 0, [True] * len(images))
     form = GridForm(pipeline, concept, PROMPT, steps=1, size=16)
     press(form, "Draw")
-    assert "safety checker made 4 picture(s) black" in text_of(form)
+    assert "safety checker made 4 pictures black" in text_of(form)
     press(form, "Settings of seed 0")
     assert "made this picture black" in text_of(form)
 
@@ -326,7 +326,7 @@ def test_a_grid_of_another_concept_leaves_the_form_as_it_is(miniature, form, mon
 def test_a_prompt_without_the_word_is_drawn_and_said(form):
     form.fields["prompt"].value = "a photo of a toy"
     press(form, "Draw")
-    assert "Saved: " in text_of(form) and "in no prompt: put &lt;grooty&gt;" in text_of(form)
+    assert "Saved: " in text_of(form) and "No prompt had your word in it: put &lt;grooty&gt;" in text_of(form)
     form.fields["prompt"].value = PROMPT
     press(form, "Draw")
-    assert "in no prompt" not in text_of(form)
+    assert "No prompt had" not in text_of(form)

@@ -55,7 +55,7 @@ def test_it_stops_and_goes_on(form):
     ("field", "value", "words"),
     [
         ("concept", "my cat", "letters, digits"),
-        ("toy", "dragon", "no trait"),
+        ("toy", "dragon", "not a trait"),
         ("pictures", "nowhere/", "has no pictures yet"),
     ],
 )

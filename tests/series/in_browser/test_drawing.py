@@ -26,7 +26,7 @@ def test_notebook_5_shows_its_grids(lab, page, work, learned):
         page.get_by_alt_text(re.compile(rf"^\d+ pictures that differ by .*{words}")).first.wait_for()
     assert all(alt_texts(page))
     assert page.get_by_text("the same to the bit: True").count() == 2
-    page.get_by_text("The prompt speaks of <grotty>, which was not learned").wait_for()
+    page.get_by_text("The prompt contains <grotty>, which was not learned").wait_for()
     shoot_whole(page, "notebook_5")
 
 

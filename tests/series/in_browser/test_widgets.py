@@ -36,7 +36,7 @@ def test_a_concept_is_renamed_deleted_and_brought_back_by_its_buttons(lab, page,
     shoot(page, "start_here")
     card = page.locator(".widget-vbox .widget-vbox", has_text="neat").last
     card.get_by_role("button", name="Delete", exact=True).click()
-    page.get_by_text("Delete neat, 5 picture(s)").last.wait_for()
+    page.get_by_text("Delete neat, 5 pictures").last.wait_for()
     assert (concepts / "neat").is_dir()
     page.get_by_role("button", name="Delete it").click()
     wait(lambda: not (concepts / "neat").exists(), "it is still there", page)
