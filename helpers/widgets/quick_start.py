@@ -48,7 +48,7 @@ class QuickStart(View):
         """
         self._draw_toy, self._score = draw_toy, score
         self.fields = _fields()
-        self.preset = ipywidgets.RadioButtons(description="How long", layout=_BESIDE_FIELDS)
+        self.preset = ipywidgets.RadioButtons(description="Training", layout=_BESIDE_FIELDS)
         self.begin = button("Begin", self._start, "Do notebooks 1 to 5", "primary")
         self.stop = button("Stop", self._ask_to_stop, "Saves first", "warning")
         self._stopped = threading.Event()
