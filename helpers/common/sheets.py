@@ -247,7 +247,7 @@ def image_grid(
     """
     if not images:
         raise ValueError("there are no pictures to lay out")
-    wrapped = [_wrapped(caption, cell) for caption in captions or ()]
+    wrapped = [_wrapped(caption, cell - 3 * GAP) for caption in captions or ()]
     below = _LINE * max(map(len, wrapped), default=0) + 4 * bool(wrapped)
     rows = -(-len(images) // columns)
     step_x, step_y = cell + GAP, cell + below + GAP
