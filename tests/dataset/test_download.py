@@ -336,7 +336,7 @@ def test_a_folder_gives_its_pictures_and_sums_up_the_rest(tmp_path):
     assert [one.source for one in fetched[:-1]] == [f"{tmp_path}/a.jpg", f"{tmp_path}/b.PNG"]
     assert all(one.data == png() for one in fetched[:-1])
     assert fetched[-1].data is None and fetched[-1].problem is None
-    assert fetched[-1].note.startswith("2 other")
+    assert fetched[-1].note.startswith("2 files of another kind")
 
 
 def test_a_folder_without_or_with_too_many_pictures(tmp_path):

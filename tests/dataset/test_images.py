@@ -196,8 +196,8 @@ def test_a_web_page_named_like_a_picture_is_refused(concepts):
 
 
 def test_what_is_no_picture_is_refused(concepts):
-    assert "no picture" in refusal(b"%PDF-1.7 ...")
-    assert "no picture" in refusal(encoded(drawing(), "EPS"))
+    assert "opened as a picture" in refusal(b"%PDF-1.7 ...")
+    assert "opened as a picture" in refusal(encoded(drawing(), "EPS"))
     assert "empty" in refusal(b"")
     assert "HEIC" in refusal(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
 
