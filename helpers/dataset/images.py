@@ -34,10 +34,6 @@ class Verdict:
     why: str = ""
     path: Path | None = None
 
-    @property
-    def kept(self) -> bool:
-        return self.outcome in ("kept", "already kept")
-
 
 def default_sources(base_model: str, concept: ConceptLike | None = None) -> list[str]:
     """The pictures to begin with: the five of grooty for the miniature, else the well-known cat toy.

@@ -214,7 +214,10 @@ def _write(
     """Write a file of the kind that its name says."""
     number_format = torch.float16 if half else torch.float32
     rows = {name: own.detach().to(number_format).contiguous() for name, own in rows.items()}
-    tensors = _keyed(program, rows, word)
+    # Rows of one encoder of Stable Diffusion have a key that all programs read; of several, the encoders'.
+    tensors = rows
+    if len(rows) == 1 and {*rows} <= {"clip_l", "clip_h"}:
+        tensors = {word if program == "diffusers" else "emb_params": next(iter(rows.values()))}
     if path.suffix == ".safetensors":
         return write_whole(path, with_notes(tensors, notes))
     content = tensors if program == "diffusers" else _automatic1111(tensors, path.stem, notes)
@@ -223,13 +226,6 @@ def _write(
     pickled = io.BytesIO()
     torch.save(content, pickled)
     return write_whole(path, pickled.getvalue())
-
-
-def _keyed(program: str, rows: dict[str, torch.Tensor], word: str) -> dict[str, torch.Tensor]:
-    """Rows of one encoder of Stable Diffusion have a key that all read; of several, the encoders'."""
-    if len(rows) > 1 or not {*rows} <= {"clip_l", "clip_h"}:
-        return rows
-    return {word if program == "diffusers" else "emb_params": next(iter(rows.values()))}
 
 
 def _automatic1111(

@@ -196,7 +196,7 @@ class DrawingPage(ipywidgets.VBox):
     def _choose(self, name: str) -> None:
         if self.loading and self.loading.is_alive():
             return self.message.say("A model is being loaded: wait until it is there.")
-        if self.form and self.form.is_drawing:
+        if self.form and self.form.drawing and self.form.drawing.is_alive():
             return self.message.say("A grid is being drawn: press Stop first, or wait until it is there.")
         self.message.say(f"Loading the model of {name}…")
         self.loading = run_in_thread(self.message, lambda: self._open(name))

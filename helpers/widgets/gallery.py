@@ -214,7 +214,8 @@ class RefusedCard(ipywidgets.VBox):
         self.fetched = fetched
         source = short_source(fetched.source)
         sentence = f"{source}: {verdict.outcome}"
-        sentence += f" as {verdict.path.name}." if verdict.kept else f". {verdict.why}"
+        is_there = verdict.outcome == "already kept"
+        sentence += f" as {verdict.path.name}." if is_there else f". {verdict.why}"
         children = [ipywidgets.HTML(_look(fetched, source) + lines(sentence))]
         if verdict.outcome == "refused" and verdict.path:
             tooltip = f"Keep {source} beside {verdict.path.name}: it is another picture"

@@ -211,10 +211,6 @@ class GridForm(View):
     def _set_running(self, is_running: bool) -> None:
         self.draw.disabled, self.stop.disabled = is_running, not is_running
 
-    @property
-    def is_drawing(self) -> bool:
-        return self.drawing is not None and self.drawing.is_alive()
-
     def _ask_to_stop(self) -> None:
         self._stopped.set()
         self.message.say("Stopping…")
