@@ -176,7 +176,7 @@ def test_a_forecast_of_memory_is_without_a_remark():
         "print(memory_needed(load_components('miniature'), TrainingSettings(), 64, torch.float32))"
     )
     ran = run_code(code)
-    assert "of memory" in ran.stdout and ran.stderr == ""
+    assert "weights=" in ran.stdout and ran.stderr == ""
 
 
 def test_every_picture_in_the_notebooks_has_its_text():
