@@ -15,7 +15,9 @@ BASE_PYTHON ?= python3
 OLDEST := build/oldest
 DEALT = -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 WORKERS := 2  # of the tests, each on a core
-export CONCEPT BASE_MODEL IMAGES TOY INITIALIZER VECTORS  # so that a path may hold a quote
+TYPED := CONCEPT BASE_MODEL IMAGES TOY INITIALIZER VECTORS
+export $(TYPED)  # so that a path may hold a quote
+$(foreach name,$(TYPED),$(eval override $(name) := $$(value $(name))))  # or a dollar sign
 
 # `make run PYTHON=python` uses an environment of your own, as it is, and installs nothing.
 ifneq ($(origin PYTHON),command line)

@@ -75,18 +75,19 @@ def test_constraints_pin_every_requirement():
         assert line.split(">=")[0].lower().replace("_", "-") in pinned
 
 
-def test_make_hands_over_a_path_as_it_was_typed(tmp_path):
+@pytest.mark.parametrize("path", ["Anna's cat photos", "a $cat/$(HOME)/${x}/$$", 'a "cat" #1 \\ %'])
+def test_make_hands_over_a_path_as_it_was_typed(path, tmp_path):
     python = tmp_path / "python"
     python.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     python.chmod(0o755)
     ran = subprocess.run(
-        ["make", "run", f"PYTHON={python}", "CONCEPT=cat", "IMAGES=Anna's cat photos"],
+        ["make", "run", f"PYTHON={python}", "CONCEPT=cat", f"IMAGES={path}"],
         cwd=places.repository_folder(),
         capture_output=True,
         text=True,
     )
     given = ran.stdout.splitlines()
-    assert given[given.index("--images") + 1] == "Anna's cat photos", ran.stderr
+    assert given[given.index("--images") + 1] == path, ran.stderr
     assert given[given.index("--concept") + 1] == "cat"
     assert given[given.index("--base-model") + 1] == ""
 

@@ -1,8 +1,23 @@
 """What a person sees when something they typed can't be used."""
 
+import pickle
+import struct
 import time
 
+from safetensors import SafetensorError
+
+# What readers of pickles, tensors and settings raise where a file is damaged, or of another kind.
+DAMAGED = (
+    *(OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, AssertionError),
+    *(struct.error, pickle.UnpicklingError, SafetensorError),
+)
 _SECONDS = 0.3  # in which the cells of “Run All” arrive
+
+
+def memory_is_full(error: Exception) -> bool:
+    """Whether an error says that the machine, or its GPU, has no memory left."""
+    said = str(error).lower()  # only CUDA has a class of its own for it
+    return isinstance(error, MemoryError) or "out of memory" in said or "allocate memory" in said
 
 
 class UserError(ValueError):

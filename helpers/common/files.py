@@ -6,7 +6,7 @@ import platform
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,13 @@ def write_whole(path: Path, content: bytes | str) -> Path:
 def write_json(path: Path, content: Any) -> Path:
     """Write a JSON file, as `write_whole` does."""
     return write_whole(path, json.dumps(content, indent=2) + "\n")
+
+
+def read_json(path: Path) -> Any | None:
+    """What a JSON file holds; None where there is none, or it is damaged."""
+    with suppress(OSError, ValueError, RecursionError):
+        return json.loads(path.read_bytes())
+    return None
 
 
 @contextmanager

@@ -92,11 +92,12 @@ def _chosen_root(chosen: str) -> Path:
 def find_path(typed: str | Path, *folders: Path) -> Path | None:
     """What lies at a path that a person typed, in the first of the folders that has it; None: nothing.
 
+    Without a folder, a relative path counts from the working folder.
     A name that no disk can have is nothing, too: a longer one, `~nobody`, one with a zero byte.
     """
     with contextlib.suppress(OSError, RuntimeError, ValueError):
         path = Path(typed).expanduser()
-        return next((folder / path for folder in folders if (folder / path).exists()), None)
+        return next((folder / path for folder in folders or (Path(),) if (folder / path).exists()), None)
     return None
 
 
@@ -104,7 +105,7 @@ def make_folder(folder: Path) -> Path:
     """Make a folder under the root of concepts, where there is none, and see that it can be written to.
 
     Raises:
-        UserError: it can't be made or written to.
+        UserError: it can't be made or written to; or the disk takes its name for another's.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -116,7 +117,23 @@ def make_folder(folder: Path) -> Path:
             f"Nothing can be written to {concepts_root().name}/ ({problem}): set {ROOT_VARIABLE} to another "
             "folder."
         )
+    _check_spelling(folder)
     return folder
+
+
+def _check_spelling(folder: Path) -> None:
+    """On a disk where capitals make no difference, `Grooty` would write into what `grooty` holds."""
+    root = concepts_root()
+    if not folder.is_relative_to(root) or folder == root:
+        return
+    name = folder.relative_to(root).parts[0]
+    there = os.listdir(root)
+    if name not in there:
+        twin = next(one for one in there if one.lower() == name.lower())
+        raise UserError(
+            f"This disk makes no difference between “{name}” and “{twin}”, which is there: write it so, or "
+            "choose another name."
+        )
 
 
 def connection_advice() -> str:

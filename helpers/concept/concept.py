@@ -1,7 +1,9 @@
 """A concept: what to teach, with which word, on which model, and how. One folder each."""
 
+import contextlib
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,8 +23,23 @@ PICTURES, LENGTH, OPTIMIZER = "Pictures", "Length of the run", "Optimizer"
 LOSS, MACHINE = "Loss", "Machine"
 
 
-class _Settings(BaseModel):
+class Settings(BaseModel):
+    """Settings that a person types: a wrong one is a sentence, also where it is set by assignment."""
+
     model_config = ConfigDict(extra="forbid", validate_assignment=True, allow_inf_nan=False)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        with settings_in_words():
+            super().__setattr__(name, value)
+
+
+_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_OF_WINDOWS = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)  # no file can be called so there
+
+
+def can_be_a_name(name: str) -> bool:
+    """Whether a concept may have that name, which is its folder's on any system."""
+    return bool(_NAME.fullmatch(name)) and not _OF_WINDOWS.fullmatch(name)
 
 
 # By pydantic's name of the error.
@@ -31,6 +48,9 @@ _WHAT_TO_DO = {
     **dict.fromkeys(("float_parsing", "float_type", "finite_number"), "give a number"),
     **dict.fromkeys(("bool_parsing", "bool_type"), "give True or False"),
     "string_type": "give words in quotes",
+    "list_type": "give a list, in [ ]",
+    "model_type": "give settings by their names",
+    "missing": "it is missing",
     "greater_than_equal": "give {ge} or more",
     "greater_than": "give more than {gt}",
     "less_than_equal": "give {le} or less",
@@ -56,7 +76,7 @@ def _setting(default: Any, group: str, description: str, roles: str = "", **limi
     return Field(default, description=description, json_schema_extra=about, **limits)
 
 
-class TrainingSettings(_Settings):
+class TrainingSettings(Settings):
     """The hyperparameters. Names are those of diffusers' `textual_inversion.py` where it has them.
 
     `settings_where` looks them up by group and role.
@@ -174,7 +194,7 @@ class TrainingSettings(_Settings):
         return self
 
 
-class Concept(_Settings):
+class Concept(Settings):
     """The settings of one concept, checked when made, kept in `<root>/<name>/concept.json`.
 
     Everything else about the concept lies beside that file: see the properties that end in
@@ -210,8 +230,12 @@ class Concept(_Settings):
     @field_validator("name")
     @classmethod
     def _name_is_a_folder(cls, name: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
-            raise ValueError("use letters, digits, - and _ only, without accents, for example grooty")
+        if not can_be_a_name(name):
+            raise ValueError(
+                "choose another, Windows keeps this name for itself"
+                if _OF_WINDOWS.fullmatch(name)
+                else "use letters, digits, - and _ only, without accents, for example grooty"
+            )
         return name
 
     @field_validator("placeholder_token")
@@ -264,11 +288,20 @@ class Concept(_Settings):
         """Read a `concept.json`, wherever it lies; its folder's name is the concept's.
 
         Raises:
-            UserError: it was damaged, or a setting in it can't be used.
+            UserError: it was damaged, a setting in it can't be used, or its folder was renamed by hand.
         """
+        if not can_be_a_name(path.parent.name):
+            raise UserError(
+                f"No concept can be called “{path.parent.name}”: rename its folder, with letters, digits, - "
+                "and _ only, without accents."
+            )
         try:
             settings = json.loads(path.read_bytes().decode("utf-8-sig"))
-        except ValueError:
+        except OSError as error:
+            raise UserError(
+                f"concept.json can't be read ({error.strerror}): check its permissions."
+            ) from None
+        except (ValueError, RecursionError):
             settings = None
         if not isinstance(settings, dict):
             raise UserError("concept.json is damaged: repair it, or delete it and run notebook 2 again.")
@@ -407,8 +440,19 @@ def saved_concepts() -> list[str]:
 
 
 def _checked(cls, settings):
-    try:
+    with settings_in_words():
         return cls.model_validate(settings)
+
+
+@contextlib.contextmanager
+def settings_in_words() -> Iterator[None]:
+    """Turn what pydantic says of a wrong setting into a sentence that names it and says what would do.
+
+    Raises:
+        UserError: a setting can't be used.
+    """
+    try:
+        yield
     except ValidationError as error:
         raise UserError(_sentence(error)) from None
 

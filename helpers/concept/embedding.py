@@ -5,7 +5,6 @@ import filecmp
 import hashlib
 import io
 import json
-import pickle
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 
-from ..common.errors import UserError
+from ..common.errors import DAMAGED, UserError
 from ..common.files import write_whole
 from .concept import Concept, saved_concepts
 
@@ -148,21 +147,18 @@ def read_tensors(path: Path) -> dict[str, Any]:
         )
     torch.serialization.add_safe_globals([torch.nn.ParameterDict])  # as in files of the first programs
     try:
-        if path.suffix == ".safetensors":
+        if content[8:9] == b"{":  # whatever it is called: the header of a safetensors file, after its length
             return load(content)
         content = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         if isinstance(content, list):
             parts = enumerate(content)
             return {f"{number}.{key}": rows for number, part in parts for key, rows in part.items()}
         return dict(content)
-    except (*_UNREADABLE, SafetensorError, pickle.UnpicklingError) as error:
+    except DAMAGED as error:
         raise UserError(
             f"{path.name} is empty or damaged, or holds more than numbers and so is never loaded: run "
             "notebook 4 again, or fetch the file again."
         ) from error
-
-
-_UNREADABLE = (EOFError, KeyError, IndexError, TypeError, ValueError, RuntimeError, AttributeError)
 
 
 def checked_rows(path: Path, rows: Iterable[Any]) -> Rows:
@@ -174,9 +170,9 @@ def checked_rows(path: Path, rows: Iterable[Any]) -> Rows:
     tables = []
     for row in rows:
         is_table = isinstance(row, torch.Tensor) and row.is_floating_point() and row.ndim in (1, 2)
-        if not is_table or not row.numel():
+        if not is_table or not row.numel() or row.layout != torch.strided or row.is_meta:
             raise no_rows(path)
-        if not row.isfinite().all():
+        if not row.float().isfinite().all():
             raise UserError(f"{path.name} holds NaN or infinity in place of numbers: run notebook 4 again.")
         tables.append(torch.atleast_2d(row.detach()))
     if not tables:
@@ -229,11 +225,14 @@ def name_result(concept: Concept) -> None:
 def rename_key(path: Path, word: str, new_word: str) -> None:
     """Give the rows in a safetensors file the key `new_word`, where they have `word`; so in its notes.
 
-    Files for other programs held the concept's name in their header once: it goes.
+    Files for other programs held the concept's name in their header once: it goes. A damaged file stays.
     """
-    with safe_open(path, "pt") as file:
-        before = file.metadata() or {}
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    try:
+        with safe_open(path, "pt") as file:
+            before = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except SafetensorError:
+        return
     about = {key: text for key, text in before.items() if key in NOTES}
     if about.get("word") == word:
         about["word"] = new_word

@@ -2,7 +2,6 @@
 
 import contextlib
 import html
-import json
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -16,9 +15,9 @@ from PIL import Image, ImageOps
 
 from ..common import places
 from ..common.errors import UserError
-from ..common.files import picture_files
+from ..common.files import picture_files, read_json
 from ..common.sheets import Described, Table, counted, described, html_picture, image_grid, packed
-from .concept import FIRST_CONCEPT, Concept
+from .concept import FIRST_CONCEPT, Concept, can_be_a_name
 
 _UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what Pillow raises
 _SIDE = 192  # pixels at most; of the miniature's smaller pictures each pixel is kept
@@ -172,12 +171,14 @@ def chosen_concept(name: str | None = None) -> str:
     """
     names = concept_names()
     if name is None:
-        name = max(names, key=_last_used, default=FIRST_CONCEPT)
+        name = max(filter(can_be_a_name, names), key=_last_used, default=FIRST_CONCEPT)
     folder = Concept.make(name).folder
     if name in names:
         with contextlib.suppress(OSError):  # where nothing can be written, nothing is remembered
             (folder / _OPENED).touch()
-            os.utime(folder / _OPENED, ns=(time.time_ns(),) * 2)  # finer than the clock of `touch`
+            # Finer than the clock of `touch`; and the last one, though the clock was put back meanwhile.
+            now = max(time.time_ns(), int(1e9 * max(map(_last_used, names))) + 1_000_000)
+            os.utime(folder / _OPENED, ns=(now, now))
     return name
 
 
@@ -263,11 +264,10 @@ def _settings(folder: Path) -> tuple[Concept | None, str]:
 
 def _scores(path: Path) -> dict[str, float]:
     """None where the file is not there or is no scores: they can be made again."""
-    try:
-        scores = json.loads(path.read_text(encoding="utf-8"))
+    scores = read_json(path)
+    with contextlib.suppress(ValueError, TypeError, KeyError):
         return {name: float(scores[name]) for name in ("identity", "prompt")}
-    except (OSError, ValueError, TypeError, KeyError):
-        return {}
+    return {}
 
 
 def _row(one: Overview) -> list[str | HTML]:

@@ -1,6 +1,7 @@
 """Bytes of unknown origin -> an upright RGB picture, or the sentence that says why not."""
 
 import io
+import re
 import warnings
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ _FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
 _MOST_PIXELS = 64_000_000
 _DARKEST = 16  # what the brightest pixel has to reach, of 255
 _TOO_MANY_PIXELS = f"It has more than {_MOST_PIXELS // 1_000_000} megapixels: make it smaller first."
+_BEGINS = re.compile(rb"\x89PNG|\xff\xd8|GIF8|II\*\0|MM\0\*|RIFF....WEBP|....ftypavi[fs]", re.DOTALL)
 _HEIC_BRANDS = (b"heic", b"heix", b"mif1", b"msf1", b"heim", b"heis", b"hevc")
 
 
@@ -28,8 +30,8 @@ def open_picture(data: bytes, smallest: int = 1) -> Image.Image:
         An RGB picture without metadata. Of an animation, the first frame.
 
     Raises:
-        UserError: it does not open, is damaged, black, too small, larger than 64 megapixels, or grey in
-            more than 8 bits.
+        UserError: it does not open, is damaged, black, transparent all over, too small, larger than 64
+            megapixels, or grey in more than 8 bits.
     """
     image = _opened(data)
     width, height = image.size
@@ -38,15 +40,15 @@ def open_picture(data: bytes, smallest: int = 1) -> Image.Image:
     if min(width, height) < smallest:
         raise UserError(f"It has {width} x {height} pixels: each side needs at least {smallest}.")
     try:
-        image.load()
-        stops_halfway = image.format == "JPEG" and _stops_halfway(image, data)
-        image = _rgb(ImageOps.exif_transpose(image))
+        with warnings.catch_warnings(action="ignore"):  # they name files of Pillow's own
+            image.load()
+            if _is_torn(image, data):
+                raise UserError(_CUT_OFF)
+            image = _rgb(ImageOps.exif_transpose(image))
     except UserError:
         raise
     except Exception as error:  # a damaged file makes Pillow's readers stumble in any way
         raise UserError(_CUT_OFF) from error
-    if stops_halfway:
-        raise UserError(_CUT_OFF)
     if max(high for _, high in image.getextrema()) < _DARKEST:
         raise UserError("It is almost all black: save it again with 8 bits per colour, or leave it out.")
     bare = Image.new("RGB", image.size)  # without metadata
@@ -58,7 +60,7 @@ def _opened(data: bytes) -> Image.Image:
     Image.init()
     formats = [name for name in _FORMATS if name in Image.OPEN]
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(action="ignore"):
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             return Image.open(io.BytesIO(data), formats=formats)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -67,8 +69,25 @@ def _opened(data: bytes) -> Image.Image:
         raise UserError(_no_picture(data)) from error
 
 
-_CUT_OFF = "The file is damaged or cut off: fetch it again, or leave it out."
+_CUT_OFF = "The file is damaged or cut off: fetch it again, save it anew as PNG, or leave it out."
+_LAST_PART = 100  # of a file; it is zeros in a whole one only if that is uncompressed, and black there
+_FEWEST_ZEROS = 32
 _FILLER = bytes.fromhex("5aa5339c") * 64  # any bits that are pixels where pixels are missing
+
+
+def _is_torn(image: Image.Image, data: bytes) -> bool:
+    """Whether what opened and was read has lost its end all the same.
+
+    Decoders refuse a file that is too short. But a download that broke off may have got its whole length
+    before its bytes, and then ends in zeros, which most decoders take for pixels.
+    """
+    if image.format == "JPEG":
+        return _stops_halfway(image, data)
+    if image.format == "PNG":  # it has checksums, which reading its pixels leaves out
+        Image.open(io.BytesIO(data), formats=["PNG"]).verify()
+        return False
+    may_be_any_colour = image.mode in ("1", "P")
+    return not may_be_any_colour and data.endswith(bytes(max(_FEWEST_ZEROS, len(data) // _LAST_PART)))
 
 
 def _stops_halfway(image: Image.Image, data: bytes) -> bool:
@@ -102,6 +121,8 @@ def _no_picture(data: bytes) -> str:
         return "This is a HEIC photo: save it as JPEG first (most phones can share it so)."
     if not data:
         return "The file is empty."
+    if _BEGINS.match(data):
+        return "It is damaged or cut off, or of a rare kind: fetch it again, or save it anew as PNG."
     return "This can't be opened as a picture: use PNG, JPEG or WebP."
 
 
@@ -120,6 +141,8 @@ def _on_white(image: Image.Image) -> Image.Image:
     """Grey stays grey, for its profile."""
     kind = "L" if image.mode in ("LA", "La") else "RGB"
     image = image.convert("RGBA")
+    if image.getchannel("A").getextrema()[1] < _DARKEST:
+        raise UserError("It is transparent all over: save it again without transparency, or leave it out.")
     white = Image.new("RGBA", image.size, "white")
     return Image.alpha_composite(white, image).convert(kind)
 
@@ -140,6 +163,7 @@ _MOST_BITS = 6  # of 64
 _MOST_COLOUR = 10.0  # mean difference in grey levels, of 255
 _MOST_OF_IT = 0.28  # the same, as a part of what stands out from the background
 _CELLS = 16
+_MOST_IN_A_CELL = 60.0  # grey levels: a quality of 5 and a palette of 8 colours stay under it
 _NOISE = 0.1  # grey levels: two plain pictures
 # The lowest rows of the discrete cosine transform (type II, unscaled), shape (8, 32).
 _COSINES = np.cos(np.pi * (2 * np.arange(_SIDE) + 1) * np.arange(_LOWEST)[:, None] / (2 * _SIDE))
@@ -165,12 +189,15 @@ def fingerprint(image: Image.Image) -> Fingerprint:
 def alike(one: Fingerprint, other: Fingerprint) -> bool:
     """Whether the two are one picture to the eye: the same scene, cut and colours.
 
-    A small thing on a white page is a small part of the picture: it is asked, too, how much of it differs.
+    A small thing on a white page is a small part of the picture: it is asked, too, how much of it differs,
+    and whether any place differs clearly.
     """
     bits = np.count_nonzero(one.bits != other.bits)
-    apart = np.abs(one.colours - other.colours).mean()
+    cells = np.abs(one.colours - other.colours).mean(axis=2)
+    apart = cells.mean()
     thing = max(_standing_out(one), _standing_out(other))
-    return bits <= _MOST_BITS and apart <= min(_MOST_COLOUR, max(_MOST_OF_IT * thing, _NOISE))
+    is_near = bits <= _MOST_BITS and cells.max() <= _MOST_IN_A_CELL
+    return is_near and apart <= min(_MOST_COLOUR, max(_MOST_OF_IT * thing, _NOISE))
 
 
 def _standing_out(one: Fingerprint) -> float:

@@ -14,7 +14,8 @@ from urllib.parse import urljoin, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
+from urllib3.exceptions import HTTPError, LocationValueError, ProtocolError, ReadTimeoutError
+from urllib3.poolmanager import pool_classes_by_scheme
 from urllib3.util import Retry
 
 from ..common import places
@@ -121,6 +122,8 @@ def _from_folder(files: list[Path], source: str) -> list[Fetched]:
 
 
 def _from_file(path: Path, source: str) -> Fetched:
+    if not path.is_file():  # a device or a pipe might never end
+        return Fetched(source, problem="This is no file that holds a picture: give the path of one.")
     try:
         if path.stat().st_size > _MOST_BYTES:
             return Fetched(source, problem=_TOO_LARGE)
@@ -164,17 +167,25 @@ class _Session(requests.Session):
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         target = super().get_redirect_target(resp)
-        if target:
-            _check_redirect(resp.url, urljoin(resp.url, target))
+        if target and _check_redirect(resp.url, urljoin(resp.url, target)):
+            for scheme in pool_classes_by_scheme:
+                self.mount(f"{scheme}://", _OnlyPublic(max_retries=self.get_adapter(resp.url).max_retries))
         return target
 
 
-def _check_redirect(start: str, target: str) -> None:
+def _check_redirect(start: str, target: str) -> bool:
+    """Whether it leads on from a public address, so that it may lead to nothing but public ones."""
     here, there = urlsplit(start), urlsplit(target)
     if (here.scheme, there.scheme) == ("https", "http"):
         raise UserError("The address redirects to http://, which is not encrypted: take another one.")
-    if _is_private(there.hostname) and not _is_private(here.hostname):
-        raise UserError("The address redirects into your own network: give the address there itself.")
+    if _is_private(here.hostname):
+        return False
+    if _is_private(there.hostname):
+        raise UserError(_INTO_YOUR_NETWORK)
+    return True
+
+
+_INTO_YOUR_NETWORK = "The address redirects into your own network: give the address there itself."
 
 
 def _is_private(host: str | None) -> bool:
@@ -184,6 +195,29 @@ def _is_private(host: str | None) -> bool:
     except (OSError, UnicodeError):  # it has no address: the request will say so
         return False
     return not all(ipaddress.ip_address(address.partition("%")[0]).is_global for address in found)
+
+
+class _LooksWhereItIs:
+    """A connection that sends nothing to a private address, whatever its name stood for a moment ago."""
+
+    def _new_conn(self) -> socket.socket:
+        reached = super()._new_conn()
+        if _is_private(reached.getpeername()[0]):
+            reached.close()
+            raise UserError(_INTO_YOUR_NETWORK)
+        return reached
+
+
+def _looking(pool: type) -> type:
+    connection = type("Connection", (_LooksWhereItIs, pool.ConnectionCls), {})
+    return type("Pool", (pool,), {"ConnectionCls": connection})
+
+
+class _OnlyPublic(HTTPAdapter):
+    def init_poolmanager(self, *given, **named) -> None:
+        super().init_poolmanager(*given, **named)
+        pools = {scheme: _looking(pool) for scheme, pool in pool_classes_by_scheme.items()}
+        self.poolmanager.pool_classes_by_scheme = pools
 
 
 class _Waits(Retry):
@@ -245,7 +279,7 @@ def _sentence(error: Exception, timeout: float) -> str:
         return "The server's certificate is not valid: take the picture from elsewhere."
     if isinstance(error, requests.TooManyRedirects):
         return "The address redirects in circles: check it in your browser."
-    if isinstance(error, requests.exceptions.InvalidURL):
+    if isinstance(error, requests.exceptions.InvalidURL | LocationValueError):
         return "This is not an address: it needs a server's name after https://."
     if isinstance(error, HTTPError):
         return f"The connection broke off half-way. {connection_advice()}"

@@ -13,13 +13,15 @@ from PIL import Image
 
 from ..common import places
 from ..common.errors import UserError
-from ..common.files import picture_files, write_whole
+from ..common.files import locked, picture_files, write_whole
 from ..common.sheets import Table, counted, packed
 from ..concept.concept import FIRST_CONCEPT, Concept, saved_concepts
 from .check import Fingerprint, alike, fingerprint, open_picture
 from .fetch import DATASET, Fetched, fetch_all
 
 FEWEST, MOST = 3, 10
+_LOCK_FILE = ".images.lock"
+_ANOTHER = "Pictures are being added by {}: add these when it is done."
 _CAT_TOY = f"{DATASET}diffusers/cat_toy_example"
 _USUAL_RESOLUTION = 512
 ConceptLike = Concept | str | Path
@@ -89,12 +91,16 @@ def add_fetched(
 
     Args:
         keep_alike: keep also what looks like a picture that is there, unless all its pixels are the same.
+
+    Raises:
+        UserError: as in `add_images`; or another process is adding pictures.
     """
     folder = _images_folder(concept)
     resolution = _resolution(concept, base_model)
-    known = {path: fingerprint(_open(path)) for path in picture_files(folder)}
     places.make_folder(folder)
-    return [_judge(one, folder, resolution, known, keep_alike) for one in fetched]
+    with locked(folder.parent / _LOCK_FILE, _ANOTHER):  # two would give one name to two pictures
+        known = {path: fingerprint(_open(path)) for path in picture_files(folder)}
+        return [_judge(one, folder, resolution, known, keep_alike) for one in fetched]
 
 
 def verdict_table(verdicts: Sequence[Verdict]) -> Table:
@@ -349,9 +355,9 @@ def parse_captions(concept: Concept, text: str) -> list[str]:
     Raises:
         UserError: a line has the word not once.
     """
-    captions = []
+    captions, word = [], re.compile(re.escape(concept.placeholder_token), re.IGNORECASE)
     for line in filter(str.strip, text.splitlines()):
-        captions.append(" ".join(line.split()).replace(concept.placeholder_token, "{}"))
+        captions.append(word.sub("{}", " ".join(line.split())))
         if captions[-1].count("{}") != 1:
             raise UserError(
                 f"Put {{}} into “{line.strip()}”, once: it stands for your word, as in “a photo of {{}} on a "

@@ -20,8 +20,11 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         path, found = convert(given.file, given.to, given.out, given.half, given.kind, given.replace)
-    except (UserError, OSError) as error:
+    except UserError as error:
         print(error, file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"Nothing can be written to {given.out} ({error.strerror}): choose another.", file=sys.stderr)
         return 1
     print(f"{path}: {found}")
     return 0

@@ -118,8 +118,7 @@ def import_word(path: Path | str, name: str, into_xl: bool = False, base_model: 
         UserError: there is another concept of that name; the file can't be read, or is for no model of the
             series. Nothing was made then.
     """
-    path = Path(path).expanduser()
-    found = read_word(path)
+    path, found = Path(path), read_word(path)
     rows, family = _rows_to_draw_with(path, found, into_xl)
     if name in concept_names():
         return _imported_before(name, rows)
@@ -214,6 +213,8 @@ def _write(
     """Write a file of the kind that its name says."""
     number_format = torch.float16 if half else torch.float32
     rows = {name: own.detach().to(number_format).contiguous() for name, own in rows.items()}
+    if half and not all(own.isfinite().all() for own in rows.values()):
+        raise UserError("Its numbers are too large for float16: leave out the half precision.")
     # Rows of one encoder of Stable Diffusion have a key that all programs read; of several, the encoders'.
     tensors = rows
     if len(rows) == 1 and {*rows} <= {"clip_l", "clip_h"}:

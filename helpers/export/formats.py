@@ -20,6 +20,7 @@ from PIL import Image, PngImagePlugin
 from safetensors import SafetensorError, safe_open
 
 from ..common.errors import UserError
+from ..common.places import find_path
 from ..common.sheets import packed
 from ..concept.concept import Concept
 from ..concept.embedding import checked_rows, no_rows, read_tensors
@@ -86,7 +87,7 @@ def read_word(path: Path | str) -> FoundWord:
     Raises:
         UserError: it is damaged, holds no rows, or the rows of several words.
     """
-    path = Path(path).expanduser()
+    path = _file(path)
     content = _content(path)
     try:
         word, tables = _tables(content, path)
@@ -110,6 +111,13 @@ def read_word(path: Path | str) -> FoundWord:
         about["step"] if isinstance(about.get("step"), int) else None,
         left_out,
     )
+
+
+def _file(path: Path | str) -> Path:
+    found = find_path(path)
+    if not (found and found.is_file()):
+        raise UserError(f"There is no file {str(path)[-80:]}: give the path of one.")
+    return found
 
 
 def _content(path: Path) -> dict[str, Any]:

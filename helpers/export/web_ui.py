@@ -15,6 +15,7 @@ import torch
 from ..common import places
 from ..common.errors import UserError
 from ..common.files import write_whole
+from ..common.places import find_path
 from .formats import read_word
 from .running import StartedProgram
 
@@ -95,16 +96,16 @@ def web_ui_at(folder: Path | str) -> WebUI:
     Raises:
         UserError: the folder is not there, or is not the main folder of a Web UI.
     """
-    folder = Path(folder).expanduser()
-    if not folder.is_dir():
+    found = find_path(folder)
+    if not (found and found.is_dir()):
         raise UserError(f"There is no folder {folder}: give the one that the Web UI was installed into.")
-    program = _program_in(folder)
+    program = _program_in(found)
     if program is None:
         raise UserError(
-            f"{folder} is not the main folder of a Web UI: give the one that holds launch.py "
+            f"{found} is not the main folder of a Web UI: give the one that holds launch.py "
             "(AUTOMATIC1111, Forge, SD.Next), main.py (ComfyUI) or invokeai.yaml (InvokeAI)."
         )
-    return WebUI(program, folder)
+    return WebUI(program, found)
 
 
 def find_web_uis(folders: Iterable[Path | str] | None = None) -> list[WebUI]:
@@ -201,10 +202,10 @@ def _words(web_ui: WebUI, checkpoint: Path | str | None, share: bool) -> list[st
         return [_own(web_ui.folder, "python") or sys.executable, "main.py"]
     words = [*_launcher(web_ui.folder), *(["--share"] if share else [])]
     if checkpoint is not None:
-        checkpoint = Path(checkpoint).expanduser().resolve()
-        if not checkpoint.is_file():
+        found = find_path(checkpoint)
+        if not (found and found.is_file()):
             raise UserError(f"There is no checkpoint {checkpoint}: give a .safetensors or .ckpt file.")
-        words += ["--ckpt", str(checkpoint)]
+        words += ["--ckpt", str(found.resolve())]
     return words
 
 

@@ -26,7 +26,7 @@ from .pipeline import (
     one_at_a_time,
     own_size,
     pipeline_with_word,
-    refusal,
+    remark,
     switch_step,
 )
 from .png import Picture, no_settings, read_png, save_picture, write_png
@@ -157,7 +157,7 @@ def draw_plan(
     finally:
         _turn_to(pipeline, concept, before)
     pictures = [drawn[cell] for cell in plan.cells()]
-    if sentence := refusal(pictures):
+    if sentence := remark(pipeline, pictures):
         say(sentence)
     plan = plan.model_copy(update={"rows_hashes": _hashes(pictures)})
     return Sheet(name or plan.title, _laid_out(plan, pictures), pictures, plan)

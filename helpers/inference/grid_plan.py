@@ -193,7 +193,8 @@ class GridPlan(BaseModel):
 
     def _filled(self, prompt: str, word: str | None, weight: float) -> str:
         # Of a longer word beside it, such as `<g>_s` beside `<g>`, it is no part.
-        place = re.sub(rf"{re.escape(self.word)}(?![_\d])", "{}", prompt) if self.word else prompt
+        alone = rf"{re.escape(self.word or '')}(?![_\d])"
+        place = re.sub(alone, "{}", prompt, flags=re.IGNORECASE) if self.word else prompt
         if "{}" not in place and (word, weight) != (self.word, 1):
             raise UserError(
                 f"The prompt “{prompt}” has no {self.word or 'learned word'}: put it in, so that there is "

@@ -4,22 +4,23 @@ import contextlib
 import math
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from ..common.errors import UserError
+from ..common.errors import UserError, memory_is_full
 from ..common.progress import counting_bar
 from ..common.sheets import counted
 from ..concept.concept import Concept, row_names
 from ..concept.embedding import concept_with_rows, hash_rows, read_rows
 from ..model.base_model import load_pipeline
 from ..model.machine import diffusers, pick_dtype
-from ..model.tokens import check_length, encoders, learned_tokens, put_word, set_rows
+from ..model.tokens import check_length, encoders, learned_tokens, plain, put_word, set_rows
 from .png import Picture, PictureSettings, read_settings
 from .prompt_weights import Prompt, parse_prompt, weighted_embeddings
 
@@ -54,6 +55,18 @@ def one_at_a_time() -> Iterator[None]:
     """
     with _drawing:
         yield
+
+
+@contextlib.contextmanager
+def _room_to_draw() -> Iterator[None]:
+    """Turn a full memory into a sentence."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not memory_is_full(error):
+            raise
+        advice = "draw smaller pictures (size), or one at a time (batch_size=1)"
+        raise UserError(f"The memory is full: {advice}.") from None
 
 
 @dataclass(frozen=True)
@@ -180,12 +193,13 @@ def generate(
     sampling = Sampling(steps, guidance, scheduler, negative_prompt)
     check_settings(pipeline, prompts, seeds, sampling, size)
     pictures = draw(pipeline, prompts, seeds, sampling, size or own_size(pipeline), batch_size, bar)
-    if sentence := refusal(pictures):
+    if sentence := remark(pipeline, pictures):
         say(sentence)
     return pictures
 
 
 @torch.no_grad()
+@_room_to_draw()
 def draw(
     pipeline: Any,
     prompts: Sequence[str],
@@ -207,12 +221,20 @@ def draw(
     return [drawn[place] for place in range(len(prompts))]
 
 
-def refusal(pictures: Sequence[Picture]) -> str:
-    """A sentence where a safety checker made pictures black; else nothing."""
-    refused = sum(picture.refused for picture in pictures)
-    if not refused:
-        return ""
-    return f"The model's safety checker made {counted(refused, 'picture')} black: try another seed or prompt."
+def remark(pipeline: Any, pictures: Sequence[Picture]) -> str:
+    """Sentences where a safety checker made pictures black, or a prompt has a word without its brackets.
+
+    Where its letters are a word that the model knows, as those of `<cat>`, they are what is meant.
+    """
+    said, known = [], pipeline.tokenizer.get_vocab()
+    if refused := sum(picture.refused for picture in pictures):
+        black = counted(refused, "picture")
+        said.append(f"The model's safety checker made {black} black: try another seed or prompt.")
+    for prompt in dict.fromkeys(picture.settings.prompt for picture in pictures):
+        for found, word in _without_brackets(pipeline.tokenizer, prompt):
+            if f"{found.lower()}</w>" not in known:
+                said.append(f"“{found}” has no brackets, so it is not your word, which is {word}.")
+    return " ".join(dict.fromkeys(said))
 
 
 def drawing_bar(total: int, bar: Any = None) -> AbstractContextManager:
@@ -237,6 +259,7 @@ def check_settings(
     Raises:
         UserError: as for `generate`.
     """
+    _check_kinds((*prompts, sampling.negative_prompt), sampling, size, seeds)
     _check_numbers(pipeline, sampling.steps, sampling.guidance, size)
     for seed in seeds:
         _check_seed(seed)
@@ -362,6 +385,19 @@ def _make_scheduler(pipeline: Any, name: str) -> Any:
     return getattr(diffusers(), kind).from_config(pipeline.scheduler.config, **settings)
 
 
+def _check_kinds(texts: Sequence[str], sampling: Sampling, size: int | None, seeds: Sequence[int]) -> None:
+    """Numbers in quotes, and `None` where a value has to be, before anything stumbles over them."""
+    for text in texts:
+        if not isinstance(text, str):
+            raise UserError(f"A prompt is words in quotes: {text!r} can't be drawn.")
+    numbers = [("steps", sampling.steps), ("guidance", sampling.guidance), ("size", size or 0)]
+    for name, number in [*numbers, *(("seeds", seed) for seed in seeds)]:
+        if not isinstance(number, Real):
+            raise UserError(f"{name}: give a number, without quotes (you gave {number!r}).")
+        if name != "guidance" and number != number // 1:
+            raise UserError(f"{name}: give a whole number (you gave {number}).")
+
+
 def _check_numbers(pipeline: Any, steps: int, guidance: float, size: int | None) -> None:
     if steps < 1:
         raise UserError(f"{steps} steps are too few: give at least 1, for example 25.")
@@ -390,8 +426,10 @@ def _check_seed(seed: int) -> None:
 
 
 def _pairs(prompts: str | Sequence[str], seeds: int | Sequence[int]) -> tuple[list[str], list[int]]:
-    prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-    seeds = [seeds] if isinstance(seeds, int) else list(seeds)
+    prompts, seeds = (
+        list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [given]
+        for given in (prompts, seeds)
+    )
     if 1 not in (len(prompts), len(seeds)) and len(prompts) != len(seeds):
         raise UserError(f"There are {len(prompts)} prompts and {len(seeds)} seeds: give as many, or one.")
     if not prompts or not seeds:
@@ -402,13 +440,28 @@ def _pairs(prompts: str | Sequence[str], seeds: int | Sequence[int]) -> tuple[li
 
 def _check_prompt(pipeline: Any, text: str) -> None:
     learned = learned_tokens(pipeline.tokenizer)
+    for found, own in _without_brackets(pipeline.tokenizer, text):
+        if "<" in found or ">" in found:
+            raise UserError(f"“{found}” in the prompt lacks a bracket: write {own}.")
     for word in re.findall(r"<[^<>\s]+>", text):
-        if word not in learned:
+        if plain(word) not in {plain(token) for token in learned}:
             word_here = getattr(pipeline, "learned_word", None)
             known = f"the word here is {word_here.placeholder_token}" if word_here else "no word is loaded"
             raise UserError(f"The prompt contains {word}, which was not learned: {known}.")
     for tokenizer, _ in encoders(pipeline):
         check_length(tokenizer, text)
+
+
+def _without_brackets(tokenizer: Any, text: str) -> Iterator[tuple[str, str]]:
+    """Each word in angle brackets that a text has without one or both: as it stands there, and as it is."""
+    learned = sorted(learned_tokens(tokenizer), key=len, reverse=True)
+    for word in learned:
+        text = re.sub(re.escape(word), " ", text, flags=re.IGNORECASE)
+    for word in learned:
+        letters = word.strip("<>")
+        found = re.search(rf"<?(?<!\w){re.escape(letters)}(?!\w)>?", text, re.IGNORECASE)
+        if found and word == f"<{letters}>":
+            yield found[0], word
 
 
 def _check_fit(pipeline: Any, word: str, rows: Sequence[torch.Tensor]) -> None:

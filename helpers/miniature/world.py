@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 
@@ -235,6 +236,13 @@ def read_toy(words: str) -> Toy:
         if found:
             traits[name] = found[0]
             left = left.replace(found[0], " ", 1)
+    trait = re.compile(rf"\b({'|'.join(chain(*TOY_TRAITS.values()))})\b")
+    found = trait.search(left)
+    if found and _FILLING.issuperset(trait.sub(" ", left).split()):
+        raise UserError(
+            f"“{found[0]}” is one too many: a toy has one of each. A second colour stands before its "
+            "pattern, as in “red toy, white striped”."
+        )
     unknown = [word for word in left.split() if word not in _FILLING]
     if unknown or not traits:
         raise UserError(f"“{' '.join(unknown) or words}” is not a trait of a toy: choose from {_choices()}.")

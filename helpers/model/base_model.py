@@ -6,7 +6,6 @@ single `.safetensors` or `.ckpt` file. Nothing here moves a model to a device or
 
 import contextlib
 import json
-import pickle
 import re
 import shutil
 from collections.abc import Collection, Iterator
@@ -18,10 +17,10 @@ from typing import Any, Literal
 import torch
 import transformers
 from accelerate.utils import is_cuda_available
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from ..common import places
-from ..common.errors import UserError
+from ..common.errors import DAMAGED, UserError, memory_is_full
 from ..common.files import made_once
 from ..common.progress import LARGE, progress, progress_bar
 from ..concept.concept import Concept
@@ -133,8 +132,9 @@ class ModelFolder:
     @property
     def resolution(self) -> int:
         """Side, in pixels, of the pictures that the UNet was made for: its latents times the VAE's factor."""
-        halvings = len(self._config("vae")["block_out_channels"]) - 1
-        return self._config("unet")["sample_size"] * 2**halvings
+        with self._readable("unet/config.json or vae/config.json"):
+            halvings = len(self._config("vae")["block_out_channels"]) - 1
+            return self._config("unet")["sample_size"] * 2**halvings
 
     def _unet_channels(self) -> int:
         """Input channels; 4 also where the UNet's settings are missing, which loading it reports."""
@@ -231,7 +231,10 @@ class ModelFolder:
 
     def _json(self, file: str) -> dict[str, Any]:
         with self._readable(file):
-            return json.loads((self.path / file).read_text(encoding="utf-8"))
+            settings = json.loads((self.path / file).read_text(encoding="utf-8"))
+            if not isinstance(settings, dict):
+                raise ValueError("no settings")
+            return settings
 
     def _load(self, kind: type, name: str, **settings) -> Any:
         with self._readable(name), quiet_loading():
@@ -241,7 +244,11 @@ class ModelFolder:
     def _readable(self, name: str) -> Iterator[None]:
         try:
             yield
-        except (OSError, ValueError, KeyError, SafetensorError, pickle.UnpicklingError) as error:
+        except UserError:
+            raise
+        except DAMAGED as error:
+            if memory_is_full(error):
+                raise
             raise UserError(
                 f"{self.path / name} is missing or damaged: fetch the model again, or give the folder that "
                 f"holds {INDEX}, unet/, vae/ and text_encoder/."
@@ -342,17 +349,13 @@ def _weight_shapes(file: Path) -> dict[str, tuple[int, ...]]:
         return {name: tuple(getattr(weight, "shape", ())) for name, weight in weights.items()}
 
 
-_UNREADABLE = (
-    *(OSError, EOFError, ValueError, KeyError, AttributeError, RuntimeError),
-    *(SafetensorError, pickle.UnpicklingError),
-)
-
-
 @contextlib.contextmanager
 def _readable(file: Path) -> Iterator[None]:
     try:
         yield
-    except _UNREADABLE as error:
+    except DAMAGED as error:
+        if memory_is_full(error):
+            raise
         raise UserError(
             f"{file.name} can't be read: it is damaged, or holds more than weights, which this series never "
             "runs; choose its .safetensors version."

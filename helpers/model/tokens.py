@@ -20,6 +20,7 @@ from ..concept.concept import Concept, row_names, saved_concepts
 
 CAPTION_WORDS = "words_of_captions"  # key of a tokenizer's settings: its words that are no names
 _WORD_END = "</w>"
+_OF_SENTENCES = ".,;:!?…'’\"“”-"  # signs that stand at a word in any text
 _COLOURS = ("#cfe8ff", "#ffe2c6", "#d5f2d0", "#f6d3ea", "#fff3b0")
 
 
@@ -217,13 +218,19 @@ def check_length(tokenizer: Any, prompt: str) -> None:
 
 
 def check_placeholder(tokenizer: Any, *tokens: str) -> None:
-    """Make sure that a word and the names of its other rows are new, and part of no word.
+    """Make sure that a word and the names of its other rows are new, can be seen, and are part of no text.
 
     Raises:
-        UserError: the tokenizer has it, or words that would be cut where it stands in them.
+        UserError: the tokenizer has it, or words that would be cut where it stands in them; or it is made
+            of what usual sentences hold; or of signs that nobody sees.
     """
-    _check_new(tokenizer, tokens)
     word = tokens[0]
+    if not word.isprintable():
+        raise UserError(f"{word!a} has a sign in it that nobody sees: write the word without it.")
+    _check_new(tokenizer, tokens)
+    bare = word.strip(_OF_SENTENCES)
+    if bare != word and (not bare or bare.lower() + _WORD_END in tokenizer.get_vocab()):
+        raise UserError(f"“{word}” also comes in usual sentences: write it in brackets, as in <{word}>.")
     inside = sorted(known for known in known_words(tokenizer) if word.lower() in known)
     if inside:
         raise UserError(
@@ -234,9 +241,9 @@ def check_placeholder(tokenizer: Any, *tokens: str) -> None:
 
 def _check_new(tokenizer: Any, tokens: Sequence[str]) -> None:
     vocabulary = tokenizer.get_vocab()
-    added = {_plain(token) for token in learned_tokens(tokenizer)}
+    added = {plain(token) for token in learned_tokens(tokenizer)}
     for token in tokens:
-        word = _plain(token)
+        word = plain(token)
         if word in added or not {token, word, word + _WORD_END}.isdisjoint(vocabulary):
             raise UserError(
                 f"The base model knows “{token}” already: choose another placeholder token, "
@@ -249,7 +256,8 @@ def _composed(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-def _plain(token: str) -> str:
+def plain(token: str) -> str:
+    """A word without what makes no difference to a tokenizer: capitals, and how an accent is written."""
     return _composed(token).lower()
 
 

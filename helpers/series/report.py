@@ -4,14 +4,13 @@ The page holds its pictures in itself, so that it may be sent as one file. A par
 nothing yet is left out. How it looks stands in `report.html.jinja`.
 """
 
-import json
 from pathlib import Path
 
 import jinja2
 import nbformat
 from PIL import Image
 
-from ..common.files import picture_files, write_whole
+from ..common.files import picture_files, read_json, write_whole
 from ..common.sheets import data_uri, image_grid, packed
 from ..concept.concept import Concept
 from ..miniature.scores import score_rows
@@ -76,7 +75,7 @@ def _findings(concept: Concept) -> list[tuple[str, str]]:
 
 def _read_scores(concept: Concept) -> dict | None:
     path = concept.folder / "scores.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return read_json(path)
 
 
 def _scores(concept: Concept) -> dict | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..common import places
 from ..common.errors import UserError
+from ..common.places import find_path
 from ..concept.concept import FIRST_CONCEPT, Concept
 from ..dataset.fetch import DATASET, fetch_all
 from ..dataset.images import default_sources, keep_drawn
@@ -114,8 +115,8 @@ def run_series(name: str, **parameters) -> Path:
 
 def _from_here(source: str) -> str:
     """A path as seen from anywhere: the notebooks run in a folder of their own."""
-    path = Path(source).expanduser()
-    return str(path.resolve()) if source != MINIATURE and path.exists() else source
+    path = None if source == MINIATURE else find_path(source)
+    return str(path.resolve()) if path else source
 
 
 def _check_pictures(source: str) -> None:
@@ -164,8 +165,11 @@ def _check(given: argparse.Namespace) -> None:
     """
     if given.base_model:
         check_base_model(given.base_model)
-    concept = Concept.open(given.concept, default_base_model(), base_model=given.base_model or None)
-    if not (given.toy or given.initializer or concept.initializer_token):
+    typed = {"base_model": given.base_model or None, "vectors": given.vectors}
+    if given.initializer and given.initializer.strip():
+        typed["initializer_token"] = given.initializer
+    concept = Concept.open(given.concept, default_base_model(), **typed)
+    if not (given.toy or concept.initializer_token):
         raise UserError(
             f"Which word should “{given.concept}” start from? Name the kind of thing that you teach, "
             "as INITIALIZER=cat."

@@ -1,5 +1,6 @@
 """Controlling a run from outside: resume, state, stop requests; and the machine's failures as sentences."""
 
+import contextlib
 import errno
 import functools
 import gc
@@ -17,7 +18,7 @@ from typing import Any, Literal
 import torch
 
 from ..common import places
-from ..common.errors import UserError
+from ..common.errors import UserError, memory_is_full
 from ..common.files import holder, write_json
 from ..concept.concept import Concept
 from .records import INPUTS_FILE, LOG_FILE, SUMMARY_FILE, RunSummary
@@ -73,10 +74,11 @@ def state_of(concept: Concept, lines: list[dict[str, Any]]) -> State:
     if _is_broken(folder):
         return "broken"
     if _modified_at(folder / SUMMARY_FILE):
-        summary = RunSummary.load(concept)
-        log_ends_so = not lines or lines[-1].get("event") == summary.reason
-        if begun <= _modified_at(folder / SUMMARY_FILE) and log_ends_so:
-            return summary.ended
+        with contextlib.suppress(UserError):  # it is damaged
+            summary = RunSummary.load(concept)
+            log_ends_so = not lines or lines[-1].get("event") == summary.reason
+            if begun <= _modified_at(folder / SUMMARY_FILE) and log_ends_so:
+                return summary.ended
     return "running" if lines else "new"
 
 
@@ -107,7 +109,7 @@ def _is_starting(folder: Path) -> bool:
     if _modified_at(folder / SUMMARY_FILE) > asked:
         return False
     process = _STARTED.get(folder)
-    return process.poll() is None if process else time.time() - asked < _LOADING
+    return process.poll() is None if process else 0 <= time.time() - asked < _LOADING
 
 
 def _is_broken(folder: Path) -> bool:
@@ -199,7 +201,7 @@ def in_sentences(function: Callable) -> Callable:
         try:
             return function(*given, **named)
         except (OSError, RuntimeError, MemoryError) as error:
-            sentence = _sentence_for(error)
+            sentence = _MEMORY_FULL if memory_is_full(error) else _disk_sentence(error)
             if not sentence:
                 raise
         gc.collect()
@@ -208,10 +210,7 @@ def in_sentences(function: Callable) -> Callable:
     return wrapped
 
 
-def _sentence_for(error: Exception) -> str | None:
-    message = str(error).lower()  # only CUDA has a class of its own for a full memory
-    if isinstance(error, MemoryError) or "out of memory" in message or "allocate memory" in message:
-        return _MEMORY_FULL
+def _disk_sentence(error: Exception) -> str | None:
     number, path = getattr(error, "errno", None), Path(getattr(error, "filename", None) or "")
     if number in (errno.ENOSPC, errno.EDQUOT):
         return _DISK_FULL

@@ -5,25 +5,24 @@ there by peft. With each picture of the thing goes one of its class, so that the
 """
 
 import gc
-import json
 import math
 import shutil
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
+from pydantic import Field
 from safetensors.torch import save
 from torch.utils.data import Dataset
 
 from ..common import places
 from ..common.errors import UserError
-from ..common.files import made_once, write_json, write_whole
+from ..common.files import made_once, read_json, write_json, write_whole
 from ..common.progress import counting_bar
 from ..common.sheets import packed
-from ..concept.concept import Concept, saved_concepts
+from ..concept.concept import Concept, Settings, saved_concepts, settings_in_words
 from ..dataset.dataset import TextualInversionDataset, preprocess, token_ids, training_templates
 from ..inference.examples import examples_for
 from ..inference.pipeline import drawing_pipeline, generate
@@ -56,8 +55,7 @@ _LAYERS = {  # those of each attention, as in diffusers' train_dreambooth_lora.p
 }
 
 
-@dataclass(frozen=True)
-class DreamboothSettings:
+class DreamboothSettings(Settings):
     """What Dreambooth has beside the concept's own settings: pictures, batch, seed, number format.
 
     Attributes:
@@ -70,23 +68,18 @@ class DreamboothSettings:
         checkpoint_every: steps between two saved states.
     """
 
-    steps: int = 300
-    learning_rate: float | None = None
-    rank: int = 16
+    steps: int = Field(300, ge=1)
+    learning_rate: float | None = Field(None, gt=0, lt=1)
+    rank: int = Field(16, ge=1)
     text_encoder: bool = False
-    prior_pictures: int = 32
-    prior_weight: float = 1.0
-    checkpoint_every: int = 50
+    prior_pictures: int = Field(32, ge=0)
+    prior_weight: float = Field(1.0, ge=0)
+    checkpoint_every: int = Field(50, ge=1)
 
-    def __post_init__(self):
-        """Raises UserError where a number can't be used."""
-        for name, least in (("steps", 1), ("rank", 1), ("checkpoint_every", 1), ("prior_pictures", 0)):
-            if getattr(self, name) < least:
-                raise UserError(f"{name}: give {least} or more (you gave {getattr(self, name)}).")
-        if not (0 < (self.learning_rate or 1e-3) < 1 and self.prior_weight >= 0):
-            raise UserError(
-                "Give a learning_rate from 0 to 1, 1e-3 for example, and a prior_weight of 0 or more."
-            )
+    def __init__(self, **given: Any):
+        """Raises UserError where a setting can't be used."""
+        with settings_in_words():
+            super().__init__(**given)
 
 
 def dreambooth_concept(name: str, word: Concept, rare_word: str, class_word: str, **training: Any) -> Concept:
@@ -158,9 +151,9 @@ def _prepare(concept: Concept, settings: DreamboothSettings, fresh: bool) -> Non
     if concept.training.quantize != "no":
         raise UserError("Dreambooth changes the UNet, so set quantize to “no”.")
     folder = dreambooth_folder(concept)
-    inputs = run_inputs(concept) | {"subject": subject(concept), "dreambooth": asdict(settings)}
+    inputs = run_inputs(concept) | {"subject": subject(concept), "dreambooth": settings.model_dump()}
     path = folder / _INPUTS
-    is_other = path.is_file() and json.loads(path.read_text(encoding="utf-8")) != inputs
+    is_other = path.is_file() and read_json(path) != inputs
     if folder.is_dir() and (fresh or is_other):
         print(f"The last run is now in {put_aside(folder).name}/.")
     write_json(path, inputs)
@@ -203,7 +196,7 @@ def _forget_others(concept: Concept, folder: Path) -> None:
     if concept.base_model == MINIATURE:
         about["weights"] = places.miniature_hash()
     path = folder / _INPUTS
-    if not path.is_file() or json.loads(path.read_text(encoding="utf-8")) != about:
+    if read_json(path) != about:
         shutil.rmtree(folder, ignore_errors=True)
         write_json(path, about)
 

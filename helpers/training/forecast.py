@@ -4,7 +4,6 @@ Nothing here reads weights or touches a GPU: a notebook asks before the launch.
 """
 
 import copy
-import json
 import os
 import platform
 import subprocess
@@ -18,7 +17,7 @@ import torch
 from accelerate.utils import is_cuda_available
 from torch import nn
 
-from ..common.files import write_json
+from ..common.files import read_json, write_json
 from ..concept.concept import Concept, TrainingSettings, settings_where
 from ..dataset.dataset import (
     checked_ids,
@@ -139,7 +138,7 @@ def seconds_per_step(concept: Concept) -> float | None:
     """Of the newest run of any concept under the same circumstances; None where there was none."""
     noted = concept.folder.parent.glob(f"*/training/{_CIRCUMSTANCES_FILE}")
     for path in sorted(noted, key=lambda path: path.stat().st_mtime, reverse=True):
-        if json.loads(path.read_text(encoding="utf-8")) == _circumstances(concept):
+        if read_json(path) == _circumstances(concept):
             lines = read_log(path.parent)
             while lines and "event" in lines[-1]:  # how it ended
                 lines.pop()

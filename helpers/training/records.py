@@ -11,8 +11,8 @@ import html
 import io
 import json
 import os
-import pickle
 import shutil
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,8 +20,8 @@ from typing import Any, Literal
 import torch
 
 from ..common import places
-from ..common.errors import UserError
-from ..common.files import write_json, write_whole
+from ..common.errors import DAMAGED, UserError
+from ..common.files import read_json, write_json, write_whole
 from ..concept.concept import Concept, settings_where
 from ..dataset.images import captions_of, image_paths
 
@@ -66,12 +66,14 @@ class RunSummary:
         """Read how the last run of a concept ended.
 
         Raises:
-            UserError: it was never trained to an end.
+            UserError: it was never trained to an end, or what was written of that is damaged.
         """
         path = concept.training_folder / SUMMARY_FILE
         if not path.is_file():
             raise UserError(f"“{concept.name}” has not been trained yet: run notebook 4 first.")
-        return cls(**json.loads(path.read_text(encoding="utf-8")) | {"concept": concept.name})
+        with suppress(TypeError):  # no dictionary, or one with other keys
+            return cls(**{**read_json(path), "concept": concept.name})
+        raise UserError(f"training/{path.name} of “{concept.name}” is damaged: run notebook 4 again.")
 
     def __repr__(self) -> str:
         return (
@@ -190,7 +192,7 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     path = folder / STATE_FILE
     try:
         return torch.load(path, map_location="cpu", weights_only=True) if path.is_file() else None
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError):
+    except DAMAGED:
         raise UserError(
             f"The checkpoint {path} is damaged, so this run can't go on: start over with FRESH = True "
             "(on the command line: --fresh). What there is of it is renamed, not deleted."
@@ -207,7 +209,10 @@ def finished(concept: Concept) -> RunSummary | None:
     """The summary of a run that has nothing left to do under the concept's settings, or None."""
     if not (concept.training_folder / SUMMARY_FILE).is_file() or not concept.embeds_path.is_file():
         return None
-    summary, settings = RunSummary.load(concept), concept.training
+    try:
+        summary, settings = RunSummary.load(concept), concept.training
+    except UserError:  # damaged: the run's last steps are taken again
+        return None
     learned = summary.ended == "learned" and settings.stop_when_learned
     full = summary.ended in ("learned", "ceiling") and summary.steps >= settings.max_train_steps
     return summary if learned or full else None
@@ -239,8 +244,9 @@ def inputs_changed(concept: Concept, inputs: dict) -> bool:
     path = concept.training_folder / INPUTS_FILE
     if not path.is_file():
         return False
-    before = json.loads(path.read_text(encoding="utf-8"))
-    before["concept"] = {name: value for name, value in before["concept"].items() if name not in _NAMES}
+    before = read_json(path)
+    with suppress(TypeError, KeyError, AttributeError):  # damaged, so nobody knows with what
+        before["concept"] = {name: value for name, value in before["concept"].items() if name not in _NAMES}
     return before != inputs
 
 

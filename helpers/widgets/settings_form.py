@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from ..common.errors import UserError
 from ..common.sheets import html_table
 from ..concept.concept import Concept, setting_groups, setting_help
+from ..dataset.dataset import checked_ids, tokenizers_with_word
 from ..model.base_model import load_tokenizers, load_word_table
 from ..model.tokens import check_words, collisions, nearest_words, show_tokens
 from ..training.forecast import estimate
@@ -77,6 +78,8 @@ class SettingsForm(View):
         checked = self._concept.changed(**({"training": {name: value}} if in_training else {name: value}))
         if name in _WORDS:
             check_words(checked, self._words.tokenizers(checked.base_model))
+        if name in (*_WORDS, "own_templates") and checked.own_templates:
+            checked_ids(checked, tokenizers_with_word(checked), checked.own_templates)
         setattr(part, name, getattr(checked.training if in_training else checked, name))
         return f"{name} is set."
 

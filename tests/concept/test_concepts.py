@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from helpers.common import places
 from helpers.common.errors import UserError
 from helpers.common.files import locked
 from helpers.concept.concept import Concept, setting_help
@@ -116,7 +118,7 @@ def test_a_new_name_begins_with_notebook_1(concepts):
         open_concept("../robo")
 
 
-def test_the_concept_that_was_opened_last_is_remembered(concepts):
+def test_the_concept_that_was_opened_last_is_remembered(concepts, monkeypatch):
     assert chosen_concept() == "grooty", "what the series begins with, where there is nothing yet"
     for age, name in enumerate(("third", "second", "first")):
         path = Concept.make(name).save()
@@ -126,6 +128,10 @@ def test_the_concept_that_was_opened_last_is_remembered(concepts):
     assert chosen_concept() == "second"
     assert chosen_concept("mistyped") == "mistyped"
     assert chosen_concept() == "second", "a name without pictures or settings is not remembered"
+    monkeypatch.setattr("time.time_ns", lambda: 5)
+    open_concept("third")
+    assert chosen_concept() == "third", "also when the clock was put back"
+    open_concept("second")
     rename_concept("second", "renamed")
     assert chosen_concept() == "renamed"
 
@@ -378,6 +384,15 @@ def test_a_rename_that_breaks_off_leaves_the_word(learned, monkeypatch):
     assert overview("robo").state == "learned" and torch.equal(read_rows(Concept.load("robo"))[0], rows[0])
 
 
+def test_a_rename_leaves_torn_files_as_they_are(learned):
+    torn = [step_path(learned, 4), *learned.export_folder.rglob("*.safetensors")]
+    for path in torn:
+        path.write_bytes(path.read_bytes()[:50])
+    rename_concept("grooty", "robo")
+    assert overview("robo").state == "learned" and read_rows(Concept.load("robo"))
+    assert len(torn[0].parents[3].joinpath("robo/training/steps/00004.safetensors").read_bytes()) == 50
+
+
 def test_a_run_at_work_keeps_its_folder(grooty):
     save_inputs(grooty, run_inputs(grooty))
     log = Log(grooty.training_folder, 0)
@@ -474,12 +489,45 @@ def test_without_a_kernel_there_are_a_table_and_a_picture(learned):
         ({"what_to_teach": "thing"}, "what_to_teach: choose 'object' or 'style' (you gave 'thing')."),
         ({"training": {"resolution": 65}}, "resolution: give a multiple of 8 (you gave 65)."),
         ({"training": {"sped": 1}}, "sped: there is no such setting (you gave 1)."),
+        ({"own_templates": "a {}"}, "own_templates: give a list, in [ ] (you gave 'a {}')."),
     ],
 )
 def test_a_setting_that_can_not_be_used_is_answered_with_what_would_do(settings, sentence):
     with pytest.raises(UserError) as answer:
         Concept.make("grooty", **settings)
     assert str(answer.value) == sentence
+
+
+def test_a_wrong_setting_by_assignment_is_the_same_sentence():
+    concept = Concept.make("grooty")
+    with pytest.raises(UserError, match=r"^vectors: give 1 or more \(you gave 0\)\.$"):
+        concept.vectors = 0
+    with pytest.raises(UserError, match="seed: give a whole number"):
+        concept.training.seed = "30o"
+    assert (concept.vectors, concept.training.seed) == (2, 42)
+
+
+@pytest.mark.parametrize("name", ["CON", "nul", "com1", "Aux"])
+def test_a_name_that_windows_keeps_for_itself_is_refused(name):
+    with pytest.raises(UserError, match="choose another, Windows keeps this name"):
+        Concept.make(name)
+
+
+@pytest.mark.parametrize("copy", ["grooty copy", "grooty (2)", "größty"])
+def test_a_folder_that_was_copied_by_hand_says_so_and_is_not_opened_unasked(copy, grooty, concepts):
+    shutil.copytree(grooty.folder, concepts / copy)
+    assert overview(copy).state == "damaged" and chosen_concept() == "grooty"
+    with pytest.raises(UserError, match=f"No concept can be called “{re.escape(copy)}”: rename its folder"):
+        Concept.load(copy)
+
+
+def test_on_a_disk_without_capitals_a_name_of_another_spelling_changes_nothing(grooty, monkeypatch):
+    before = grooty.save().read_bytes()
+    monkeypatch.setattr(places.os, "listdir", lambda folder: ["grooty"])  # as it is listed there
+    (places.concepts_root() / "Grooty").symlink_to(grooty.folder)  # and as it is found
+    with pytest.raises(UserError, match="no difference between “Grooty” and “grooty”"):
+        Concept.make("Grooty", vectors=5).save()
+    assert grooty.save().read_bytes() == before
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])

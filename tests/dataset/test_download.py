@@ -255,6 +255,14 @@ def test_a_public_address_does_not_lead_into_ones_own_network(web, monkeypatch):
     assert web.seen["/good.png"] == 1
 
 
+def test_a_name_that_changes_its_address_leads_there_no_more_than_the_address(web, monkeypatch):
+    """Looked up, the name is a public one; the connection then ends at a private address."""
+    monkeypatch.setattr(download, "_is_private", lambda host: host in ("127.0.0.1", "::1"))
+    address = f"http://localhost:{web.server_port}/moved.png"
+    assert "into your own network" in problem(address)
+    assert web.seen["/moved.png"] == 1 and not web.seen["/good.png"], "it was not even asked"
+
+
 @pytest.mark.parametrize(
     "host",
     ["localhost", "10.0.0.1", "192.168.1.1", "169.254.169.254", "::1", "fd00::1", "0.0.0.0", "fe80::1"],
@@ -319,6 +327,8 @@ def test_a_server_that_is_not_there(web, monkeypatch):
         ("~nobody-of-this-name/a.png", "No file or folder"),
         ("a" * 300 + ".png", "No file or folder"),
         ("zero\0byte.png", "No file or folder"),
+        ("/dev/zero", "no file that holds a picture"),
+        ("http://a..b/c.png", "not an address"),
         ("www.example.org/a.png", "begins with https://"),
         ("dataset:no-owner/../x", "The hub has no repository"),
         ("dataset:someone/offline", "HF_HUB_OFFLINE is set and someone/offline was never fetched"),

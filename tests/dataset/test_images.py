@@ -13,6 +13,7 @@ from PIL import Image, ImageCms, ImageDraw
 
 from helpers.common import places
 from helpers.common.errors import UserError
+from helpers.common.files import locked
 from helpers.concept.concept import Concept
 from helpers.dataset import check as pictures
 from helpers.dataset.fetch import Fetched
@@ -86,12 +87,20 @@ def test_running_it_again_changes_nothing(concepts, tmp_path):
         drawing(number).save(tmp_path / f"{number}.jpg")
     sources = [tmp_path / "gone.jpg", *sorted(tmp_path.glob("*.jpg"))]
     first = add_images("toy", sources, "miniature")
-    before = {path: path.stat().st_mtime_ns for path in (concepts / "toy").rglob("*")}
+    before = {path: path.stat().st_mtime_ns for path in (concepts / "toy" / "images").rglob("*")}
     second = add_images("toy", sources, "miniature")
     assert [verdict.outcome for verdict in first] == ["refused"] + ["kept"] * 3
     assert [verdict.outcome for verdict in second] == ["refused"] + ["already kept"] * 3
     assert [verdict.path for verdict in second] == [verdict.path for verdict in first]
-    assert {path: path.stat().st_mtime_ns for path in (concepts / "toy").rglob("*")} == before
+    assert {path: path.stat().st_mtime_ns for path in (concepts / "toy" / "images").rglob("*")} == before
+
+
+def test_while_another_process_adds_pictures_none_is_added(concepts):
+    """Both would take the next number, and one picture would be lost."""
+    add(encoded(drawing(0)))
+    with locked(concepts / "toy" / ".images.lock", ""), pytest.raises(UserError, match="added by process"):
+        add(encoded(drawing(1)))
+    assert [verdict.path.name for verdict in add(encoded(drawing(1)))] == ["002.png"]
 
 
 @pytest.mark.parametrize(
@@ -379,6 +388,37 @@ def test_a_jpeg_that_stops_halfway_is_refused(content, concepts):
     assert "cut off" in refusal(content)
 
 
+FORMS = {
+    "PNG": {},
+    "JPEG": {},
+    "WEBP": {"lossless": True},
+    "webp": {},
+    "AVIF": {},
+    "GIF": {},
+    "BMP": {},
+    "TIFF": {"compression": "tiff_lzw"},
+    "tiff": {},
+}
+
+
+@pytest.mark.parametrize("share", [0.4, 0.95])
+@pytest.mark.parametrize("form", FORMS)
+def test_a_picture_whose_end_never_came_is_refused(form, share, concepts, recwarn):
+    """Also where its place was kept by zeros, as a download does that takes the whole length at first."""
+    whole = encoded(drawing(), form, **FORMS[form])
+    begun = whole[: int(len(whole) * share)]
+    for torn_one in (begun, begun.ljust(len(whole), b"\0")):
+        assert "cut off" in refusal(torn_one)
+    (verdict,) = add(whole)
+    assert verdict.outcome == "kept" and not recwarn.list
+
+
+def test_a_picture_that_is_transparent_all_over_is_refused(concepts):
+    image = drawing(mode="RGBA")
+    image.putalpha(0)
+    assert "transparent all over" in refusal(encoded(image))
+
+
 @pytest.mark.parametrize(
     "how",
     [
@@ -411,6 +451,19 @@ def test_small_things_on_a_white_page_are_pictures_of_their_own(concepts):
         product("ellipse", "green", 118, 20),
     ]
     assert [verdict.outcome for verdict in add(*map(encoded, things))] == ["kept"] * 5
+
+
+@pytest.mark.parametrize("size", [(256, 1), (40, 40)], ids=["shaded page", "busy page"])
+def test_small_things_of_other_colours_on_any_page_are_pictures_of_their_own(size, concepts):
+    shades = np.random.default_rng(0).integers(0, 255, (*size[::-1], 3), dtype=np.uint8)
+    page = Image.fromarray(np.sort(shades, axis=1)).resize((256, 256))
+    red, blue = page.copy(), page.copy()
+    ImageDraw.Draw(red).ellipse((108, 108, 148, 148), fill="red")
+    ImageDraw.Draw(blue).ellipse((108, 108, 148, 148), fill="blue")
+    poor = encoded(blue, "JPEG", quality=10)
+    assert [verdict.outcome for verdict in add(encoded(red), encoded(blue), poor)] == ["kept"] * 2 + [
+        "refused"
+    ]
 
 
 def test_a_product_picture_in_another_size_is_the_same(concepts):

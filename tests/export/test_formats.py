@@ -17,6 +17,7 @@ from helpers.export import __main__ as command
 from helpers.export import formats
 from helpers.export.files import MADE_WITH, convert, download_links, export_for, import_word
 from helpers.export.formats import PROGRAMS, SUFFIXES, prompt_for, read_back, read_word
+from helpers.export.web_ui import WebUI, start_command, web_ui_at
 
 L, H, G, T5 = (torch.randn(2, width) for width in (768, 1024, 1280, 4096))
 FAMILIES = {"sd1": {"clip_l": L}, "sd2": {"clip_h": H}, "sdxl": {"clip_l": L, "clip_g": G}}
@@ -88,6 +89,40 @@ def test_files_of_something_else_are_named(tensors, sentence, tmp_path):
     save_file(tensors, tmp_path / "cat.safetensors")
     with pytest.raises(UserError, match=sentence):
         read_word(tmp_path / "cat.safetensors")
+
+
+@pytest.mark.parametrize("name", ["word.pt", "WORD.SAFETENSORS", "word"])
+def test_a_file_is_read_by_what_is_in_it(name, tmp_path):
+    (tmp_path / name).write_bytes(save({"<cat>": L.to(torch.float8_e4m3fn)}))
+    assert read_word(tmp_path / name).rows["clip_l"].shape == L.shape
+
+
+@pytest.mark.parametrize("rows", [L.to_sparse(), L.to("meta"), L.to(torch.complex64)])
+def test_rows_that_are_no_table_of_numbers_are_refused(rows, tmp_path):
+    torch.save({"<cat>": rows}, tmp_path / "cat.pt")
+    with pytest.raises(UserError, match="holds no rows"):
+        read_word(tmp_path / "cat.pt")
+
+
+@pytest.mark.parametrize("typed", ["~nobody-of-this-name/cat.pt", "x" * 300, "zero\0byte", "/dev/zero", ""])
+def test_a_path_without_a_file_is_one_sentence(typed, concepts):
+    for act in (read_word, lambda path: import_word(path, "cat")):
+        with pytest.raises(UserError, match=r"There is no file .*: give the path of one"):
+            act(typed)
+    for act in (web_ui_at, lambda path: start_command(WebUI("forge", concepts), path)):
+        with pytest.raises(UserError, match=r"There is no (folder|checkpoint)|main folder"):
+            act(typed)
+
+
+def test_half_precision_that_would_be_infinite_is_refused(tmp_path, capsys):
+    save_file({"<cat>": L * 1e6}, tmp_path / "cat.safetensors")
+    given = [str(tmp_path / "cat.safetensors"), "--to", "comfyui", "--out", str(tmp_path / "new")]
+    assert command.main([*given, "--half"]) == 1
+    assert "too large for float16" in capsys.readouterr().err and not (tmp_path / "new").exists()
+    assert command.main(given) == 0
+    given[-1] = str(tmp_path / "cat.safetensors")
+    assert command.main(given) == 1
+    assert "Nothing can be written to" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("family", "program"), [*itertools.product(FAMILIES, PROGRAMS)])

@@ -1,3 +1,5 @@
+import re
+
 import diffusers
 import numpy as np
 import pytest
@@ -106,10 +108,66 @@ def test_a_word_that_was_learned_again_is_not_passed_off_as_the_old_one(miniatur
     switch_step(pipeline, concept, None)
 
 
-@pytest.mark.parametrize("typo", ["<groty>", "<Grooty>"])
+@pytest.mark.parametrize("typo", ["<groty>", "<grooty2>", "<gro\u200boty>"])
 def test_a_word_that_does_not_exist_is_named(typo, miniature):
     with pytest.raises(UserError, match=f"{typo}, which was not learned: the word here is <grooty>"):
         generate(miniature[1], ["a photo of a <grooty>", f"a photo of a {typo}"], **QUICK)
+
+
+@pytest.mark.parametrize("half", ["<grooty", "grooty>", "(<Grooty:1.2)"])
+def test_a_word_that_lacks_a_bracket_is_refused(half, miniature):
+    with pytest.raises(UserError, match="in the prompt lacks a bracket: write <grooty>"):
+        generate(miniature[1], f"a photo of a {half} on a beach", **QUICK)
+
+
+@pytest.mark.parametrize("bare", ["grooty", "Grooty", "(grooty:1.2)"])
+def test_a_word_without_brackets_is_drawn_and_said(bare, miniature, capsys):
+    generate(miniature[1], f"a photo of a {bare}, not a <grooty>", steps=1)
+    assert "has no brackets, so it is not your word, which is <grooty>." in capsys.readouterr().out
+
+
+def test_letters_of_a_word_that_the_model_knows_are_no_slip(capsys):
+    pipeline = load_pipeline("miniature")
+    add_word(pipeline, "<a>", known_rows("miniature", "red toy"))
+    add_word(pipeline, "<toy>", known_rows("miniature", "red toy"))
+    generate(pipeline, "a photo of a toy and <a>", steps=1)
+    assert "brackets" not in capsys.readouterr().out
+
+
+def test_a_word_in_capitals_is_the_word(miniature):
+    small, large = generate(miniature[1], ["a photo of a <grooty>", "a photo of a <GROOTY>"], **QUICK)
+    assert small.image.tobytes() == large.image.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"prompts": None}, "words in quotes: None"),
+        ({"negative_prompt": None}, "words in quotes: None"),
+        ({"steps": "25"}, "steps: give a number, without quotes (you gave '25')"),
+        ({"steps": 2.5}, "steps: give a whole number (you gave 2.5)"),
+        ({"guidance": None}, "guidance: give a number"),
+        ({"seeds": "5"}, "seeds: give a number"),
+        ({"seeds": 1.5}, "seeds: give a whole number"),
+        ({"size": "128"}, "size: give a number"),
+    ],
+)
+def test_a_value_of_another_kind_is_named_before_anything_is_drawn(wrong, sentence, miniature):
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        generate(miniature[1], **{"prompts": "a toy", **wrong})
+
+
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory"), MemoryError()],
+)
+def test_a_full_memory_is_a_sentence_when_drawing(error, miniature, monkeypatch):
+    def full(*given, **named):
+        raise error
+
+    monkeypatch.setattr(miniature[1].unet, "forward", full)
+    with pytest.raises(UserError, match=r"memory is full: draw smaller pictures .*batch_size=1"):
+        generate(miniature[1], "a toy", **QUICK)
 
 
 def test_prompts_and_seeds_that_do_not_pair_and_unknown_schedulers_are_named(miniature):

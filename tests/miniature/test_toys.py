@@ -44,7 +44,13 @@ def test_the_form_draws_marks_and_keeps(concepts):
 
 @pytest.mark.parametrize(
     ("more", "words"),
-    [(["--images", "x"], "leave out IMAGES"), (["--toy", "a red dragon"], "“dragon” is not a trait")],
+    [
+        (["--images", "x"], "leave out IMAGES"),
+        (["--toy", "a red dragon"], "“dragon” is not a trait"),
+        (["--toy", "red blue toy"], "“blue” is one too many"),
+        (["--toy", "red toy, one eye, big eyes"], "“big eyes” is one too many"),
+        (["--vectors", "0"], "vectors: give 1 or more"),
+    ],
 )
 def test_what_cannot_be_drawn_is_refused_before_a_run(concepts, capsys, more, words):
     assert run.main(["--concept", "mine", "--toy", "red toy", *more]) == 1

@@ -1,5 +1,6 @@
 """From a name to the parts of a model, for every family and every form."""
 
+import contextlib
 import json
 import shutil
 import subprocess
@@ -169,6 +170,19 @@ def test_a_damaged_part_is_named(families, tmp_path, damage):
     weights.unlink() if damage == "missing" else weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(UserError, match="vae is missing or damaged"):
         load_components(str(folder))
+
+
+@pytest.mark.parametrize("content", ["[]", "null", "{}", '{"_class_name"', ""])
+@pytest.mark.parametrize(
+    "part", ["model_index", "unet/config", "vae/config", "text_encoder/config", "tokenizer/tokenizer"]
+)
+def test_settings_of_another_shape_are_a_sentence(part, content, families, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(families["sd1"], folder)
+    (folder / f"{part}.json").write_text(content)
+    for opens in (base_model.load_resolution, load_components):
+        with contextlib.suppress(UserError):
+            opens(str(folder))
 
 
 def test_half_precision_files_are_taken_where_they_are(families, tmp_path):

@@ -226,6 +226,18 @@ def test_a_word_that_is_a_part_of_another_is_refused_when_it_is_chosen(word, tok
     tokens.check_words(concept.changed(placeholder_token=f"<{word}>"), [tokenizer])
 
 
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        *((word, "also comes in usual sentences") for word in ("photo.", "...", "'s", "“!?", "toy-")),
+        *((word, "nobody sees") for word in ("<a\u200bb>", "\u202eabc", "<a\0b>", "<a\u00adb>", "\ud800")),
+    ],
+)
+def test_a_word_that_comes_in_any_text_or_cannot_be_seen_is_refused(word, sentence, tokenizer, concepts):
+    with pytest.raises(UserError, match=sentence):
+        tokens.check_words(Concept.make("grooty", placeholder_token=word), [tokenizer])
+
+
 @pytest.mark.parametrize("again", ["<grooty>", "<Grooty>", "<grooty>_1"])
 def test_a_word_is_added_to_a_pipeline_once(again):
     pipeline = base_model.load_pipeline("miniature")

@@ -14,6 +14,8 @@ from torch import nn
 
 from helpers.common import places
 from helpers.common.errors import UserError
+from helpers.common.files import write_whole
+from helpers.concept import concept_table
 from helpers.concept.concept import TrainingSettings
 from helpers.concept.templates import OBJECT_TEMPLATES, STYLE_TEMPLATES
 from helpers.dataset.dataset import held_out_templates, training_templates
@@ -23,16 +25,22 @@ from helpers.model.tokens import CAPTION_WORDS
 from helpers.training import forecast
 from helpers.training import step as loss_weights
 from helpers.training.batches import Draws, EndlessBatches
-from helpers.training.control import clear_request, request_stop, stop_requested
+from helpers.training.control import clear_request, request_stop, state_of, stop_requested
 from helpers.training.evaluate import fixed_loss, is_learned, print_proposals, try_initializers
 from helpers.training.learner import Learner, keep_norm, learning_rate, make_optimizer, make_schedule
 from helpers.training.model import load_model, quantize_linears
 from helpers.training.processes import FreeCores, Processes
 from helpers.training.records import (
+    INPUTS_FILE,
+    SUMMARY_FILE,
     Log,
+    RunSummary,
+    finished,
+    inputs_changed,
     load_checkpoint,
     logged,
     read_log,
+    run_inputs,
     save_checkpoint,
 )
 from helpers.training.step import target_of, training_step
@@ -228,11 +236,29 @@ def test_the_log_is_the_same_for_tensorboard(tmp_path):
     assert written == dict(zip(*logged(read_log(tmp_path), "loss"), strict=True))
 
 
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut off"])
+# What its reader meets with an error of its own kind: of bytes, of a key, of an index.
+ODD_PICKLES = [b"\x80\x02r\x01", b"\x80\x02h\x05.", b"\x80\x02."]
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut off", *ODD_PICKLES])
 def test_a_damaged_checkpoint_is_met_with_what_to_do(content, tmp_path):
     (tmp_path / "state.pt").write_bytes(content)
     with pytest.raises(UserError, match="FRESH = True"):
         load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b'{"ended": "lear', b"[]", b"null", b'{"depth": 3}', b"\xff\x00"])
+def test_damaged_notes_of_a_run_stop_nobody(content, grooty):
+    """Nor the forecast of another concept, which reads those of all."""
+    run = grooty.training_folder
+    for name in (INPUTS_FILE, SUMMARY_FILE, "circumstances.json", "../scores.json"):
+        write_whole(run / name, content)
+    write_whole(grooty.embeds_path, b"")
+    assert forecast.seconds_per_step(grooty) is None and finished(grooty) is None
+    assert state_of(grooty, []) == "new" and "learned" in repr(concept_table())
+    assert inputs_changed(grooty, run_inputs(grooty))
+    with pytest.raises(UserError, match=r"training/outcome\.json of “grooty” is damaged: run notebook 4"):
+        RunSummary.load(grooty)
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 
 from helpers.common import places
@@ -12,7 +13,7 @@ from helpers.common.errors import UserError
 from helpers.concept.concept import Concept
 from helpers.concept.embedding import save_result
 from helpers.dataset.images import add_images, default_sources
-from helpers.series.run import notebooks, run_notebook, start_here
+from helpers.series.run import beside, notebooks, run_notebook
 from tests.known_words import known_rows
 
 NAME = "wrong"
@@ -86,7 +87,10 @@ def states() -> dict[str, int]:
     Raises:
         AssertionError: one showed a traceback, or a sentence that names nothing to mend.
     """
-    said = [outcome for state in STATES for outcome in outcomes(state)]
+    said = []
+    for where, sentence in chain.from_iterable(map(outcomes, STATES)):
+        print(f"{where}: {sentence or 'ran'}", flush=True)  # it takes a while
+        said.append((where, sentence))
     wrong = [f"{where}: {sentence}" for where, sentence in said if not is_clear(sentence)]
     assert not wrong, "\n".join(wrong)
     return {"runs": len(said), "stopped": sum(bool(sentence) for _, sentence in said)}
@@ -94,7 +98,7 @@ def states() -> dict[str, int]:
 
 def outcomes(state: str) -> Iterator[tuple[str, str]]:
     """For each notebook: what it is, and the sentence that it stopped with, empty where it ran."""
-    for notebook in [start_here(), *notebooks()]:
+    for notebook in [*beside(), *notebooks()]:
         with tempfile.TemporaryDirectory() as root:
             os.environ[places.ROOT_VARIABLE] = root
             STATES[state]()
