@@ -26,6 +26,8 @@ from .live import LiveTraining
 
 # How many steps a training takes at most.
 PRESETS = {"quick look": 100, "balanced": 300, "best": 600}
+# How many pictures of each wording the judge reads: they take longer than a hundred steps.
+SCORED_PICTURES = {"quick look": 16, "balanced": 64, "best": 64}
 _FIELD = {"layout": {"width": "min(640px, 98%)"}, "style": {"description_width": "110px"}}
 _WHEN_LEFT = {"continuous_update": False} | _FIELD
 _BESIDE_FIELDS = {"width": "min(522px, 98%)", "margin": "2px 2px 2px 120px"}
@@ -39,12 +41,13 @@ class QuickStart(View):
     it is a table of its presets.
     """
 
-    def __init__(self, draw_toy: Callable[[str], list[Image.Image]], score: Callable[[Concept], Any]):
+    def __init__(self, draw_toy: Callable[[str], list[Image.Image]], score: Callable[..., Any]):
         """Show the form.
 
         Args:
             draw_toy: pictures of a toy that is described in words.
-            score: measures a learned word and writes its `scores.json`; a `UserError` where it can't.
+            score: measures the learned word of a Concept by so many `pictures` and writes its
+                `scores.json`; a `UserError` where it can't.
         """
         self._draw_toy, self._score = draw_toy, score
         self.fields = _fields()
@@ -141,7 +144,7 @@ class QuickStart(View):
 
     def _scores(self, concept: Concept) -> str:
         try:
-            self._score(concept)
+            self._score(concept, pictures=SCORED_PICTURES[self.preset.value])
         except UserError:
             return ""  # no judge for this model
         return f"Scores from 0 to 1: {scores_in_words(overview(concept.name).scores)}."

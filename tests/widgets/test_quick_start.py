@@ -10,8 +10,9 @@ from helpers.miniature import draw_words
 from helpers.widgets import QuickStart, quick_start
 
 
-def score(concept):
+def score(concept, pictures):
     """In place of the judge, which takes a minute."""
+    assert pictures == 64, "of a balanced start"
     (concept.folder / "scores.json").write_text(json.dumps({"identity": 0.5, "prompt": 0.75}))
 
 
