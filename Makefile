@@ -62,13 +62,10 @@ miniature: $(RUNS) ## build the miniature Stable Diffusion from nothing
 miniature-report: $(RUNS) ## measure the miniature
 	$(PYTHON) -m helpers.miniature report
 
-held-out-scores: $(RUNS) ## teach three toys that were held out with three seeds, and score them
-	$(PYTHON) -c "from helpers.miniature.scores import main; main()"
-
 bench: $(RUNS) ## the trainer against the well-known ones
 	$(PYTHON) -m tests.bench
 
-truth: $(RUNS) ## words for toys that nobody tuned to, ours beside the well-known loops
+truth held-out-scores: $(RUNS) ## words for toys that nobody tuned to, ours beside the well-known loops
 	$(PYTHON) -m tests.bench.truth
 
 trust: $(TESTS) ## bad inputs, wrong states, 50 kills and 200 concepts in one process; about half an hour

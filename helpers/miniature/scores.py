@@ -4,9 +4,7 @@ Only for the miniature, whose world has a judge. The word is scored beside the t
 say without it: the initializer alone, and the fullest description of the toy that captions know.
 """
 
-import json
 import math
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -15,22 +13,17 @@ import numpy as np
 from IPython.display import HTML
 from PIL import Image
 
-from ..common import places
 from ..common.errors import UserError
 from ..common.files import write_json
 from ..common.sheets import Described, finish, html_table, new_figure
 from ..concept.concept import Concept
-from ..dataset.images import add_images, load_images
+from ..dataset.images import load_images
 from ..inference.examples import examples_for
 from ..inference.grid import Sheet
 from ..inference.pipeline import generate, pipeline_with_word
 from ..model.base_model import MINIATURE
-from ..training.describe import describe_pictures
-from ..training.train import train
-from .drawing import write_examples
 from .judge import Judge, Reading, fraction_right
 from .world import (
-    HELD_OUT_TOYS,
     SCENES,
     STYLES,
     TRAITS,
@@ -163,18 +156,11 @@ def _fractions(score: dict) -> dict[str, float]:
     return {"identity": score["identity"], **score["traits"], "prompt": score["prompt"], **score["asked"]}
 
 
-def score_word(
-    concept: Concept | str,
-    toy: Toy | None = None,
-    known: dict[str, dict] | None = None,
-    pictures: int = PICTURES,
-) -> dict:
+def score_word(concept: Concept | str, pictures: int = PICTURES) -> dict:
     """Score a learned word, and write `scores.json` into the concept's folder.
 
     Args:
         concept: an object that was learned on the miniature.
-        toy: what it is; None: what the judge sees in the concept's pictures.
-        known: scores by what was said, from another word for the same toy: they are not drawn again.
         pictures: how many are drawn for each of the three.
 
     Returns:
@@ -188,14 +174,13 @@ def score_word(
     if not has_judge(concept):
         raise UserError("Only objects on the miniature can be scored: the judge reads drawn toys.")
     judge = Judge.load()
-    toy = toy or toy_in(load_images(concept), judge)
+    toy = toy_in(load_images(concept), judge)
     pipeline = pipeline_with_word(concept)
     words = (concept.placeholder_token, concept.initializer_token, describe(toy))
     subjects = dict(zip(_SUBJECTS, words, strict=True))
     guidance, wanted = examples_for(concept).guidance, evaluation_surroundings(toy, pictures)
     scores = {
-        name: (known or {}).get(subject)
-        or score_readings(read_subject(pipeline, subject, wanted, judge, guidance), wanted)
+        name: score_readings(read_subject(pipeline, subject, wanted, judge, guidance), wanted)
         for name, subject in subjects.items()
     }
     first = {name: scores["word"][name] for name in ("identity", "prompt")}
@@ -248,58 +233,3 @@ def _draw_table(axes: Any, values: np.ndarray, columns: Sequence[Any], rows: Seq
     axes.grid(False)
     for (row, column), value in np.ndenumerate(values):
         axes.text(column, row, f"{value:.2f}", ha="center", va="center", color="w" if value > 0.6 else "k")
-
-
-# `make held-out-scores`: is a word for a toy that the miniature has never seen as good as a description?
-SEEDS = (42, 43, 44)
-
-
-def teach_and_score(toy: str, seed: int, known: dict[str, dict]) -> dict:
-    """Teach a held-out toy from five drawings of it, and score the word; `known` as for `score_word`."""
-    concept = Concept.make(f"{toy}-{seed}", base_model=MINIATURE, training={"seed": seed})
-    path = concept.folder / "scores.json"
-    if path.is_file():
-        return json.loads(path.read_text(encoding="utf-8"))
-    concept.save()
-    add_images(concept, [str(picture) for picture in write_examples(concept.folder / "drawn", toy)])
-    describe_pictures(concept)
-    train(concept)
-    return score_word(concept, HELD_OUT_TOYS[toy], known)
-
-
-def scores_of(toy: str) -> list[dict]:
-    """A toy's scores, one a seed; what is no learned word is the same for all seeds, and drawn once."""
-    scores, known = [], {}
-    for seed in SEEDS:
-        scores.append(teach_and_score(toy, seed, known))
-        known = {scores[0]["said"][name]: scores[0][name] for name in _SUBJECTS[1:]}
-    return scores
-
-
-def summary(scores: list[dict]) -> dict:
-    """For each subject the means over runs of identity, prompt and every trait, and identity's deviation."""
-    means = {}
-    for subject in _SUBJECTS:
-        runs = [score[subject] for score in scores]
-        means[subject] = {
-            "identity": _mean(run["identity"] for run in runs),
-            "identity_deviation": round(float(np.std([run["identity"] for run in runs])), 4),
-            "prompt": _mean(run["prompt"] for run in runs),
-            "traits": {trait: _mean(run["traits"][trait] for run in runs) for trait in TRAITS},
-        }
-    return means
-
-
-def main() -> None:
-    root = places.repository_folder() / "build" / "held_out_scores" / places.miniature_hash()
-    os.environ[places.ROOT_VARIABLE] = str(root)
-    scores = {toy: scores_of(toy) for toy in HELD_OUT_TOYS}
-    everything = [score for runs in scores.values() for score in runs]
-    by_toy = {toy: summary(runs) for toy, runs in scores.items()}
-    result = {"seeds": SEEDS, "all": summary(everything), **by_toy}
-    path = write_json(places.miniature_folder() / "held_out_scores.json", result)
-    print(json.dumps(result["all"], indent=2), f"\nAll of it: {path}")
-
-
-if __name__ == "__main__":
-    main()
