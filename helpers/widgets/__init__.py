@@ -10,4 +10,5 @@ from .grid_form import GridForm
 from .live import LiveTraining
 from .quick_start import QuickStart
 from .settings_form import SettingsForm
+from .turn_form import TurnForm
 from .web_ui_form import WebUIForm
