@@ -9,7 +9,6 @@ import argparse
 import hashlib
 import json
 import os
-import platform
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -38,6 +37,7 @@ from helpers.model.machine import quiet_loading
 from helpers.training.describe import describe_pictures
 from helpers.training.train import train_many
 
+from .ledger import this_machine
 from .population import SETTINGS, Setting, Sitter, population
 from .rivals import DiffusersLoop, SourceLoop
 from .setting import INITIALIZER, their_parts
@@ -224,7 +224,7 @@ def content(results: list[dict[str, Any]]) -> dict[str, Any]:
         own = [one for one in results if (one["trainer"], one["setting"]) == (trainer, setting)]
         if own:
             cells.setdefault(trainer, {})[setting] = summary(own)
-    return {"miniature": miniature_hash(), "machine": platform.processor(), **cells, "results": results}
+    return {"miniature": miniature_hash(), "machine": this_machine()["processor"], **cells, "results": results}
 
 
 def known_results(seeds: list[int]) -> list[dict[str, Any]]:
