@@ -224,7 +224,8 @@ def content(results: list[dict[str, Any]]) -> dict[str, Any]:
         own = [one for one in results if (one["trainer"], one["setting"]) == (trainer, setting)]
         if own:
             cells.setdefault(trainer, {})[setting] = summary(own)
-    return {"miniature": miniature_hash(), "machine": this_machine()["processor"], **cells, "results": results}
+    made_on = {"miniature": miniature_hash(), "machine": this_machine()["processor"]}
+    return {**made_on, **cells, "results": results}
 
 
 def known_results(seeds: list[int]) -> list[dict[str, Any]]:
