@@ -157,8 +157,9 @@ def test_outputs_are_those_of_the_code(path):
 @each_notebook
 def test_names_no_machine(path):
     shown = [_text(output) for cell in _read(path).cells for output in cell.get("outputs", [])]
+    words = re.sub(r"base64,[\w+/=]+", "", "\n".join(shown))  # of a picture, any letters may come together
     for pattern in MACHINE:
-        assert not re.search(pattern, "\n".join(shown))
+        assert not re.search(pattern, words)
 
 
 def test_all_in_one_is_in_step():
