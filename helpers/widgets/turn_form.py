@@ -9,9 +9,7 @@ from ..concept.embedding import turned, use_step
 from ..inference.grid import Sheet, xy_grid
 from ..inference.pipeline import add_word, switch_step
 from ..model.tokens import learned_tokens
-from .kit import Message, View, button, picture
-
-_SIDE = 720  # pixels on the page, at most
+from .kit import Message, View, button
 
 
 class TurnForm(View):
@@ -44,7 +42,7 @@ class TurnForm(View):
         words = ("word", [self._concept.placeholder_token, self._turned_word(share)])
         prompts = ("prompt", self._prompts)
         self.sheet = xy_grid(self._pipeline, self._concept, x=prompts, y=words, **self._settings)
-        self.pictures.value = picture(self.sheet.image, self.sheet.image.alt, _SIDE)
+        self.pictures.value = self.sheet.image.as_html()
         return f"Above as learned, below turned by {share:g}."
 
     def _turned_word(self, share: float) -> str:
