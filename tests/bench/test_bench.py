@@ -218,6 +218,7 @@ def test_a_word_says_more_than_a_description():
     ours, hard = measured["ours"]["easy"], measured["ours"]["hard"]
     assert ours["identity"] >= described["identity"] + 0.05 and ours["prompt"] >= 0.99
     assert ours["traits"]["feet"] > described["traits"]["feet"], "no sentence can name the feet"
+    assert measured[truth.TOGETHER]["easy"]["identity"] >= 0.94, "of sixteen in one run"
     assert hard["identity"] >= 0.85 and hard["prompt"] >= 0.95 and hard["leak"] < 0.1
 
 

@@ -14,7 +14,7 @@ MADE_WITH = "a photo of a (<grooty>:1.3)"
 
 
 def test_notebook_5_shows_its_grids(lab, page, work, learned):
-    change_notebook(work, "5_inference_grids", DRAW_STEPS=2)
+    change_notebook(work, "5_inference_grids", DRAW_STEPS=2, SCORED_PICTURES=2)
     run_all(lab, page, "5_inference_grids")
     for words in (
         "seed in columns",
