@@ -3,7 +3,6 @@
 import io
 import textwrap
 import warnings
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,25 +10,13 @@ from typing import Any
 
 from matplotlib.figure import Figure
 from PIL import Image
-from pydantic import ValidationError
 
-from ..common.errors import UserError
 from ..common.sheets import GAP, INK, Described, described, image_grid
-from ..concept.concept import Concept
-from ..concept.embedding import concept_with_rows, hash_rows, read_rows, saved_steps
-from .grid_plan import RESULT, Axis, Cell, GridPlan
-from .pipeline import (
-    DEFAULT_SCHEDULER,
-    check_settings,
-    draw,
-    drawing_bar,
-    one_at_a_time,
-    own_size,
-    pipeline_with_word,
-    remark,
-    switch_step,
-)
-from .png import Picture, no_settings, read_png, save_picture, write_png
+from ..concept.concept import Concept, settings_in_words
+from ..concept.embedding import saved_steps
+from .grid_plan import Axis, GridPlan
+from .pipeline import draw, own_settings, pipeline_as_then, word_of
+from .png import Picture, read_png, save_picture, write_png
 
 _CHUNK = "grid"
 Given = tuple[str, Iterable[Any]]
@@ -62,17 +49,10 @@ class Sheet:
         return self.image._repr_mimebundle_()
 
 
-def xy_grid(
-    pipeline: Any,
-    concept: Concept | None,
-    x: Given,
-    y: Given | None = None,
-    name: str | None = None,
-    **settings,
-) -> Sheet:
+def xy_grid(pipeline: Any, x: Given, y: Given | None = None, name: str | None = None, **settings) -> Sheet:
     """A column for each value of one setting, a row for each value of another.
 
-        xy_grid(pipeline, concept, x=("guidance", [2, 4, 8]), y=("seed", range(3)), prompt="a photo of a {}")
+        xy_grid(pipeline, x=("guidance", [2, 4, 8]), y=("seed", range(3)), prompt="a photo of a {}")
 
     Args:
         x: a setting and its values: `prompt`, `negative_prompt`, `seed`, `guidance`, `steps`, `scheduler`,
@@ -85,7 +65,7 @@ def xy_grid(
     Raises:
         UserError: something of this can't be used; nothing was drawn then.
     """
-    return draw_plan(pipeline, make_plan(pipeline, x, y, **settings), concept, name)
+    return draw_plan(pipeline, make_plan(pipeline, x, y, **settings), name)
 
 
 def make_plan(pipeline: Any, x: Given, y: Given | None = None, **settings) -> GridPlan:
@@ -94,72 +74,28 @@ def make_plan(pipeline: Any, x: Given, y: Given | None = None, **settings) -> Gr
     Raises:
         UserError: an axis or a setting can't be used.
     """
-    word = getattr(pipeline, "learned_word", None)
-    own = {
-        "base_model": Path(word.concept.base_model).name if word else "unknown",
-        "word": word and word.placeholder_token,
-        "training_step": word and word.step,
-        "scheduler": DEFAULT_SCHEDULER,
-        "size": own_size(pipeline),
-        "prompt": "a photo of a {}",
-    }
+    word = word_of(pipeline)
+    own = own_settings(pipeline) | {"word": word and word.placeholder_token}
     given = {key: value for key, value in settings.items() if value is not None or key == "training_step"}
-    return GridPlan.make(**(own | given), x=Axis.make(*x), y=Axis.make(*y) if y else None)
+    axes = {"x": Axis.make(*x), "y": Axis.make(*y) if y else None}
+    with settings_in_words():
+        return GridPlan(**(own | given | axes))
 
 
-def check_plan(pipeline: Any, plan: GridPlan) -> list[list[Cell]]:
-    """Look at everything that a person can mistype in a plan.
-
-    Returns:
-        Its cells; those that have all but prompt and seed in common, and are drawn together, in one list.
-
-    Raises:
-        UserError: something of it can't be used.
-    """
-    together = defaultdict(list)
-    for cell in plan.cells():
-        together[cell.training_step, cell.sampling].append(cell)
-    for group in together.values():
-        prompts, seeds = [cell.prompt for cell in group], [cell.seed for cell in group]
-        check_settings(pipeline, prompts, seeds, group[0].sampling, plan.size)
-    return list(together.values())
-
-
-@one_at_a_time()
 def draw_plan(
     pipeline: Any,
     plan: GridPlan,
-    concept: Concept | None = None,
     name: str | None = None,
     bar: Any = None,
     say: Callable[[str], Any] = print,
 ) -> Sheet:
-    """Draw a grid. The pipeline is left with the training step that it had.
-
-    Args:
-        concept: needed where the grid asks for another training step than the pipeline has.
-        bar: a tqdm bar over `plan.cells()`' steps, as for `inference.generate`; so is `say`.
+    """Draw a grid; arguments as for `xy_grid` and `generate`.
 
     Raises:
         UserError: something of the plan can't be used; nothing was drawn then.
     """
-    groups = check_plan(pipeline, plan)
-    _check_training_steps(pipeline, concept, {group[0].training_step for group in groups})
-    before = _step(pipeline)
-    drawn = {}
-    try:
-        with drawing_bar(sum(cell.sampling.steps for group in groups for cell in group), bar) as moved_on:
-            for group in groups:
-                _turn_to(pipeline, concept, group[0].training_step)
-                prompts, seeds = [cell.prompt for cell in group], [cell.seed for cell in group]
-                common = group[0].sampling, plan.size, plan.batch_size
-                drawn |= zip(group, draw(pipeline, prompts, seeds, *common, moved_on), strict=True)
-    finally:
-        _turn_to(pipeline, concept, before)
-    pictures = [drawn[cell] for cell in plan.cells()]
-    if sentence := remark(pipeline, pictures):
-        say(sentence)
-    plan = plan.model_copy(update={"rows_hashes": _hashes(pictures)})
+    pictures = draw(pipeline, plan.cells(), plan.batch_size, bar, say)
+    plan = plan.drawn_as(picture.settings for picture in pictures)
     return Sheet(name or plan.title, _laid_out(plan, pictures), pictures, plan)
 
 
@@ -172,10 +108,7 @@ def reopen(path: Path | str, content: bytes | None = None) -> GridPlan:
     Raises:
         UserError: there is no such file, or it holds no grid of this series.
     """
-    try:
-        return GridPlan.model_validate_json(read_png(path, content).get(_CHUNK, ""))
-    except ValidationError:
-        raise no_settings(path) from None
+    return read_png(path, _CHUNK, GridPlan, content)
 
 
 def saved_sheets(concept: Concept) -> list[Path]:
@@ -194,94 +127,16 @@ def redraw(path: Path | str, pipeline: Any = None) -> Sheet:
         UserError: the file holds no grid, or the word has been learned anew since.
     """
     plan = reopen(path)
-    if plan.word is None:
-        raise UserError(f"{Path(path).name} was made without a concept: there is no word to load.")
-    if not pipeline:
-        pipeline = pipeline_with_word(_concept_of(plan, Path(path)), plan.training_step)
-    concept = pipeline.learned_word.concept
-    check_same_concept(pipeline, plan)
-    check_same_word(pipeline, plan)
-    return draw_plan(pipeline, plan.with_word(concept.placeholder_token), concept, Path(path).stem)
-
-
-def _concept_of(plan: GridPlan, near: Path) -> Concept:
-    """The concept whose word a grid was drawn with, by the hash of its rows."""
-    for step, hash_ in _hashes_by_step(plan):
-        if concept := concept_with_rows(hash_, step, near):
-            return concept
-    raise UserError(f"The word of {near.name} is not here as it was: it has been learned again since.")
-
-
-def _hashes_by_step(plan: GridPlan) -> list[tuple[int | None, str]]:
-    return [(None if step == RESULT else int(step), hash_) for step, hash_ in plan.rows_hashes.items()]
-
-
-def check_same_concept(pipeline: Any, plan: GridPlan) -> None:
-    """See that a grid was not drawn with another concept than the pipeline's.
-
-    Raises:
-        UserError: another concept's word has the rows that it was drawn with.
-    """
-    word = pipeline.learned_word
-    for step, hash_ in _hashes_by_step(plan):
-        if (word.step, word.rows_hash) != (step, hash_):
-            found = concept_with_rows(hash_, step, near=word.concept.embeds_path)
-            if found and found.name != word.concept.name:
-                raise UserError(
-                    f"This grid was drawn with the concept {found.name}: open notebook 5 with it."
-                )
-
-
-def check_same_word(pipeline: Any, plan: GridPlan) -> None:
-    """See that the word still has the rows that a grid was drawn with.
-
-    Raises:
-        UserError: it is another word, or it has been learned again since.
-    """
-    word = pipeline.learned_word
-    for step, then in _hashes_by_step(plan):
-        now = word.rows_hash if step == word.step else hash_rows(read_rows(word.concept, step))
-        if now != then:
-            raise UserError(
-                f"{word.placeholder_token} is not what it was when this grid was drawn: it has been learned "
-                "again since, so the pictures would be different."
-            )
-
-
-def _check_training_steps(pipeline: Any, concept: Concept | None, steps: set[int | None]) -> None:
-    for step in steps - {_step(pipeline)}:
-        if concept is None or concept.name != pipeline.learned_word.concept.name:
-            raise UserError(
-                "Training steps need the concept that the pipeline was loaded with: give that one."
-            )
-        read_rows(concept, step)
-
-
-def _step(pipeline: Any) -> int | None:
-    word = getattr(pipeline, "learned_word", None)
-    return word and word.step
-
-
-def _turn_to(pipeline: Any, concept: Concept | None, step: int | None) -> None:
-    if step != _step(pipeline):
-        switch_step(pipeline, concept, step)
-
-
-def _hashes(pictures: Sequence[Picture]) -> dict[str, str]:
-    """The hash of the word's rows for each training step that was drawn with."""
-    settings = [picture.settings for picture in pictures if picture.settings.rows_hash]
-    return {
-        RESULT if own.training_step is None else str(own.training_step): own.rows_hash for own in settings
-    }
+    pipeline = pipeline_as_then(path, plan.hashes, pipeline)
+    return draw_plan(pipeline, plan.with_word(word_of(pipeline).placeholder_token), Path(path).stem)
 
 
 def _laid_out(plan: GridPlan, pictures: Sequence[Picture]) -> Described:
-    wrapped = plan.columns and plan.y is None
-    columns = plan.columns if wrapped else len(plan.x.values)
-    sheet = image_grid([picture.image for picture in pictures], columns)
-    if not wrapped:
-        sheet = with_labels(sheet, plan.y.labels if plan.y else [""], plan.x.labels)
-    places = ((plan.x, "columns"), (plan.y, "rows"))
+    rows, columns = plan.edges
+    sheet = image_grid([picture.image for picture in pictures], len(columns))
+    if any((*rows, *columns)):
+        sheet = with_labels(sheet, rows, columns)
+    places = zip((plan.x, plan.y), ("columns", "rows"), strict=True)
     varied = [(axis.name, place) for axis, place in places if axis and len(axis.values) > 1]
     axes = [f"{name.replace('_', ' ')} in {place}" for name, place in varied]
     differ = f" that differ by {' and '.join(axes)}" if axes else ""

@@ -3,21 +3,20 @@
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Self, get_args
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from ..common.errors import UserError
-from .pipeline import Sampling
+from ..concept.concept import settings_in_words
+from .png import DrawingSettings, PictureSettings
 from .prompt_weights import MOST as MOST_WEIGHT
 from .prompt_weights import weighted
 
 AxisName = Literal[
     "prompt", "negative_prompt", "seed", "guidance", "steps", "scheduler", "weight", "training_step", "word"
 ]
-Value = int | float | str | None
 RESULT = "result"  # how the training's end is typed among its steps
 MOST = 400
 _WHOLE = ("seed", "steps", "training_step")
@@ -26,20 +25,27 @@ _LISTED = ("scheduler", "word")
 _RANGE = re.compile(r"(\d+)\s*-\s*(\d+)")
 
 
+class GridSettings(DrawingSettings):
+    """What an axis can vary: of pictures, and which word stands at `{}`, with which weight."""
+
+    weight: float = Field(1.0, ge=0, le=MOST_WEIGHT)
+    word: str | None = None
+
+
 class Axis(BaseModel):
     """A setting, and the values that it takes from left to right or from top to bottom."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: AxisName
-    values: tuple[Value, ...]
+    values: tuple[int | float | str | None, ...]
 
     @classmethod
     def make(cls, name: str, values: Iterable[Any]) -> Self:
         """Check what was given.
 
         Raises:
-            UserError: there is no such axis, it has no values, or one of them can't be read.
+            UserError: there is no such axis, it has no values, or one of them can't be used.
         """
         if name not in get_args(AxisName):
             raise UserError(
@@ -62,8 +68,7 @@ class Axis(BaseModel):
     @property
     def text(self) -> str:
         """The values as they would be typed."""
-        shown = [_written(self.name, value) for value in self.values]
-        return ("\n" if self.name in _LINES else ", ").join(shown)
+        return ("\n" if self.name in _LINES else ", ").join(map(_written, self.values))
 
     @property
     def labels(self) -> list[str]:
@@ -71,65 +76,21 @@ class Axis(BaseModel):
         return [_label(self.name, value) for value in self.values]
 
 
-@dataclass(frozen=True)
-class Cell:
-    """What one picture of a grid is asked for."""
-
-    prompt: str
-    seed: int
-    sampling: Sampling
-    training_step: int | None
-
-
-class GridPlan(BaseModel):
+class GridPlan(GridSettings):
     """Everything that it takes to draw a grid again, given the model and the word.
 
     `{}` in a prompt stands for `word`, which is the learned word unless an axis puts another in its
     place. `columns` wraps a grid of one axis. `rows_hashes`: of the word's rows, by training step.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(extra="forbid")
 
-    base_model: str
-    word: str | None
-    prompt: str
-    negative_prompt: str = ""
-    seed: int = 0
-    guidance: float = 7.5
-    steps: int = 25
-    scheduler: str
-    weight: float = 1.0
-    training_step: int | None = None
-    size: int
     batch_size: int | None = None
     x: Axis
     y: Axis | None = None
     columns: int | None = None
-    rows_hashes: dict[str, str] = Field(
-        {},
-        validation_alias=AliasChoices("rows_hashes", "rows"),  # `rows` in older files
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_name(cls, saved: Any) -> Any:
-        """Older files hold the concept's name."""
-        return {name: saved[name] for name in saved if name != "concept"}
-
-    @classmethod
-    def make(cls, **settings) -> Self:
-        """Check the settings that all pictures share.
-
-        Raises:
-            UserError: there is no such setting, or it can't have that value.
-        """
-        try:
-            plan = cls(**settings)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise UserError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}.") from None
-        _check_weight(plan.weight)
-        return plan
+    rows_hashes: dict[str, str] = Field({}, validation_alias=AliasChoices("rows_hashes", "rows"))
+    concept: Any = Field(None, exclude=True, repr=False)  # in older files, as `rows` is: its name
 
     @property
     def axes(self) -> list[Axis]:
@@ -141,10 +102,27 @@ class GridPlan(BaseModel):
         return "_by_".join(axis.name for axis in reversed(self.axes))
 
     @property
+    def edges(self) -> tuple[list[str], list[str]]:
+        """What is written at the left of each row, and above each column; empty where a grid is wrapped."""
+        if self.columns and not self.y:
+            return [""] * -(-len(self.x.values) // self.columns), [""] * self.columns
+        return self.y.labels if self.y else [""], self.x.labels
+
+    @property
     def labels(self) -> list[str]:
         """What tells each picture from the others, row by row."""
         beside = self.y.labels if self.y else [""]
         return [", ".join(filter(None, (down, across))) for down in beside for across in self.x.labels]
+
+    @property
+    def hashes(self) -> dict[int | None, str]:
+        """`rows_hashes` by training step, as pictures name it."""
+        return {None if step == RESULT else int(step): hash_ for step, hash_ in self.rows_hashes.items()}
+
+    def drawn_as(self, pictures: Iterable[PictureSettings]) -> Self:
+        """The same with the hashes of the rows that its pictures were drawn with."""
+        hashes = {_written(own.training_step): own.rows_hash for own in pictures if own.rows_hash}
+        return self.model_copy(update={"rows_hashes": hashes})
 
     def with_word(self, word: str) -> Self:
         """The same grid for its word's present name."""
@@ -152,7 +130,7 @@ class GridPlan(BaseModel):
             return self
         alone = rf"(?<!\w){re.escape(self.word)}(?!\w)"
 
-        def renamed(value: Value) -> Value:
+        def renamed(value: Any) -> Any:
             is_text = isinstance(value, str)
             return re.sub(alone, lambda _: word, value, flags=re.IGNORECASE) if is_text else value
 
@@ -160,22 +138,17 @@ class GridPlan(BaseModel):
             side: axis.model_copy(update={"values": tuple(map(renamed, axis.values))})
             for side, axis in zip("xy", self.axes, strict=False)
         }
-        texts = {name: renamed(getattr(self, name)) for name in ("word", *_LINES)}
-        return self.model_copy(update=axes | texts)
+        return self.model_copy(
+            update=axes | {name: renamed(getattr(self, name)) for name in ("word", *_LINES)}
+        )
 
-    def cells(self) -> list[Cell]:
+    def cells(self) -> list[PictureSettings]:
         """What each picture is asked for, row by row.
 
         Raises:
             UserError: both axes are the same, there are too many pictures, or the word is to be
                 weighted or replaced in a prompt that has not got it.
         """
-        self._check()
-        values = itertools.product(*(axis.values for axis in reversed(self.axes)))
-        names = [axis.name for axis in reversed(self.axes)]
-        return [self._cell(dict(zip(names, varied, strict=True))) for varied in values]
-
-    def _check(self) -> None:
         if self.y and self.x.name == self.y.name:
             raise UserError(f"Both axes are {self.x.name}: choose another for one of them.")
         count = math.prod(len(axis.values) for axis in self.axes)
@@ -183,13 +156,16 @@ class GridPlan(BaseModel):
             raise UserError(
                 f"This grid would have {count:,} pictures: give fewer values, {MOST} pictures at most."
             )
+        names = [axis.name for axis in reversed(self.axes)]
+        values = itertools.product(*(axis.values for axis in reversed(self.axes)))
+        return [self._cell(dict(zip(names, varied, strict=True))) for varied in values]
 
-    def _cell(self, varied: dict[str, Value]) -> Cell:
-        own = {name: getattr(self, name) for name in get_args(AxisName)} | varied
-        own["prompt"] = self._filled(own["prompt"], own.pop("word"), own.pop("weight"))
-        own["negative_prompt"] = own["negative_prompt"].replace("{}", self.word or "{}")
-        sampling = Sampling(**{name: own[name] for name in Sampling._fields})
-        return Cell(own["prompt"], own["seed"], sampling, own["training_step"])
+    def _cell(self, varied: Mapping[str, Any]) -> PictureSettings:
+        own = self.model_copy(update=varied)
+        settings = {name: getattr(own, name) for name in DrawingSettings.model_fields}
+        settings["prompt"] = self._filled(own.prompt, own.word, own.weight)
+        settings["negative_prompt"] = own.negative_prompt.replace("{}", self.word or "{}")
+        return PictureSettings(**settings)
 
     def _filled(self, prompt: str, word: str | None, weight: float) -> str:
         # Of a longer word beside it, such as `<g>_s` beside `<g>`, it is no part.
@@ -203,34 +179,22 @@ class GridPlan(BaseModel):
         return place.replace("{}", weighted(word, weight)) if word else prompt
 
 
-def _read(name: str, value: Any) -> Value:
-    if name == "training_step" and value in (None, RESULT):
+def _read(name: str, value: Any) -> Any:
+    """A value as its setting has it, checked: numbers may be typed."""
+    if isinstance(value, str):
+        value = value.strip()
+    if name == "training_step" and value == RESULT:
         return None
-    if name in (*_LINES, *_LISTED):
-        return str(value).strip()
-    try:
-        number = (int if name in _WHOLE else float)(value)
-        if number != float(value):
-            raise ValueError
-    except (TypeError, ValueError, OverflowError):
-        kind = "a whole number" if name in _WHOLE else "a number"
-        raise UserError(f"“{value}” can't be a value of {name}: give {kind}.") from None
-    if name == "weight":
-        _check_weight(number)
-    return number
-
-
-def _check_weight(number: float) -> None:
-    if not 0 <= number <= MOST_WEIGHT:
-        raise UserError(f"The weight {number:g} can't be used: give a number from 0 to {MOST_WEIGHT:g}.")
+    with settings_in_words():
+        return getattr(GridSettings(**{name: value}), name)
 
 
 def _split(name: str, text: str) -> list[str]:
     if name in _LINES:
-        lines = [line.strip() for line in text.split("\n")]
+        lines = text.split("\n")
         # An empty negative prompt is one that a person may want to compare with.
-        return [line for line in lines if line] if name == "prompt" else lines
-    given = [value.strip() for value in re.split(r"[,;\n]", text) if value.strip()]
+        return [line for line in lines if line.strip()] if name == "prompt" else lines
+    given = list(filter(None, re.split(r"\s*[,;\n]\s*", text.strip())))
     return given if name in _LISTED else [number for value in given for number in _numbers(name, value)]
 
 
@@ -245,19 +209,21 @@ def _numbers(name: str, value: str) -> Sequence[str]:
     return list(map(str, range(first, last + 1)))
 
 
-def _written(name: str, value: Value) -> str:
+def _written(value: float | str | None) -> str:
     if value is None:
         return RESULT
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _label(name: str, value: Value) -> str:
-    write: dict[str, Callable[[Any], str]] = {
-        "prompt": lambda prompt: prompt.replace("{}", "…"),
-        "negative_prompt": lambda prompt: f"not: {prompt}" if prompt else "no negative prompt",
-        "steps": lambda steps: f"{steps} steps",
-        "scheduler": str,
-        "training_step": lambda step: "the result" if step is None else f"step {step}",
-        "word": str,
-    }
-    return write[name](value) if name in write else f"{name} {_written(name, value)}"
+_LABELS: dict[str, Callable[[Any], str]] = {
+    "prompt": lambda prompt: prompt.replace("{}", "…"),
+    "negative_prompt": lambda prompt: f"not: {prompt}" if prompt else "no negative prompt",
+    "steps": lambda steps: f"{steps} steps",
+    "scheduler": str,
+    "training_step": lambda step: "the result" if step is None else f"step {step}",
+    "word": str,
+}
+
+
+def _label(name: str, value: Any) -> str:
+    return _LABELS[name](value) if name in _LABELS else f"{name} {_written(value)}"

@@ -1,72 +1,31 @@
 """Pictures of a learned word: the pipeline with the word in it, and a call that draws."""
 
-import contextlib
-import math
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from numbers import Real
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from ..common.errors import UserError, memory_is_full
 from ..common.progress import counting_bar
 from ..common.sheets import counted
-from ..concept.concept import Concept, row_names
+from ..concept.concept import Concept, row_names, settings_in_words
 from ..concept.embedding import concept_with_rows, hash_rows, read_rows
 from ..model.base_model import load_pipeline
 from ..model.machine import diffusers, pick_dtype
 from ..model.tokens import check_length, encoders, learned_tokens, plain, put_word, set_rows
-from .png import Picture, PictureSettings, read_settings
+from .png import DEFAULT_SCHEDULER, SCHEDULERS, Picture, PictureSettings, read_settings
 from .prompt_weights import Prompt, parse_prompt, weighted_embeddings
 
-DEFAULT_SCHEDULER = "DPM++ 2M"
-# The names are AUTOMATIC1111's, so that settings can be carried over; the values make each class
-# take the steps that Stable Diffusion's own configuration takes.
-SCHEDULERS = {
-    DEFAULT_SCHEDULER: ("DPMSolverMultistepScheduler", {}),
-    "DDIM": ("DDIMScheduler", {"clip_sample": False, "set_alpha_to_one": False}),
-    "PLMS": ("PNDMScheduler", {"skip_prk_steps": True, "set_alpha_to_one": False}),
-    "Euler a": ("EulerAncestralDiscreteScheduler", {}),
-}
 _PIXELS_AT_ONCE = 4 * 512 * 512
 _MOST_AT_ONCE = 8
 _drawing = threading.RLock()
-
-
-class Sampling(NamedTuple):
-    """What pictures have in common that are drawn together; see `generate`."""
-
-    steps: int = 25
-    guidance: float = 7.5
-    scheduler: str = DEFAULT_SCHEDULER
-    negative_prompt: str = ""
-
-
-@contextlib.contextmanager
-def one_at_a_time() -> Iterator[None]:
-    """Serialize calls: a form draws in a thread of its own, beside the cells.
-
-    Each may give the pipeline another scheduler, and the word of another training step.
-    """
-    with _drawing:
-        yield
-
-
-@contextlib.contextmanager
-def _room_to_draw() -> Iterator[None]:
-    """Turn a full memory into a sentence."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not memory_is_full(error):
-            raise
-        advice = "draw smaller pictures (size), or one at a time (batch_size=1)"
-        raise UserError(f"The memory is full: {advice}.") from None
+Hashes = Mapping[int | None, str]  # of a word's rows, by training step; None: the result
 
 
 @dataclass(frozen=True)
@@ -155,7 +114,6 @@ def switch_step(pipeline: Any, concept: Concept, step: int | None) -> None:
     pipeline.learned_word = LearnedWord(concept.model_copy(deep=True), step, hash_rows(rows))
 
 
-@one_at_a_time()
 def generate(
     pipeline: Any,
     prompts: str | Sequence[str],
@@ -189,83 +147,100 @@ def generate(
             can't be read, the scheduler is not one of ours, a number can't be used, or there are not as
             many prompts as seeds.
     """
-    prompts, seeds = _pairs(prompts, seeds)
-    sampling = Sampling(steps, guidance, scheduler, negative_prompt)
-    check_settings(pipeline, prompts, seeds, sampling, size)
-    pictures = draw(pipeline, prompts, seeds, sampling, size or own_size(pipeline), batch_size, bar)
-    if sentence := remark(pipeline, pictures):
+    common = own_settings(pipeline) | {
+        "steps": steps,
+        "guidance": guidance,
+        "scheduler": scheduler,
+        "negative_prompt": negative_prompt,
+    }
+    if size is not None:
+        common["size"] = size
+    with settings_in_words():
+        asked = [
+            PictureSettings(prompt=prompt, seed=seed, **common) for prompt, seed in _pairs(prompts, seeds)
+        ]
+    return draw(pipeline, asked, batch_size, bar, say)
+
+
+def own_settings(pipeline: Any) -> dict[str, Any]:
+    """What a picture has from its pipeline, unless it is asked for otherwise."""
+    size = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+    word = word_of(pipeline)
+    if not word:
+        return {"size": size}
+    base_model = Path(word.concept.base_model).name
+    return {"size": size, "base_model": base_model, "training_step": word.step}
+
+
+def word_of(pipeline: Any) -> LearnedWord | None:
+    """The word that `pipeline_with_word` put in, if it did."""
+    return getattr(pipeline, "learned_word", None)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Serialize drawings: a form draws in a thread of its own, beside the cells.
+
+    Each may give the pipeline another scheduler, and the word of another training step. A full memory
+    becomes a sentence.
+    """
+    try:
+        with _drawing, torch.no_grad():
+            yield
+    except (RuntimeError, MemoryError) as error:
+        if not memory_is_full(error):
+            raise
+        advice = "draw smaller pictures (size), or one at a time (batch_size=1)"
+        raise UserError(f"The memory is full: {advice}.") from None
+
+
+@_alone()
+def draw(
+    pipeline: Any,
+    asked: Sequence[PictureSettings],
+    batch_size: int | None = None,
+    bar: Any = None,
+    say: Callable[[str], Any] = print,
+) -> list[Picture]:
+    """Draw what is asked for; arguments as for `generate`.
+
+    The word is used as it was at each picture's training step; the pipeline is left with its own.
+
+    Raises:
+        UserError: something of it can't be used; nothing was drawn then.
+    """
+    check(pipeline, asked)
+    before, drawn = word_of(pipeline), {}
+    steps = sum(one.steps for one in asked)
+    try:
+        with counting_bar("drawing, in steps", steps) if bar is None else nullcontext(bar) as moved_on:
+            for places in _batches(pipeline, asked, batch_size):
+                batch = [asked[place] for place in places]
+                drawn |= zip(places, _draw_batch(pipeline, batch, moved_on), strict=True)
+    finally:
+        if before:
+            _turn_to(pipeline, before.step)
+    pictures = [drawn[place] for place in range(len(asked))]
+    if sentence := _remark(pipeline, pictures):
         say(sentence)
     return pictures
 
 
-@torch.no_grad()
-@_room_to_draw()
-def draw(
-    pipeline: Any,
-    prompts: Sequence[str],
-    seeds: Sequence[int],
-    sampling: Sampling,
-    size: int,
-    batch_size: int | None = None,
-    bar: Any = None,
-) -> list[Picture]:
-    """What `generate` does when all is checked."""
-    pipeline.scheduler = _make_scheduler(pipeline, sampling.scheduler)
-    batch_size = batch_size or max(1, min(_MOST_AT_ONCE, _PIXELS_AT_ONCE // size**2))
-    parsed = [_parsed(pipeline, prompt) for prompt in prompts]
-    drawn = {}
-    with drawing_bar(len(prompts) * sampling.steps, bar) as bar:
-        for places in _batches(parsed, batch_size):
-            batch, own_seeds = [parsed[place] for place in places], [seeds[place] for place in places]
-            drawn |= zip(places, _draw_batch(pipeline, batch, own_seeds, sampling, size, bar), strict=True)
-    return [drawn[place] for place in range(len(prompts))]
-
-
-def remark(pipeline: Any, pictures: Sequence[Picture]) -> str:
-    """Sentences where a safety checker made pictures black, or a prompt has a word without its brackets.
-
-    Where its letters are a word that the model knows, as those of `<cat>`, they are what is meant.
-    """
-    said, known = [], pipeline.tokenizer.get_vocab()
-    if refused := sum(picture.refused for picture in pictures):
-        black = counted(refused, "picture")
-        said.append(f"The model's safety checker made {black} black: try another seed or prompt.")
-    for prompt in dict.fromkeys(picture.settings.prompt for picture in pictures):
-        for found, word in _without_brackets(pipeline.tokenizer, prompt):
-            if f"{found.lower()}</w>" not in known:
-                said.append(f"“{found}” has no brackets, so it is not your word, which is {word}.")
-    return " ".join(dict.fromkeys(said))
-
-
-def drawing_bar(total: int, bar: Any = None) -> AbstractContextManager:
-    """The bar that was given, or one over the steps of all pictures, shown where it takes long."""
-    return contextlib.nullcontext(bar) if bar is not None else counting_bar("drawing, in steps", total)
-
-
-def own_size(pipeline: Any) -> int:
-    """Side, in pixels, of the pictures that the model was made for."""
-    return pipeline.unet.config.sample_size * pipeline.vae_scale_factor
-
-
-def check_settings(
-    pipeline: Any,
-    prompts: Sequence[str],
-    seeds: Sequence[int],
-    sampling: Sampling,
-    size: int | None = None,
-) -> None:
-    """Check everything that a person can mistype, before anything is drawn.
+def check(pipeline: Any, asked: Sequence[PictureSettings]) -> None:
+    """Check what only the pipeline knows of: words and weights in prompts, training steps, and steps.
 
     Raises:
-        UserError: as for `generate`.
+        UserError: as for `generate`; or a training step was not kept.
     """
-    _check_kinds((*prompts, sampling.negative_prompt), sampling, size, seeds)
-    _check_numbers(pipeline, sampling.steps, sampling.guidance, size)
-    for seed in seeds:
-        _check_seed(seed)
-    for prompt in dict.fromkeys((*prompts, sampling.negative_prompt)):
-        _check_prompt(pipeline, _parsed(pipeline, prompt).text)
-    _check_steps(_make_scheduler(pipeline, sampling.scheduler), sampling.scheduler, sampling.steps)
+    for prompt in dict.fromkeys(text for one in asked for text in (one.prompt, one.negative_prompt)):
+        check_prompt(pipeline, prompt)
+    for scheduler, steps in dict.fromkeys((one.scheduler, one.steps) for one in asked):
+        _check_steps(pipeline, scheduler, steps)
+    word = word_of(pipeline)
+    for step in {one.training_step for one in asked} - {word and word.step}:
+        if word is None:
+            raise UserError("Training steps need a learned word: load the pipeline by pipeline_with_word.")
+        read_rows(word.concept, step)
 
 
 def remake(path: Path | str, pipeline: Any = None) -> Picture:
@@ -278,78 +253,118 @@ def remake(path: Path | str, pipeline: Any = None) -> Picture:
         UserError: the file holds no settings, or the word has been learned anew since.
     """
     settings = read_settings(path)
-    if settings.rows_hash is None:
+    hashes = {settings.training_step: settings.rows_hash} if settings.rows_hash else {}
+    pipeline = pipeline_as_then(path, hashes, pipeline)
+    present = pipeline.learned_word.concept.with_present_word
+    prompts = {"prompt": present(settings.prompt), "negative_prompt": present(settings.negative_prompt)}
+    asked = [settings.model_copy(update=prompts)] * settings.batch_size
+    return draw(pipeline, asked, settings.batch_size)[settings.position]
+
+
+def pipeline_as_then(path: Path | str, hashes: Hashes, pipeline: Any = None) -> Any:
+    """A pipeline with the word that a file was made with, by the hashes of its rows.
+
+    Args:
+        pipeline: one with the word in it, where there is one already.
+
+    Raises:
+        UserError: the file was made without a word, or no concept has it as it was.
+    """
+    if not hashes:
         raise UserError(f"{Path(path).name} was made without a concept: there is no word to load.")
-    if pipeline:
-        concept, found = pipeline.learned_word.concept, pipeline.learned_word.rows_hash == settings.rows_hash
-    else:
-        concept = concept_with_rows(settings.rows_hash, settings.training_step, near=Path(path))
-        found = concept is not None
-    if not found:
-        raise UserError(
-            f"{concept.placeholder_token if concept else 'The word'} is not what it was when "
-            f"{Path(path).name} was made: it has been learned again since, or another step is in use."
-        )
-    pipeline = pipeline or pipeline_with_word(concept, settings.training_step)
-    copies = generate(
-        pipeline,
-        [concept.with_present_word(settings.prompt)] * settings.batch_size,
-        settings.seed,
-        settings.steps,
-        settings.guidance,
-        settings.scheduler,
-        concept.with_present_word(settings.negative_prompt),
-        settings.size,
-        settings.batch_size,
-    )
-    return copies[settings.position]
+    if pipeline is None:
+        concept = _concept_with(hashes, Path(path))
+        if concept is None:
+            raise UserError(
+                f"The word of {Path(path).name} is not here as it was: it has been learned again since."
+            )
+        pipeline = pipeline_with_word(concept)
+    check_same_concept(pipeline, hashes)
+    check_same_word(pipeline, hashes)
+    return pipeline
 
 
-def _draw_batch(
-    pipeline: Any, prompts: list[Prompt], seeds: list[int], sampling: Sampling, size: int, bar: Any
-) -> list[Picture]:
-    negative = _parsed(pipeline, sampling.negative_prompt)
+def _concept_with(hashes: Hashes, near: Path) -> Concept | None:
+    found = (concept_with_rows(hash_, step, near) for step, hash_ in hashes.items())
+    return next(filter(None, found), None)
+
+
+def check_same_concept(pipeline: Any, hashes: Hashes) -> None:
+    """See that a file was not made with another concept's word than the pipeline's.
+
+    Raises:
+        UserError: another concept's word has one of those rows.
+    """
+    word = pipeline.learned_word
+    others = {step: hash_ for step, hash_ in hashes.items() if (step, hash_) != (word.step, word.rows_hash)}
+    found = _concept_with(others, near=word.concept.embeds_path)
+    if found and found.name != word.concept.name:
+        raise UserError(f"This was drawn with the concept {found.name}: open notebook 5 with it.")
+
+
+def check_same_word(pipeline: Any, hashes: Hashes) -> None:
+    """See that the word still has the rows that a file was made with.
+
+    Raises:
+        UserError: it is another word, or it has been learned again since.
+    """
+    word = pipeline.learned_word
+    for step, then in hashes.items():
+        now = word.rows_hash if step == word.step else hash_rows(read_rows(word.concept, step))
+        if now != then:
+            raise UserError(
+                f"{word.placeholder_token} is not what it was when this was drawn: it has been learned "
+                "again since, so it would look different."
+            )
+
+
+def _batches(
+    pipeline: Any, asked: Sequence[PictureSettings], batch_size: int | None
+) -> Iterator[Sequence[int]]:
+    """Places of what is drawn together: alike in all but prompt and seed.
+
+    Plain prompts stand apart from weighted ones, so that they take the pipeline's usual way.
+    """
+    alike = defaultdict(list)
+    for place, one in enumerate(asked):
+        is_weighted = _parsed(pipeline, one.prompt).is_weighted
+        alike[one.model_copy(update={"prompt": "", "seed": 0}), is_weighted].append(place)
+    for (common, _), places in alike.items():
+        most = batch_size or max(1, min(_MOST_AT_ONCE, _PIXELS_AT_ONCE // common.size**2))
+        yield from (places[first : first + most] for first in range(0, len(places), most))
+
+
+def _draw_batch(pipeline: Any, asked: Sequence[PictureSettings], bar: Any) -> list[Picture]:
+    common = asked[0]  # the others have another prompt and seed
+    _turn_to(pipeline, common.training_step)
+    pipeline.scheduler = _make_scheduler(pipeline, common.scheduler)
     # On a CPU that has bfloat16 arithmetic; a GPU's pipeline was loaded in its fast format.
     is_fast = pipeline.device.type == "cpu" and pick_dtype("auto", "cpu") == torch.bfloat16
     with torch.autocast("cpu", torch.bfloat16, enabled=is_fast):
         drawn = pipeline(
-            **_asked(pipeline, prompts, negative),
-            num_inference_steps=sampling.steps,
-            guidance_scale=sampling.guidance,
-            width=size,
-            height=size,
-            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-            callback_on_step_end=_counts_on(bar, len(prompts), sampling.steps),
+            **_prompts(pipeline, asked),
+            num_inference_steps=common.steps,
+            guidance_scale=common.guidance,
+            width=common.size,
+            height=common.size,
+            generator=[torch.Generator().manual_seed(one.seed) for one in asked],
+            callback_on_step_end=_counts_on(bar, len(asked), common.steps),
         )
-    word = getattr(pipeline, "learned_word", None)
-    common = {
-        "size": size,
-        "base_model": Path(word.concept.base_model).name if word else "unknown",
-        "training_step": word and word.step,
-        "rows_hash": word and word.rows_hash,
-        "batch_size": len(prompts),
-        **sampling._asdict(),
-    }
+    word = word_of(pipeline)
+    made_in = {**own_settings(pipeline), "size": common.size, "batch_size": len(asked)}
+    made_in["rows_hash"] = word and word.rows_hash
+    # XL's pipeline, and one without a safety checker, know of no refused pictures.
+    refused = getattr(drawn, "nsfw_content_detected", None) or [False] * len(asked)
     return [
-        Picture(
-            image, PictureSettings(prompt=prompt.written, seed=seed, position=position, **common), refused
-        )
-        for position, (image, prompt, seed, refused) in enumerate(
-            zip(drawn.images, prompts, seeds, _refused(drawn), strict=True)
-        )
+        Picture(image, one.model_copy(update=made_in | {"position": position}), is_refused)
+        for position, (image, one, is_refused) in enumerate(zip(drawn.images, asked, refused, strict=True))
     ]
 
 
-def _batches(prompts: list[Prompt], batch_size: int) -> Iterator[list[int]]:
-    """Which prompts are drawn together: plain ones apart, so that they take the pipeline's usual way."""
-    for weighted in (False, True):
-        places = [place for place, prompt in enumerate(prompts) if prompt.is_weighted == weighted]
-        for first in range(0, len(places), batch_size):
-            yield places[first : first + batch_size]
-
-
-def _asked(pipeline: Any, prompts: list[Prompt], negative: Prompt) -> dict[str, Any]:
+def _prompts(pipeline: Any, asked: Sequence[PictureSettings]) -> dict[str, Any]:
     """The prompts, or where there are weights what compel makes of them."""
+    prompts = [_parsed(pipeline, one.prompt) for one in asked]
+    negative = _parsed(pipeline, asked[0].negative_prompt)
     if any(prompt.is_weighted for prompt in (*prompts, negative)):
         return weighted_embeddings(pipeline, prompts, negative)
     return {
@@ -373,59 +388,46 @@ def _counts_on(bar: Any, pictures: int, steps: int) -> Callable:
     return step_ended
 
 
-def _refused(drawn: Any) -> list[bool]:
-    """Which pictures a safety checker made black; XL's pipeline, and one without a checker, know of none."""
-    return getattr(drawn, "nsfw_content_detected", None) or [False] * len(drawn.images)
+def _remark(pipeline: Any, pictures: Sequence[Picture]) -> str:
+    """Sentences where a safety checker made pictures black, or a prompt has a word without its brackets.
+
+    Where its letters are a word that the model knows, as those of `<cat>`, they are what is meant.
+    """
+    said, known = [], pipeline.tokenizer.get_vocab()
+    if refused := sum(picture.refused for picture in pictures):
+        black = counted(refused, "picture")
+        said.append(f"The model's safety checker made {black} black: try another seed or prompt.")
+    for prompt in dict.fromkeys(picture.settings.prompt for picture in pictures):
+        for found, word in _without_brackets(pipeline.tokenizer, prompt):
+            if f"{found.lower()}</w>" not in known:
+                said.append(f"“{found}” has no brackets, so it is not your word, which is {word}.")
+    return " ".join(dict.fromkeys(said))
+
+
+def _turn_to(pipeline: Any, step: int | None) -> None:
+    word = word_of(pipeline)
+    if word and step != word.step:
+        switch_step(pipeline, word.concept, step)
 
 
 def _make_scheduler(pipeline: Any, name: str) -> Any:
-    if name not in SCHEDULERS:
-        raise UserError(f"There is no scheduler “{name}” here: choose one of these: {', '.join(SCHEDULERS)}.")
     kind, settings = SCHEDULERS[name]
     return getattr(diffusers(), kind).from_config(pipeline.scheduler.config, **settings)
 
 
-def _check_kinds(texts: Sequence[str], sampling: Sampling, size: int | None, seeds: Sequence[int]) -> None:
-    """Numbers in quotes, and `None` where a value has to be, before anything stumbles over them."""
-    for text in texts:
-        if not isinstance(text, str):
-            raise UserError(f"A prompt is words in quotes: {text!r} can't be drawn.")
-    numbers = [("steps", sampling.steps), ("guidance", sampling.guidance), ("size", size or 0)]
-    for name, number in [*numbers, *(("seeds", seed) for seed in seeds)]:
-        if not isinstance(number, Real):
-            raise UserError(f"{name}: give a number, without quotes (you gave {number!r}).")
-        if name != "guidance" and number != number // 1:
-            raise UserError(f"{name}: give a whole number (you gave {number}).")
-
-
-def _check_numbers(pipeline: Any, steps: int, guidance: float, size: int | None) -> None:
-    if steps < 1:
-        raise UserError(f"{steps} steps are too few: give at least 1, for example 25.")
-    most = pipeline.scheduler.config.num_train_timesteps
-    if steps > most:
-        raise UserError(f"{steps} steps are more than the model's {most} levels of noise: try 25.")
-    if not math.isfinite(guidance):
-        raise UserError(f"A guidance of {guidance} can't be used: give a number, for example 7.5.")
-    if size is not None and (size < 8 or size % 8):
-        raise UserError(f"Pictures of {size} pixels can't be drawn: give a multiple of 8, for example 512.")
-
-
-def _check_steps(scheduler: Any, name: str, steps: int) -> None:
+def _check_steps(pipeline: Any, name: str, steps: int) -> None:
     """Near the largest number, some schedulers leave the model's timesteps or repeat one."""
-    scheduler.set_timesteps(steps)
-    chosen = set(scheduler.timesteps.tolist())
-    if len(chosen) < steps or max(chosen) >= scheduler.config.num_train_timesteps:
-        raise UserError(f"{name} can't take {steps} steps with this model: try 25.")
+    scheduler = _make_scheduler(pipeline, name)
+    most = scheduler.config.num_train_timesteps
+    if steps <= most:
+        scheduler.set_timesteps(steps)
+        chosen = set(scheduler.timesteps.tolist())
+        if len(chosen) >= steps and max(chosen) < most:
+            return
+    raise UserError(f"{name} can't take {steps} steps: this model has {most} levels of noise. Try 25.")
 
 
-def _check_seed(seed: int) -> None:
-    if seed == -1:
-        raise UserError("Unlike in AUTOMATIC1111, a seed of -1 does not mean “random”: give 0 or more.")
-    if not -(2**63) <= seed < 2**63:
-        raise UserError(f"The seed {seed} is too large: give a whole number of at most 18 digits.")
-
-
-def _pairs(prompts: str | Sequence[str], seeds: int | Sequence[int]) -> tuple[list[str], list[int]]:
+def _pairs(prompts: str | Sequence[str], seeds: int | Sequence[int]) -> Iterable[tuple[str, int]]:
     prompts, seeds = (
         list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [given]
         for given in (prompts, seeds)
@@ -435,18 +437,24 @@ def _pairs(prompts: str | Sequence[str], seeds: int | Sequence[int]) -> tuple[li
     if not prompts or not seeds:
         raise UserError("Give at least one prompt and one seed.")
     count = max(len(prompts), len(seeds))
-    return prompts * (count // len(prompts)), seeds * (count // len(seeds))
+    return zip(prompts * (count // len(prompts)), seeds * (count // len(seeds)), strict=True)
 
 
-def _check_prompt(pipeline: Any, text: str) -> None:
-    learned = learned_tokens(pipeline.tokenizer)
+def check_prompt(pipeline: Any, prompt: str) -> None:
+    """Make sure that a pipeline can read a prompt, its weights and all its words.
+
+    Raises:
+        UserError: a weight or a bracket can't be read, a word was not learned, or would be cut off.
+    """
+    text = _parsed(pipeline, prompt).text
     for found, own in _without_brackets(pipeline.tokenizer, text):
         if "<" in found or ">" in found:
             raise UserError(f"“{found}” in the prompt lacks a bracket: write {own}.")
+    learned = {plain(token) for token in learned_tokens(pipeline.tokenizer)}
     for word in re.findall(r"<[^<>\s]+>", text):
-        if plain(word) not in {plain(token) for token in learned}:
-            word_here = getattr(pipeline, "learned_word", None)
-            known = f"the word here is {word_here.placeholder_token}" if word_here else "no word is loaded"
+        if plain(word) not in learned:
+            here = word_of(pipeline)
+            known = f"the word here is {here.placeholder_token}" if here else "no word is loaded"
             raise UserError(f"The prompt contains {word}, which was not learned: {known}.")
     for tokenizer, _ in encoders(pipeline):
         check_length(tokenizer, text)

@@ -10,18 +10,52 @@ import io
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeVar
 
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from PIL import Image, PngImagePlugin
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ..common.errors import UserError
 from ..common.files import atomic_file
 
 _CHUNK = "settings"
+Settings = TypeVar("Settings", bound=BaseModel)
+DEFAULT_SCHEDULER = "DPM++ 2M"
+# The names are AUTOMATIC1111's, so that settings can be carried over; the values make each of diffusers'
+# classes take the steps that Stable Diffusion's own configuration takes.
+SCHEDULERS = {
+    DEFAULT_SCHEDULER: ("DPMSolverMultistepScheduler", {}),
+    "DDIM": ("DDIMScheduler", {"clip_sample": False, "set_alpha_to_one": False}),
+    "PLMS": ("PNDMScheduler", {"skip_prk_steps": True, "set_alpha_to_one": False}),
+    "Euler a": ("EulerAncestralDiscreteScheduler", {}),
+}
 
 
-class PictureSettings(BaseModel):
-    """What a picture was made with.
+class DrawingSettings(BaseModel):
+    """What pictures and grids are drawn with. A number may be given as text; `size` is in pixels."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    prompt: str = "a photo of a {}"
+    negative_prompt: str = ""
+    seed: int = Field(0, ge=-(2**63), lt=2**63)
+    steps: int = Field(25, ge=1)
+    guidance: float = 7.5
+    scheduler: Literal[*SCHEDULERS] = DEFAULT_SCHEDULER
+    size: int = Field(512, ge=8, multiple_of=8)
+    base_model: str = "unknown"
+    training_step: int | None = None
+
+    @field_validator("seed")
+    @classmethod
+    def _is_not_random(cls, seed: int) -> int:
+        if seed == -1:
+            raise ValueError("unlike in AUTOMATIC1111, -1 does not mean “random”: give 0 or more")
+        return seed
+
+
+class PictureSettings(DrawingSettings):
+    """What one picture is asked for, or was made with.
 
     `training_step` and `rows_hash` say which rows the word had: by them its concept is found, whatever it
     is named by now. `rows_hash` is None for a picture without a learned word. `batch_size` and `position`
@@ -29,20 +63,9 @@ class PictureSettings(BaseModel):
     size.
     """
 
-    model_config = ConfigDict(frozen=True)
-
-    prompt: str
-    negative_prompt: str
-    seed: int
-    steps: int
-    guidance: float
-    scheduler: str
-    size: int
-    base_model: str
-    training_step: int | None
-    rows_hash: str | None = Field(validation_alias=AliasChoices("rows_hash", "rows"))  # `rows` in older files
-    batch_size: int
-    position: int
+    rows_hash: str | None = Field(None, validation_alias=AliasChoices("rows_hash", "rows"))  # as in old files
+    batch_size: int = 1
+    position: int = 0
 
     def as_parameters(self) -> str:
         """The text that AUTOMATIC1111 writes into the chunk `parameters`."""
@@ -68,8 +91,12 @@ def save_picture(picture: Picture, folder: Path) -> Path:
 
     The same picture made again gets the same name, another one never does.
     """
-    chunks = {"parameters": picture.settings.as_parameters(), _CHUNK: picture.settings.model_dump_json()}
-    return write_png(picture.image, folder / _file_name(picture.settings), chunks)
+    settings = picture.settings
+    words = re.sub(r"[^a-z0-9]+", "-", settings.prompt.lower()).strip("-")[:60].strip("-")
+    digest = hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:8]
+    path = folder / f"{words or 'picture'}-{settings.seed}-{digest}.png"
+    chunks = {"parameters": settings.as_parameters(), _CHUNK: settings.model_dump_json()}
+    return write_png(picture.image, path, chunks)
 
 
 def write_png(image: Image.Image, path: Path, chunks: dict[str, str]) -> Path:
@@ -82,30 +109,25 @@ def write_png(image: Image.Image, path: Path, chunks: dict[str, str]) -> Path:
     return path
 
 
-def read_png(path: Path | str, content: bytes | None = None) -> dict[str, str]:
-    """The texts in a picture's file, by name; none where it is another kind of picture.
+def read_png(path: Path | str, chunk: str, kind: type[Settings], content: bytes | None = None) -> Settings:
+    """The settings in one of the texts of a picture's file.
 
     Args:
         content: the file itself, where it is not on this machine's disk.
 
     Raises:
-        UserError: there is no such file, or it is no picture.
+        UserError: there is no such file, or it does not know how it was made.
     """
     try:
         with Image.open(path if content is None else io.BytesIO(content)) as image:
-            return {name: text for name, text in image.info.items() if isinstance(text, str)}
+            return kind.model_validate_json(image.info.get(chunk, ""))
     except (FileNotFoundError, IsADirectoryError):
         raise UserError(f"There is no picture at {path}: choose one from the concept's grids/.") from None
-    except (UnidentifiedImageError, OSError):
-        raise no_settings(path) from None
-
-
-def no_settings(path: Path | str) -> UserError:
-    """What to say of a file that does not know how it was made."""
-    return UserError(
-        f"{Path(path).name} holds no settings: choose a PNG that notebook 5 saved (programs that "
-        "resize or send pictures often drop them)."
-    )
+    except (OSError, ValidationError):
+        raise UserError(
+            f"{Path(path).name} holds no settings: choose a PNG that notebook 5 saved (programs that "
+            "resize or send pictures often drop them)."
+        ) from None
 
 
 def read_settings(path: Path | str) -> PictureSettings:
@@ -114,13 +136,4 @@ def read_settings(path: Path | str) -> PictureSettings:
     Raises:
         UserError: there is no such file, it is no PNG, or it holds no settings of this series.
     """
-    try:
-        return PictureSettings.model_validate_json(read_png(path).get(_CHUNK, ""))
-    except ValidationError:
-        raise no_settings(path) from None
-
-
-def _file_name(settings: PictureSettings) -> str:
-    words = re.sub(r"[^a-z0-9]+", "-", settings.prompt.lower()).strip("-")[:60].strip("-")
-    digest = hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:8]
-    return f"{words or 'picture'}-{settings.seed}-{digest}.png"
+    return read_png(path, _CHUNK, PictureSettings)

@@ -19,17 +19,14 @@ from ..inference.examples import MINIATURE_KNOWS, examples_for, unknown_words
 from ..inference.grid import (
     Sheet,
     a_few_steps,
-    check_plan,
-    check_same_concept,
-    check_same_word,
     draw_plan,
     make_plan,
     reopen,
     saved_sheets,
 )
 from ..inference.grid_plan import RESULT, Axis, GridPlan
-from ..inference.pipeline import SCHEDULERS, Sampling, check_settings
-from ..inference.png import Picture
+from ..inference.pipeline import check, check_prompt, check_same_concept, check_same_word
+from ..inference.png import SCHEDULERS, Picture
 from .kit import (
     ROW,
     Message,
@@ -161,7 +158,7 @@ class GridForm(View):
             self._mark()
 
     def _check(self) -> None:
-        check_plan(self._pipeline, self.plan)
+        check(self._pipeline, self.plan.cells())
 
     def _mark(self) -> None:
         """A setting that differs along an axis has its values there; what can't be read has a red border."""
@@ -169,8 +166,8 @@ class GridForm(View):
             field.disabled = name in (self.x.name, self.y.name)
         for name in ("prompt", "negative_prompt"):
             words = self.fields[name].value.replace("{}", self._concept.placeholder_token)
-            check = functools.partial(check_settings, self._pipeline, [words], [], Sampling())
-            mark_wrong(self.fields[name], error_of(check))
+            why = error_of(functools.partial(check_prompt, self._pipeline, words))
+            mark_wrong(self.fields[name], why)
         for axis in (self.x, self.y):
             mark_wrong(axis.values, error_of(axis.read))
         typed = [axis.values.value for axis in (self.x, self.y) if axis.name in ("prompt", "negative_prompt")]
@@ -217,7 +214,7 @@ class GridForm(View):
 
     def _draw(self) -> str:
         plan, remarks = self.plan, []
-        steps = sum(cell.sampling.steps for cell in plan.cells())
+        steps = sum(cell.steps for cell in plan.cells())
         with _Bar(total=steps, desc="Drawing", unit=" steps", display=False, leave=False) as bar:
             bar.stopped = self._stopped
             self._progress.children = [bar.container]
@@ -226,7 +223,7 @@ class GridForm(View):
                 asked = plan.model_dump_json(exclude={"rows_hashes"})
                 name = f"yours/{plan.title}-{hashlib.sha256(asked.encode()).hexdigest()[:8]}"
                 say = remarks.append
-                self.sheet = draw_plan(self._pipeline, plan, self._concept, name, bar=bar, say=say)
+                self.sheet = draw_plan(self._pipeline, plan, name, bar, say)
             finally:
                 self._progress.children = []
         path = self.sheet.save(self._concept)
@@ -241,11 +238,7 @@ class GridForm(View):
     def _show(self, sheet: Sheet) -> None:
         self.chosen.clear()
         plan, images = sheet.plan, [picture.image for picture in sheet.pictures]
-        if plan.columns and not plan.y:
-            rows, columns = [""] * -(-len(images) // plan.columns), [""] * plan.columns
-        else:
-            rows, columns = plan.y.labels if plan.y else [""], plan.x.labels
-        self.pictures.show(images, plan.labels, rows, columns)
+        self.pictures.show(images, plan.labels, *plan.edges)
 
     def _choose(self, number: int) -> None:
         self.chosen.show(self.sheet.pictures[number], self.sheet.plan.labels[number])
@@ -261,13 +254,13 @@ class GridForm(View):
         self.message.do(lambda: self._filled(read(), is_another=True))
 
     def _filled(self, plan: GridPlan, is_another: bool = False) -> str:
-        check_same_concept(self._pipeline, plan)  # else the form stays as it is
+        check_same_concept(self._pipeline, plan.hashes)  # else the form stays as it is
         self.fill(plan.with_word(self._concept.placeholder_token))
         if is_another:  # the pictures below the form would be of the one before
             self.sheet = None
             self.pictures.clear()
             self.chosen.clear()
-        check_same_word(self._pipeline, plan)
+        check_same_word(self._pipeline, plan.hashes)
         return "Now Draw makes the same again, or change something first."
 
     def close(self) -> None:
@@ -327,7 +320,7 @@ def _as_code(plan: GridPlan) -> str:
         f"    {side}={(axis.name, list(axis.values))!r},\n"
         for side, axis in zip("xy", plan.axes, strict=False)
     )
-    return f"xy_grid(\n    pipeline,\n    concept,\n{axes}{given})"
+    return f"xy_grid(\n    pipeline,\n{axes}{given})"
 
 
 # A setting chosen for an axis of a grid, and the values that it takes.

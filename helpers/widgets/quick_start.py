@@ -138,7 +138,7 @@ class QuickStart(View):
         words = ("word", [concept.initializer_token, concept.placeholder_token])
         prompts = ("prompt", examples.mixed)
         settings = {"name": "before_and_after", "guidance": examples.guidance}
-        self.sheet = xy_grid(pipeline_with_word(concept), concept, x=prompts, y=words, **settings)
+        self.sheet = xy_grid(pipeline_with_word(concept), x=prompts, y=words, **settings)
         self.sheet.save(concept)
         self.grid.value = self.sheet.image.as_html()
 

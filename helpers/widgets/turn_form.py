@@ -41,7 +41,7 @@ class TurnForm(View):
         share = self.share.value
         words = ("word", [self._concept.placeholder_token, self._turned_word(share)])
         prompts = ("prompt", self._prompts)
-        self.sheet = xy_grid(self._pipeline, self._concept, x=prompts, y=words, **self._settings)
+        self.sheet = xy_grid(self._pipeline, x=prompts, y=words, **self._settings)
         self.pictures.value = self.sheet.image.as_html()
         return f"Above as learned, below turned by {share:g}."
 

@@ -220,7 +220,7 @@ def test_a_saved_picture_stays_as_it_is_and_its_word_is_known(learned):
 def test_a_sheet_is_drawn_with_the_new_word(grooty):
     save_result(grooty, known_rows("miniature", "red toy"))
     pipeline, axis = pipeline_with_word(grooty), ("word", ["toy", "<grooty>"])
-    sheet = xy_grid(pipeline, grooty, axis, prompt="a {} and no (<grooty>:0.5)", steps=2, size=32)
+    sheet = xy_grid(pipeline, axis, prompt="a {} and no (<grooty>:0.5)", steps=2, size=32)
     sheet.save(grooty)
     rename_concept("grooty", "robo")
     (path,) = Concept.load("robo").grids_folder.glob("*.png")

@@ -155,9 +155,9 @@ def test_every_word_of_the_miniatures_captions_is_known_and_no_other():
 
 def test_a_number_that_can_not_be_used_is_said_and_the_form_goes_on(form):
     for name, value, sentence in (
-        ("steps", 0, "0 steps are too few"),
-        ("weight", 3, "The weight 3 can"),
-        ("guidance", float("inf"), "A guidance of inf"),
+        ("steps", 0, "steps: give 1 or more"),
+        ("weight", 3, "weight: give 2.0 or less"),
+        ("guidance", float("inf"), "guidance: give a number"),
     ):
         good = form.fields[name].value
         form.fields[name].value = value
@@ -219,7 +219,7 @@ def test_a_saved_grid_puts_the_form_back_and_is_drawn_again(miniature, form):
 
 def test_a_file_from_elsewhere_is_reopened_and_one_without_a_grid_is_named(miniature, form, tmp_path):
     concept, pipeline = miniature
-    sheet = xy_grid(pipeline, concept, ("scheduler", ["DDIM", "PLMS"]), name="own", steps=1, size=16)
+    sheet = xy_grid(pipeline, ("scheduler", ["DDIM", "PLMS"]), name="own", steps=1, size=16)
     upload(form, "sheet.png", sheet.save(concept).read_bytes())
     assert form.x.choice.value == "Scheduler" and form.x.values.value == "DDIM, PLMS"
     content = io.BytesIO()
@@ -261,7 +261,7 @@ def test_pictures_that_the_safety_checker_made_black_are_said(miniature):
 def test_while_it_draws_there_is_a_bar_and_an_interrupt_loses_nothing(miniature, form, monkeypatch):
     seen = []
 
-    def draw_plan(*given, bar, **named):
+    def draw_plan(pipeline, plan, name, bar, say):
         bar.update(1)
         seen.append((form.draw.disabled, [type(one) for one in everything_in(form)], bar.total))
         form.stop.click()
