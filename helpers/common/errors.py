@@ -36,3 +36,16 @@ class UserError(ValueError):
         """
         time.sleep(_SECONDS)
         return [f"\N{HEAVY EXCLAMATION MARK SYMBOL} {self}"]
+
+
+def whole_text(text: str) -> str:
+    """The text itself, where it can be encoded.
+
+    Raises:
+        UserError: it holds a lone surrogate, which no file and no tokenizer takes.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"There is half a character in {text!a}: write it anew.") from None
+    return text

@@ -1,11 +1,14 @@
-"""The learned rows on disk: the result, and those that the training kept on its way."""
+"""The learned rows on disk: the result, and those that the training kept on its way.
+
+A file that is missing, damaged or of another kind is a `UserError`.
+"""
 
 import contextlib
 import filecmp
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +20,14 @@ from ..common.errors import DAMAGED, UserError
 from ..common.files import write_whole
 from .concept import Concept, saved_concepts
 
+# One (vectors, width) a text encoder (XL: CLIP-L, then CLIP-G), float32, on the CPU.
+Rows = list[torch.Tensor]
+_TWO_ENCODERS = ("clip_l", "clip_g")
+NOTES = ("word", "initializer", "base_model", "steps", "license", "made_with")  # for other programs
 
-def read_rows(concept: Concept, step: int | None = None) -> list[torch.Tensor]:
-    """The rows of a concept's word, one tensor for each text encoder (XL: CLIP-L, then CLIP-G).
 
-    Args:
-        step: the training step whose rows are wanted; None: the result.
-
-    Returns:
-        float32 tensors of shape (vectors, width), on the CPU.
-
-    Raises:
-        UserError: nothing was learned yet, that step was not kept, or the file is damaged.
-    """
+def read_rows(concept: Concept, step: int | None = None) -> Rows:
+    """The rows of a concept's word: those of a training step, or None: the result."""
     path = concept.embeds_path if step is None else step_path(concept, step)
     if not path.is_file() and step is None:
         raise UserError(f"{concept.placeholder_token} has not been learned yet: run notebook 4 first.")
@@ -39,7 +37,7 @@ def read_rows(concept: Concept, step: int | None = None) -> list[torch.Tensor]:
     return load_rows(path)
 
 
-def turned(concept: Concept, step: int, fraction: float) -> "Rows":
+def turned(concept: Concept, step: int, fraction: float) -> Rows:
     """The rows of a training step, brought to the initializer's length and turned towards it.
 
     Test-time Embedding Adjustment (TEA, arXiv 2506.22685), without training: with m the learned row over
@@ -52,9 +50,6 @@ def turned(concept: Concept, step: int, fraction: float) -> "Rows":
 
     Args:
         fraction: 0, as it was learned, its length too; up to 1, the initializer, the class word.
-
-    Raises:
-        UserError: the fraction is not in 0..1, or that step, or step 0, was not kept.
     """
     if not 0 <= fraction <= 1:
         raise UserError(f"{fraction} can't be used: give a number from 0 (as learned) to 1 (the class word).")
@@ -74,15 +69,9 @@ def _turned(learned: torch.Tensor, start: torch.Tensor, fraction: float) -> torc
 
 
 def use_step(concept: Concept, step: int, fraction: float = 0.0) -> Path:
-    """Make the rows of a training step the result, as they were learned or turned (`turned`).
+    """Make the rows of a training step the result, as they were learned or `turned`; returns its file.
 
     A result that would be lost by this is kept in `training/replaced/`.
-
-    Returns:
-        The file now holding the result.
-
-    Raises:
-        UserError: that step was not kept, its file is damaged, or as in `turned`; then nothing was changed.
     """
     rows = turned(concept, step, fraction)
     result, replaced = concept.embeds_path, concept.training_folder / "replaced"
@@ -93,16 +82,28 @@ def use_step(concept: Concept, step: int, fraction: float = 0.0) -> Path:
     return save_result(concept, rows)
 
 
-# The rows of a word as files that diffusers reads.
-Rows = list[torch.Tensor]  # one (vectors, width) a text encoder, float32, on the CPU
-_TWO_ENCODERS = ("clip_l", "clip_g")
+def step_path(concept: Concept, step: int) -> Path:
+    """Where the rows of a checkpoint are kept: the result as it would have been at that step."""
+    return concept.training_folder / "steps" / f"{step:05d}.safetensors"
+
+
+def saved_steps(concept: Concept) -> list[int]:
+    """The steps whose rows were kept, in order, 0 being the initializer."""
+    return sorted(int(path.stem) for path in step_path(concept, 0).parent.glob("*.safetensors"))
+
+
+def result_step(concept: Concept) -> int | None:
+    """The step whose rows are the result; None where they are none that were kept."""
+    for step in saved_steps(concept):
+        if filecmp.cmp(step_path(concept, step), concept.embeds_path, shallow=False):
+            return step
+    return None
 
 
 def as_state(concept: Concept, rows: Rows) -> dict[str, torch.Tensor]:
     """Name the rows as `load_textual_inversion` wants them.
 
-    One text encoder: {placeholder: (vectors, width)}. Two (XL): `clip_l` and `clip_g`, each of which
-    is loaded into its own encoder.
+    Those of one text encoder by the placeholder; XL's by `clip_l` and `clip_g`, each for its own encoder.
     """
     keys = _TWO_ENCODERS if len(rows) == 2 else (concept.placeholder_token,)
     return {key: tensor.detach().float().cpu().contiguous() for key, tensor in zip(keys, rows, strict=True)}
@@ -121,12 +122,15 @@ def save_result(concept: Concept, rows: Rows) -> Path:
     return save_rows(concept.embeds_path, concept, rows)
 
 
-def load_rows(path: Path) -> Rows:
-    """Read what `save_rows` wrote, in the order of the text encoders.
+def name_result(concept: Concept) -> None:
+    """Give the result the concept's word as its key, where notebook 2 has changed the word since."""
+    rows = read_rows(concept)
+    if as_state(concept, rows).keys() != read_tensors(concept.embeds_path).keys():
+        save_result(concept, rows)
 
-    Raises:
-        UserError: the file is damaged, or holds no rows.
-    """
+
+def load_rows(path: Path) -> Rows:
+    """Read what `save_rows` wrote."""
     state = read_tensors(path)
     keys = _TWO_ENCODERS if "clip_g" in state else tuple(state)
     return [row.float() for row in checked_rows(path, (state.get(key) for key in keys))]
@@ -136,9 +140,6 @@ def read_tensors(path: Path) -> dict[str, Any]:
     """What is in an embedding's file; of a pickle no code is run.
 
     A list of dictionaries, which ComfyUI reads, becomes one, with each number before its keys.
-
-    Raises:
-        UserError: it can't be read.
     """
     content = path.read_bytes()
     if content.startswith(b"version https://git-lfs"):
@@ -162,11 +163,7 @@ def read_tensors(path: Path) -> dict[str, Any]:
 
 
 def checked_rows(path: Path, rows: Iterable[Any]) -> Rows:
-    """Make sure that each is a table of finite numbers, (vectors, width); one row alone becomes a table.
-
-    Raises:
-        UserError: one of them is none.
-    """
+    """Make sure that each is a table of finite numbers, (vectors, width); one row alone becomes a table."""
     tables = []
     for row in rows:
         is_table = isinstance(row, torch.Tensor) and row.is_floating_point() and row.ndim in (1, 2)
@@ -184,27 +181,15 @@ def no_rows(path: Path) -> UserError:
     return UserError(f"{path.name} holds no rows of a word: choose an embedding's file.")
 
 
-def step_path(concept: Concept, step: int) -> Path:
-    """Where the rows of a checkpoint are kept: the result as it would have been at that step."""
-    return concept.training_folder / "steps" / f"{step:05d}.safetensors"
-
-
-def saved_steps(concept: Concept) -> list[int]:
-    """The steps whose rows were kept, in order, 0 being the initializer."""
-    return sorted(int(path.stem) for path in step_path(concept, 0).parent.glob("*.safetensors"))
-
-
-def hash_rows(rows: Sequence[torch.Tensor]) -> str:
+def hash_rows(rows: Rows) -> str:
     """A hash of a word's rows, as saved pictures hold it: other rows, other pictures."""
     return hashlib.sha256(b"".join(own.numpy().tobytes() for own in rows)).hexdigest()[:16]
 
 
 def concept_with_rows(hash_: str, step: int | None, near: Path) -> Concept | None:
-    """The concept whose word has the rows of that hash (`hash_rows`); None where no concept has them.
+    """The concept whose result, or training step, has the rows of that hash (`hash_rows`); None: no concept.
 
-    Args:
-        step: the training step that they are from; None: the result.
-        near: of several the one is taken in whose folder this file lies.
+    Of several the one is taken in whose folder the file `near` lies.
     """
     folders = Path(near).resolve().parents
     for name in sorted(saved_concepts(), key=lambda name: Concept.make(name).folder.resolve() not in folders):
@@ -215,34 +200,21 @@ def concept_with_rows(hash_: str, step: int | None, near: Path) -> Concept | Non
     return None
 
 
-def name_result(concept: Concept) -> None:
-    """Give the result the concept's word as its key, where notebook 2 has changed the word since."""
-    rows = read_rows(concept)
-    if as_state(concept, rows).keys() != read_tensors(concept.embeds_path).keys():
-        save_result(concept, rows)
-
-
 def rename_key(path: Path, word: str, new_word: str) -> None:
     """Give the rows in a safetensors file the key `new_word`, where they have `word`; so in its notes.
 
-    Files for other programs held the concept's name in their header once: it goes. A damaged file stays.
+    What else was in its header, as the concept's name was once, goes. A damaged file stays as it is.
     """
     try:
         with safe_open(path, "pt") as file:
-            before = file.metadata() or {}
+            notes = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except SafetensorError:
         return
-    about = {key: text for key, text in before.items() if key in NOTES}
-    if about.get("word") == word:
-        about["word"] = new_word
-    if word in tensors or about != before:
-        renamed = {new_word if key == word else key: rows for key, rows in tensors.items()}
-        write_whole(path, with_notes(renamed, about))
-
-
-# What a file for other programs says of its word.
-NOTES = ("word", "initializer", "base_model", "steps", "license", "made_with")
+    if notes.get("word") == word:
+        notes["word"] = new_word
+    renamed = {new_word if key == word else key: rows for key, rows in tensors.items()}
+    write_whole(path, with_notes(renamed, notes))
 
 
 def with_notes(tensors: dict[str, torch.Tensor], notes: dict[str, str | None]) -> bytes:
@@ -255,14 +227,6 @@ def with_notes(tensors: dict[str, torch.Tensor], notes: dict[str, str | None]) -
     notes = {key: notes[key] for key in NOTES if notes.get(key)}
     end = 8 + int.from_bytes(plain[:8], "little")
     header = {"__metadata__": notes, **json.loads(plain[8:end])} if notes else json.loads(plain[8:end])
-    text = json.dumps(header, separators=(",", ":")).encode()
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text + plain[end:]
-
-
-def result_step(concept: Concept) -> int | None:
-    """The step whose rows are the result; None where they are none that were kept."""
-    for step in saved_steps(concept):
-        if filecmp.cmp(step_path(concept, step), concept.embeds_path, shallow=False):
-            return step
-    return None

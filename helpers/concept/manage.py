@@ -1,4 +1,7 @@
-"""What is done to a whole concept: delete it and bring it back, rename it, pack it as a zip and unpack it."""
+"""What is done to a whole concept: delete it and bring it back, rename it, pack it as a zip and unpack it.
+
+What can't be done is a `UserError`, and nothing was changed then.
+"""
 
 import filecmp
 import json
@@ -10,14 +13,13 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from ..common import places
 from ..common.errors import UserError
-from ..common.files import atomic_file, holder, write_json, write_whole
+from ..common.files import atomic_file, holder, write_whole
 from ..common.progress import progress
 from ..common.sheets import counted
-from .concept import LOCK_FILE, Concept
+from .concept import LOCK_FILE, SETTINGS_FILE, Concept
 from .embedding import read_rows, rename_key, save_result
 from .overview import concept_folder, concept_names, in_bytes, overview
 
@@ -25,33 +27,20 @@ TRASH = ".trash"
 
 
 def delete_concept(name: str, sure: bool = False) -> str:
-    """Move a concept's folder to `.trash/` in the root of concepts; asked once more before.
-
-    Args:
-        sure: False asks, and changes nothing.
-
-    Returns:
-        The question, or what was done.
-
-    Raises:
-        UserError: there is no such concept, or its word is being learned right now.
-    """
+    """Move a concept's folder to `.trash/` in the root of concepts, and say so; unless `sure`, only ask."""
     folder = concept_folder(name)
     _check_at_rest(folder)
     if not sure:
         return f'{question(name)} If you mean it: delete_concept("{name}", sure=True).'
-    target = _trash() / str(1 + max(map(int, _numbers()), default=0)) / name
-    target.parent.mkdir(parents=True)
+    number = 1 + max((int(path.parent.name) for path in in_trash()), default=0)
+    target = _trash() / str(number) / name  # so that two of one name don't meet
+    target.parent.mkdir(parents=True, exist_ok=True)
     folder.rename(target)
     return f'{name} is in the trash: restore_concept("{name}") brings it back.'
 
 
 def question(name: str) -> str:
-    """What deleting a concept would do, as a question that names what there is to lose.
-
-    Raises:
-        UserError: there is no such concept.
-    """
+    """What deleting a concept would do, as a question that names what there is to lose."""
     one = overview(name)
     learned = f" and the learned word {one.concept.placeholder_token}" if one.state == "learned" else ""
     return (
@@ -61,11 +50,7 @@ def question(name: str) -> str:
 
 
 def restore_concept(name: str) -> str:
-    """Bring back the concept of that name that was deleted last.
-
-    Raises:
-        UserError: the trash has none of that name, or another one has the name now.
-    """
+    """Bring back the concept of that name that was deleted last, and say so."""
     found = [path for path in in_trash() if path.name == name]
     if not found:
         there = ", ".join(sorted({path.name for path in in_trash()})) or "(it is empty)"
@@ -80,27 +65,19 @@ def restore_concept(name: str) -> str:
 
 def in_trash() -> list[Path]:
     """The folders of deleted concepts, the one deleted last at the end."""
-    return [
-        folder for number in sorted(_numbers(), key=int) for folder in sorted((_trash() / number).iterdir())
-    ]
+    found = [path for path in _trash().glob("*/*") if path.parent.name.isdigit()]
+    return sorted(found, key=lambda path: int(path.parent.name))
 
 
 def empty_trash(sure: bool = False) -> str:
-    """Erase what was deleted, for good; asked once more before.
-
-    Args:
-        sure: False asks, and changes nothing.
-
-    Returns:
-        The question, or what was done.
-    """
-    names = [path.name for path in in_trash()]
+    """Erase what was deleted, for good, and say what it was; unless `sure`, only ask."""
+    names = ", ".join(path.name for path in in_trash())
     if not names:
         return "The trash is empty."
     if not sure:
         return f"{erasing_question()} If you mean it: empty_trash(sure=True)."
     shutil.rmtree(_trash())
-    return f"Erased: {', '.join(names)}."
+    return f"Erased: {names}."
 
 
 def erasing_question() -> str:
@@ -114,16 +91,18 @@ def _trash() -> Path:
     return places.concepts_root() / TRASH
 
 
-def _numbers() -> list[str]:
-    """Each deleted concept lies in a folder of its own, so that two of one name don't meet."""
-    return [path.name for path in _trash().glob("*") if path.name.isdigit()]
+def _check_at_rest(folder: Path) -> None:
+    if at_work := holder(folder / LOCK_FILE):
+        raise UserError(
+            f"The word of “{folder.name}” is being learned now, by {at_work}: press Stop in notebook 4 first."
+        )
 
 
 # Giving a concept another name: its folder's, and that of the files that programs take the word from.
 
 
 def rename_concept(name: str, new_name: str, placeholder_token: str | None = None) -> str:
-    """Rename a concept and, with it or alone, its word. What was learned stays learned.
+    """Rename a concept and, with it or alone, its word, and say so. What was learned stays learned.
 
     A run goes on afterwards as it would have, a saved picture can be made again, and each program's
     file is there under the new name. Saved pictures keep the prompt that they were drawn with. Runs that
@@ -132,13 +111,6 @@ def rename_concept(name: str, new_name: str, placeholder_token: str | None = Non
     Args:
         new_name: may be the old one, where only the word is to change.
         placeholder_token: the new word; None: `<new_name>` where it was `<name>`, else as it was.
-
-    Returns:
-        One sentence on what was done.
-
-    Raises:
-        UserError: there is no such concept, the new name or word can't be used or is taken, or the
-            word is being learned right now. Nothing was changed then.
     """
     folder = concept_folder(name)
     _check_at_rest(folder)
@@ -147,7 +119,7 @@ def rename_concept(name: str, new_name: str, placeholder_token: str | None = Non
     if target.exists() and not target.samefile(folder):
         names = ", ".join(concept_names())
         raise UserError(f"There is “{new_name}” already: choose another name than one of {names}.")
-    before = Concept.load(name) if (folder / "concept.json").is_file() else None
+    before = Concept.load(name) if (folder / SETTINGS_FILE).exists() else None
     after = before and _renamed(before, new_name, placeholder_token)
     rows = read_rows(before) if before and before.embeds_path.is_file() else None
     folder.rename(target)
@@ -163,13 +135,6 @@ def rename_concept(name: str, new_name: str, placeholder_token: str | None = Non
 def word_after(name: str, new_name: str, placeholder_token: str) -> str:
     """The word that a renamed concept gets unless told otherwise: it follows the name if it did so."""
     return f"<{new_name}>" if placeholder_token == f"<{name}>" else placeholder_token
-
-
-def _check_at_rest(folder: Path) -> None:
-    if at_work := holder(folder / LOCK_FILE):
-        raise UserError(
-            f"The word of “{folder.name}” is being learned now, by {at_work}: press Stop in notebook 4 first."
-        )
 
 
 def _renamed(before: Concept, new_name: str, placeholder_token: str | None) -> Concept:
@@ -195,38 +160,31 @@ def _rename_files(before: Concept, after: Concept) -> None:
         else:  # the word stands inside of pickles, pictures and zips, which are made anew from it
             path.unlink()
     old, new = before.placeholder_token, after.placeholder_token
-    for kept in ("training/steps", "training/replaced"):
-        for path in sorted((after.folder / kept).glob("*.safetensors")):
-            rename_key(path, old, new)
     for path in sorted(after.export_folder.rglob("*.safetensors")):
         rename_key(path, old.lower(), new.lower())  # as diffusers reads prompts
+    if new != old:
+        for kept in ("steps", "replaced"):
+            for path in sorted((after.training_folder / kept).glob("*.safetensors")):
+                rename_key(path, old, new)
+        _rename_tokens(before, after)
     for path in sorted(after.images_folder.glob("*.txt")):  # captions, in which `{}` stands for any word
         caption = path.read_bytes()
         if old.encode() in caption:
             write_whole(path, caption.replace(old.encode(), b"{}"))
-    if new != old:
-        _rename_tokens(before, after)
     if after.report_path.is_file():
         after.report_path.replace(after.folder / f"report-{before.name}.html")
 
 
 def _rename_tokens(before: Concept, after: Concept) -> None:
-    """The whole pipeline, where it was saved, has the word in the files of its tokenizers."""
-    tokens = dict(zip(before.placeholder_tokens, after.placeholder_tokens, strict=True))
+    """The whole pipeline, where it was saved, has the word in the files of its tokenizers: JSON."""
+    pairs = zip(before.placeholder_tokens, after.placeholder_tokens, strict=True)
+    tokens = {json.dumps(old, ensure_ascii=False): json.dumps(new) for old, new in pairs}
+    any_token = re.compile("|".join(map(re.escape, tokens)))
     for path in sorted((after.folder / "pipeline").glob("tokenizer*/*.json")):
-        content = json.loads(path.read_text(encoding="utf-8"))
-        renamed = _with_tokens(content, tokens)
+        content = path.read_text(encoding="utf-8")
+        renamed = any_token.sub(lambda token: tokens[token[0]], content)
         if renamed != content:
-            write_json(path, renamed)
-
-
-def _with_tokens(value: Any, tokens: dict[str, str]) -> Any:
-    """JSON with tokens replaced, where they stand alone as a key or a text."""
-    if isinstance(value, dict):
-        return {tokens.get(key, key): _with_tokens(part, tokens) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_with_tokens(part, tokens) for part in value]
-    return tokens.get(value, value) if isinstance(value, str) else value
+            write_whole(path, renamed)
 
 
 # A concept as a zip, to be taken to another machine.
@@ -236,14 +194,7 @@ _SYSTEM_FILES = {"__MACOSX", ".DS_Store"}  # what a Mac adds to a zip
 
 
 def pack(concept: Concept | str) -> Path:
-    """Put all that belongs to a concept into `<root>/<name>.zip`, to be taken to another machine.
-
-    Args:
-        concept: or its name, where it has no settings yet.
-
-    Raises:
-        UserError: there is nothing to pack yet.
-    """
+    """Put all that belongs to a concept, or one of that name, into `<root>/<name>.zip`."""
     folder = (Concept.make(concept) if isinstance(concept, str) else concept).folder
     files = list(_files(folder))
     if not files:
@@ -256,13 +207,10 @@ def pack(concept: Concept | str) -> Path:
 
 
 def unpack(path: str | Path) -> Concept:
-    """Bring a concept back from a zip that `pack` made.
+    """Bring a concept back from a zip that `pack` made; one of pictures only gets default settings, unsaved.
 
     A concept of the same name that is here already stays as it is, unless the zip holds each of its
     files unchanged: then what is missing is added.
-
-    Returns:
-        The concept; with default settings, not yet saved, if the zip holds pictures only.
 
     Raises:
         UserError: it is no zip of a concept, is damaged, would write outside its folder, grows beyond
@@ -343,7 +291,8 @@ def _concept_in(unpacked: Path) -> Concept:
     if len(folders) != 1 or not folders[0].is_dir():
         raise UserError("This zip does not hold one concept's folder: make it with `pack`.")
     concept = Concept.make(folders[0].name)
-    if not (settings := folders[0] / "concept.json").is_file():
+    settings = folders[0] / SETTINGS_FILE
+    if not settings.exists():
         return concept
     try:
         return Concept.read(settings)

@@ -4,7 +4,7 @@ import contextlib
 import html
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -17,56 +17,14 @@ from ..common import places
 from ..common.errors import UserError
 from ..common.files import picture_files, read_json
 from ..common.sheets import Described, Table, counted, described, html_picture, image_grid, packed
-from .concept import FIRST_CONCEPT, Concept, can_be_a_name
-
-_UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what Pillow raises
-_SIDE = 192  # pixels at most; of the miniature's smaller pictures each pixel is kept
-
-
-def _covers(folder: Path, concept: Concept | None) -> Iterator[Described]:
-    """The pictures drawn with the word, the newest first; the samples of its training; what it learns from.
-
-    A picture that can't be read is passed over.
-    """
-    if concept and concept.embeds_path.is_file():
-        grids = (folder / "grids").rglob("*.png")
-        for path in sorted(grids, key=lambda path: path.stat().st_mtime, reverse=True):
-            prompt = concept.with_present_word(_prompt(path))
-            if concept.placeholder_token in prompt:
-                yield from _opened(path, f"drawn with the word: {prompt}")
-        for path in sorted((folder / "training" / "samples").glob("*.png"), reverse=True):
-            alt = f"drawn with {concept.placeholder_token} at step {path.stem}"
-            yield from _opened(path, alt, first_square=True)
-    for path in picture_files(folder / "images"):
-        yield from _opened(path, f"{path.name}, which the word is to be learned from")
-
-
-def _prompt(path: Path) -> str:
-    """What a picture was drawn for, where AUTOMATIC1111's convention has it; a sheet has none."""
-    try:
-        with Image.open(path) as image:
-            return image.info.get("parameters", "").partition("\n")[0]
-    except _UNREADABLE:
-        return ""
-
-
-def _opened(path: Path, alt: str, first_square: bool = False) -> Iterator[Described]:
-    """Nothing where the file is damaged: what it belongs to says so."""
-    try:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file).convert("RGB")
-    except _UNREADABLE:
-        return
-    if first_square:  # of a strip
-        image = image.crop((0, 0, image.height, image.height))
-    image.thumbnail((_SIDE, _SIDE))
-    yield described(image, alt)
-
+from .concept import FIRST_CONCEPT, SETTINGS_FILE, Concept, can_be_a_name
 
 State = Literal["only pictures", "settings", "learned", "damaged"]
 _TITLES = ("concept", "picture", "state", "word", "model", "scores", "size", "changed")
-_PICTURE = 96  # pixels in the table
-_OPENED = ".opened"  # its time is what counts
+_SIDE = 192  # pixels at most; of the miniature's smaller pictures each pixel is kept
+_STYLE = "width:96px;height:96px;object-fit:contain"  # of a picture in the table
+_OPENED = ".opened"  # a file in a concept's folder, of which the time counts
+_UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what Pillow raises
 
 
 @dataclass(frozen=True)
@@ -106,38 +64,15 @@ class Overview:
         return "3_dataset_preview" if self.state == "settings" else "2_concept_settings"
 
 
-class ConceptTable(Table):
-    """Concepts with what they have come to. The last line of a notebook's cell shows it."""
-
-    def __init__(self, concepts: Sequence[Overview]):
-        super().__init__(list(map(_row, concepts)), _TITLES, nothing_yet())
-        self.concepts = concepts
-
-
-@dataclass(frozen=True)
-class Opened:
-    """Where to go on with a concept. The last line of a notebook's cell shows it."""
-
-    name: str
-    notebook: str
-
-    def __str__(self) -> str:
-        return f"Open {self.notebook}.ipynb: while it says CONCEPT = None, it goes on with {self.name}."
-
-    def _repr_html_(self) -> str:
-        link = f'<a href="{self.notebook}.ipynb">{self.notebook}.ipynb</a>'
-        rest = f"while it says <code>CONCEPT = None</code>, it goes on with {html.escape(self.name)}."
-        return f"<p>Open {link}: {rest}</p>"
-
-
 def overview(name: str) -> Overview:
-    """What the folder of one concept holds.
-
-    Raises:
-        UserError: there is no such folder.
-    """
+    """What the folder of one concept holds. UserError: there is no such folder."""
     folder = concept_folder(name)
-    concept, problem = _settings(folder)
+    concept, problem = None, ""
+    if (folder / SETTINGS_FILE).exists():
+        try:
+            concept = Concept.load(name)
+        except UserError as error:
+            problem = str(error)
     files = [path.stat() for path in folder.rglob("*") if path.is_file() and path.name != _OPENED]
     learned = concept is not None and concept.embeds_path.is_file()
     state = "damaged" if problem else "learned" if learned else "settings" if concept else "only pictures"
@@ -147,7 +82,7 @@ def overview(name: str) -> Overview:
         concept=concept,
         problem=problem,
         pictures=len(picture_files(folder / "images")),
-        cover=next(_covers(folder, concept), None),
+        cover=next(_covers(folder, concept if learned else None), None),
         scores=_scores(folder / "scores.json"),
         size=sum(file.st_size for file in files),
         changed=datetime.fromtimestamp(max((file.st_mtime for file in files), default=0)),
@@ -157,6 +92,21 @@ def overview(name: str) -> Overview:
 def all_concepts() -> list[Overview]:
     """All concepts under the root, in alphabetical order; one that is damaged says so itself."""
     return [overview(name) for name in concept_names()]
+
+
+def concept_table() -> Table:
+    """All concepts with picture, state, word, scores, size and date."""
+    return Table(list(map(_row, all_concepts())), _TITLES, nothing_yet())
+
+
+def concept_sheet() -> Described | Table:
+    """A picture of each concept, with its name; where there is none to show, what to do."""
+    shown = [one for one in all_concepts() if one.cover]
+    if not shown:
+        return Table([], _TITLES, nothing_yet())
+    alts = "; ".join(f"{one.name}: {one.cover.alt}" for one in shown)
+    columns, names = min(5, len(shown)), [one.name for one in shown]
+    return image_grid([one.cover for one in shown], columns, names, alt=alts)
 
 
 def chosen_concept(name: str | None = None) -> str:
@@ -184,54 +134,44 @@ def chosen_concept(name: str | None = None) -> str:
 
 def _last_used(name: str) -> float:
     """When a concept was opened, or its pictures or settings changed, in seconds since 1970."""
-    folder = places.concepts_root() / name
-    paths = [path for part in (_OPENED, "images", "concept.json") if (path := folder / part).exists()]
-    return max(path.stat().st_mtime for path in paths)
+    paths = (places.concepts_root() / name / part for part in (_OPENED, "images", SETTINGS_FILE))
+    return max(path.stat().st_mtime for path in paths if path.exists())
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Where to go on with a concept. The last line of a notebook's cell shows it."""
+
+    name: str
+    notebook: str
+
+    def __str__(self) -> str:
+        return f"Open {self.notebook}.ipynb: while it says CONCEPT = None, it goes on with {self.name}."
+
+    def _repr_html_(self) -> str:
+        link = f'<a href="{self.notebook}.ipynb">{self.notebook}.ipynb</a>'
+        rest = f"while it says <code>CONCEPT = None</code>, it goes on with {html.escape(self.name)}."
+        return f"<p>Open {link}: {rest}</p>"
 
 
 def open_concept(name: str | None = None) -> Opened:
-    """The notebook that comes next for a concept, as a link; the other notebooks go on with that concept.
+    """The notebook that comes next for a concept (as for `chosen_concept`), as a link.
 
-    A concept that is not there yet begins with notebook 1.
-
-    Args:
-        name: None: the one that was opened last.
-
-    Raises:
-        UserError: the name can't be a folder's.
+    The other notebooks go on with that concept. One that is not there yet begins with notebook 1.
     """
     name = chosen_concept(name)
     return Opened(name, overview(name).next_notebook if name in concept_names() else "1_download_images")
 
 
-def concept_table() -> ConceptTable:
-    """All concepts with picture, state, word, scores, size and date."""
-    return ConceptTable(all_concepts())
-
-
-def concept_sheet() -> Described | ConceptTable:
-    """A picture of each concept, with its name; where there is none to show, what to do."""
-    shown = [one for one in all_concepts() if one.cover]
-    if not shown:
-        return ConceptTable([])
-    alts = "; ".join(f"{one.name}: {one.cover.alt}" for one in shown)
-    columns, names = min(5, len(shown)), [one.name for one in shown]
-    return image_grid([one.cover for one in shown], columns, names, alt=alts)
-
-
 def concept_names() -> list[str]:
     """Folders under the root that hold settings or pictures, in alphabetical order."""
     root = places.concepts_root()
-    names = {path.parent.name for path in (*root.glob("*/concept.json"), *root.glob("*/images/"))}
+    names = {path.parent.name for path in (*root.glob(f"*/{SETTINGS_FILE}"), *root.glob("*/images/"))}
     return sorted(name for name in names if not name.startswith("."))
 
 
 def concept_folder(name: str) -> Path:
-    """The folder of a concept.
-
-    Raises:
-        UserError: there is no such concept.
-    """
+    """The folder of a concept. UserError: there is no such concept."""
     names = concept_names()
     if name not in names:
         known = ", ".join(names) or "(none yet: run notebook 1 first)"
@@ -252,18 +192,8 @@ def scores_in_words(scores: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.2f}" for name, value in scores.items())
 
 
-def _settings(folder: Path) -> tuple[Concept | None, str]:
-    """The settings of a folder, and what is wrong with them; neither where there are none yet."""
-    if not (folder / "concept.json").is_file():
-        return None, ""
-    try:
-        return Concept.load(folder.name), ""
-    except UserError as error:
-        return None, str(error)
-
-
 def _scores(path: Path) -> dict[str, float]:
-    """None where the file is not there or is no scores: they can be made again."""
+    """Empty where the file is not there or is no scores: they can be made again."""
     scores = read_json(path)
     with contextlib.suppress(ValueError, TypeError, KeyError):
         return {name: float(scores[name]) for name in ("identity", "prompt")}
@@ -276,8 +206,39 @@ def _row(one: Overview) -> list[str | HTML]:
         word, model = one.concept.placeholder_token, Path(one.concept.base_model).name
         elsewhere = " elsewhere" if one.concept.learned_elsewhere else ""
     if one.cover:
-        style = f"width:{_PICTURE}px;height:{_PICTURE}px;object-fit:contain"
-        picture = html_picture(packed(one.cover), "image/png", one.cover.alt, style)
+        picture = html_picture(packed(one.cover), "image/png", one.cover.alt, _STYLE)
     state = one.problem or f"{one.state}{elsewhere}, {counted(one.pictures, 'picture')}"
     facts = [state, word, model, scores_in_words(one.scores), in_bytes(one.size)]
     return [one.name, HTML(picture), *facts, f"{one.changed:%Y-%m-%d %H:%M}"]
+
+
+def _covers(folder: Path, learned: Concept | None) -> Iterator[Described]:
+    """Pictures drawn with the word, the newest first; samples of its training; what it is to learn from."""
+    if learned:
+        grids = (folder / "grids").rglob("*.png")
+        for path in sorted(grids, key=lambda path: path.stat().st_mtime, reverse=True):
+            prompt = learned.with_present_word(_prompt(path))
+            if learned.placeholder_token in prompt:
+                yield from _opened(path, f"drawn with the word: {prompt}")
+        for path in sorted((folder / "training" / "samples").glob("*.png"), reverse=True):
+            alt = f"drawn with {learned.placeholder_token} at step {path.stem}"
+            yield from _opened(path, alt, first_square=True)
+    for path in picture_files(folder / "images"):
+        yield from _opened(path, f"{path.name}, which the word is to be learned from")
+
+
+def _prompt(path: Path) -> str:
+    """What a picture was drawn for, where AUTOMATIC1111's convention has it; a sheet has none."""
+    with contextlib.suppress(*_UNREADABLE), Image.open(path) as image:
+        return image.info.get("parameters", "").partition("\n")[0]
+    return ""
+
+
+def _opened(path: Path, alt: str, first_square: bool = False) -> Iterator[Described]:
+    """Nothing where the file is damaged: what it belongs to says so."""
+    with contextlib.suppress(*_UNREADABLE), Image.open(path) as file:
+        image = ImageOps.exif_transpose(file).convert("RGB")
+        if first_square:  # of a strip
+            image = image.crop((0, 0, image.height, image.height))
+        image.thumbnail((_SIDE, _SIDE))
+        yield described(image, alt)

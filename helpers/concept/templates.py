@@ -4,8 +4,6 @@ The templates are those of the textual inversion paper (Gal et al. 2022, arXiv 2
 well-known training script has them: 27 for an object, 19 for a style. `{}` stands for the word.
 """
 
-from ..common.errors import UserError
-
 _OBJECTS = (
     "photo of a,rendering of a,cropped photo of the,the photo of a,photo of a clean,photo of a dirty,"
     "dark photo of the,photo of my,photo of the cool,close-up photo of a,bright photo of the,"
@@ -27,32 +25,11 @@ def _with_article(words: str) -> str:
 
 OBJECT_TEMPLATES = tuple(f"{_with_article(words)} {{}}" for words in _OBJECTS)
 STYLE_TEMPLATES = tuple(f"{_with_article(words)} in the style of {{}}" for words in _STYLES)
-
-
-def templates_for(what_to_teach: str, own: list[str] | tuple[str, ...] = ()) -> tuple[str, ...]:
-    """The sentences for an `object` or a `style`, followed by the person's own.
-
-    Raises:
-        UserError: one of `own` does not hold exactly one `{}`.
-    """
-    for sentence in own:
-        if sentence.count("{}") != 1:
-            raise UserError(f"Put exactly one {{}} into the sentence “{sentence}”: it stands for your word.")
-    shipped = OBJECT_TEMPLATES if what_to_teach == "object" else STYLE_TEMPLATES
-    return shipped + tuple(own)
-
-
+SHIPPED_TEMPLATES = {"object": OBJECT_TEMPLATES, "style": STYLE_TEMPLATES}
 # Sentences that say nothing of the picture but that the word is in it; none of them is kept back.
 NEUTRAL_TEMPLATES = (
-    "a photo of a {}",
-    "a rendering of a {}",
-    "the photo of a {}",
-    "a photo of my {}",
-    "a photo of the {}",
-    "a photo of one {}",
-    "a rendition of the {}",
-    "a rendition of a {}",
-    "a good photo of a {}",
+    *("a photo of a {}", "a rendering of a {}", "the photo of a {}", "a photo of my {}", "a photo of the {}"),
+    *("a photo of one {}", "a rendition of the {}", "a rendition of a {}", "a good photo of a {}"),
 )
 # What may be around a thing, and on it, in words that the base model knows.
 MINIATURE_PLACES = (

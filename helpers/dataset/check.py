@@ -13,10 +13,12 @@ from ..common.errors import UserError
 # Formats that Pillow reads by itself. Others may start a program (EPS) or hold no picture (PDF).
 _FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
 _MOST_PIXELS = 64_000_000
-_DARKEST = 16  # what the brightest pixel has to reach, of 255
 _TOO_MANY_PIXELS = f"It has more than {_MOST_PIXELS // 1_000_000} megapixels: make it smaller first."
+_CUT_OFF = "The file is damaged or cut off: fetch it again, save it anew as PNG, or leave it out."
+_DARKEST = 16  # what the brightest pixel has to reach, of 255
 _BEGINS = re.compile(rb"\x89PNG|\xff\xd8|GIF8|II\*\0|MM\0\*|RIFF....WEBP|....ftypavi[fs]", re.DOTALL)
-_HEIC_BRANDS = (b"heic", b"heix", b"mif1", b"msf1", b"heim", b"heis", b"hevc")
+_HEIC = re.compile(rb"....ftyp(heic|heix|mif1|msf1|heim|heis|hevc)", re.DOTALL)
+_PAGE = re.compile(rb"\s*<(!doctype|html|head|\?xml|svg)", re.IGNORECASE)
 
 
 def open_picture(data: bytes, smallest: int = 1) -> Image.Image:
@@ -69,18 +71,27 @@ def _opened(data: bytes) -> Image.Image:
         raise UserError(_no_picture(data)) from error
 
 
-_CUT_OFF = "The file is damaged or cut off: fetch it again, save it anew as PNG, or leave it out."
+def _no_picture(data: bytes) -> str:
+    if _PAGE.match(data[:512]):
+        return "This is a web page, not a picture: open it, and copy the address of the picture itself."
+    if _HEIC.match(data):
+        return "This is a HEIC photo: save it as JPEG first (most phones can share it so)."
+    if not data:
+        return "The file is empty."
+    if _BEGINS.match(data):
+        return "It is damaged or cut off, or of a rare kind: fetch it again, or save it anew as PNG."
+    return "This can't be opened as a picture: use PNG, JPEG or WebP."
+
+
+# What opens and is read may have lost its end all the same. Decoders refuse a file that is too short. But a
+# download that broke off may have got its whole length before its bytes, and then ends in zeros, which most
+# decoders take for pixels.
 _LAST_PART = 100  # of a file; it is zeros in a whole one only if that is uncompressed, and black there
 _FEWEST_ZEROS = 32
 _FILLER = bytes.fromhex("5aa5339c") * 64  # any bits that are pixels where pixels are missing
 
 
 def _is_torn(image: Image.Image, data: bytes) -> bool:
-    """Whether what opened and was read has lost its end all the same.
-
-    Decoders refuse a file that is too short. But a download that broke off may have got its whole length
-    before its bytes, and then ends in zeros, which most decoders take for pixels.
-    """
     if image.format == "JPEG":
         return _stops_halfway(image, data)
     if image.format == "PNG":  # it has checksums, which reading its pixels leaves out
@@ -91,11 +102,14 @@ def _is_torn(image: Image.Image, data: bytes) -> bool:
 
 
 def _stops_halfway(image: Image.Image, data: bytes) -> bool:
-    """Whether a JPEG that opened is a torn one with a clean end: libjpeg fills up what is missing with grey.
+    """Whether a JPEG is a torn one with a clean end: libjpeg fills up what is missing with grey.
 
     Of a whole one, what is put in front of the end changes no pixel.
     """
-    end = data.find(b"\xff\xd9", _start_of_pixels(data))
+    scan = 2  # the first one begins past the segments; one of these may hold a small JPEG itself
+    while data[scan + 1] != 0xDA:
+        scan += 2 + int.from_bytes(data[scan + 2 : scan + 4])
+    end = data.find(b"\xff\xd9", scan)
     if end < 0:
         return True
     filled = Image.open(io.BytesIO(data[:end] + _FILLER + data[end:]), formats=["JPEG"])
@@ -103,27 +117,6 @@ def _stops_halfway(image: Image.Image, data: bytes) -> bool:
         return filled.tobytes() != image.tobytes()
     except OSError:  # it has lost its end over the filler
         return True
-
-
-def _start_of_pixels(data: bytes) -> int:
-    """Where the first scan of a JPEG begins, past its segments; one of them may hold a small JPEG itself."""
-    place = 2
-    while data[place + 1] != 0xDA:
-        place += 2 + int.from_bytes(data[place + 2 : place + 4])
-    return place
-
-
-def _no_picture(data: bytes) -> str:
-    start = data[:512].lstrip().lower()
-    if start.startswith((b"<!doctype", b"<html", b"<head", b"<?xml", b"<svg")):
-        return "This is a web page, not a picture: open it, and copy the address of the picture itself."
-    if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS:
-        return "This is a HEIC photo: save it as JPEG first (most phones can share it so)."
-    if not data:
-        return "The file is empty."
-    if _BEGINS.match(data):
-        return "It is damaged or cut off, or of a rare kind: fetch it again, or save it anew as PNG."
-    return "This can't be opened as a picture: use PNG, JPEG or WebP."
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -138,8 +131,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    """Grey stays grey, for its profile."""
-    kind = "L" if image.mode in ("LA", "La") else "RGB"
+    kind = "L" if image.mode in ("LA", "La") else "RGB"  # grey stays grey, for its profile
     image = image.convert("RGBA")
     if image.getchannel("A").getextrema()[1] < _DARKEST:
         raise UserError("It is transparent all over: save it again without transparency, or leave it out.")
@@ -176,6 +168,11 @@ class Fingerprint:
     bits: np.ndarray
     colours: np.ndarray
 
+    @property
+    def standing_out(self) -> float:
+        """How far the picture is from one in the colour of its background, in grey levels."""
+        return np.abs(self.colours - np.median(self.colours, axis=(0, 1))).mean()
+
 
 def fingerprint(image: Image.Image) -> Fingerprint:
     """Take the fingerprint of an RGB picture of any size."""
@@ -194,12 +191,6 @@ def alike(one: Fingerprint, other: Fingerprint) -> bool:
     """
     bits = np.count_nonzero(one.bits != other.bits)
     cells = np.abs(one.colours - other.colours).mean(axis=2)
-    apart = cells.mean()
-    thing = max(_standing_out(one), _standing_out(other))
+    thing = max(one.standing_out, other.standing_out)
     is_near = bits <= _MOST_BITS and cells.max() <= _MOST_IN_A_CELL
-    return is_near and apart <= min(_MOST_COLOUR, max(_MOST_OF_IT * thing, _NOISE))
-
-
-def _standing_out(one: Fingerprint) -> float:
-    """How far a picture is from one in the colour of its background, in grey levels."""
-    return np.abs(one.colours - np.median(one.colours, axis=(0, 1))).mean()
+    return is_near and cells.mean() <= min(_MOST_COLOUR, max(_MOST_OF_IT * thing, _NOISE))

@@ -1,7 +1,10 @@
-"""The data set that training draws from and notebook 3 shows. Each step is a function of its own."""
+"""The data set that training draws from and notebook 3 shows. Each step is a function of its own.
+
+Pictures or captions that are missing or can't be used are a `UserError`.
+"""
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -11,7 +14,7 @@ from PIL import Image, ImageOps
 
 from ..common.errors import UserError
 from ..concept.concept import Concept, TrainingSettings
-from ..concept.templates import templates_for
+from ..concept.templates import SHIPPED_TEMPLATES
 from ..model.base_model import load_resolution, load_tokenizers
 from ..model.tokens import add_tokens, expand_prompt, pieces, prompt_ids
 from ..model.vae import to_image, to_pixel_values
@@ -22,12 +25,9 @@ _KEPT_BACK = slice(4, None, 9)  # three of the 27 sentences for an object, two o
 
 
 class View(NamedTuple):
-    """One way to show a picture.
+    """A picture by its place among the concept's, mirrored or not, in one of its random crops.
 
-    Attributes:
-        picture: its place among the concept's pictures.
-        flipped: whether it is mirrored.
-        crop: which of its random crops; None for the one that `center_crop` says.
+    `crop` is None for the crop that `center_crop` says.
     """
 
     picture: int
@@ -50,15 +50,12 @@ class TextualInversionDataset(torch.utils.data.Dataset):
         captions: for a picture that has its own, by its place: which of `templates`.
         prompts: the same sentences with the word, all of its tokens written out.
         input_ids: the same as token ids, for each tokenizer int64 (sentences, length).
-        transform: makes a view into the entries of a sample; its pixel values unless set.
+        transform: makes a `View` into a dictionary, entries of a sample; its pixel values unless set.
 
     Args:
         concept: its pictures, templates and training settings.
         tokenizers: one, for XL two, that know the concept's placeholder tokens.
         resolution: side of the pictures in pixels; the concept's own setting goes before it.
-
-    Raises:
-        UserError: the concept has no pictures, a caption can't be used, or a sentence is too long.
     """
 
     def __init__(self, concept: Concept, tokenizers: Sequence[Any], resolution: int):
@@ -73,7 +70,7 @@ class TextualInversionDataset(torch.utils.data.Dataset):
         self.for_any_picture = len(self.templates) - sum(map(len, self.captions.values()))
         self.prompts = with_word(concept, self.templates)
         self.input_ids = checked_ids(concept, tokenizers, self.templates)
-        self.transform: Callable[[View], dict[str, Any]] = self._pixel_values
+        self.transform = lambda view: {"pixel_values": self.pixel_values(view)}
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -106,9 +103,6 @@ class TextualInversionDataset(torch.utils.data.Dataset):
         """A view as the VAE reads it: float32 (3, side, side) in -1..1."""
         draw = crop_draw(self.settings, view.picture, view.crop)
         return preprocess(self.pictures[view.picture], self.settings, self.resolution, view.flipped, draw)
-
-    def _pixel_values(self, view: View) -> dict[str, Any]:
-        return {"pixel_values": self.pixel_values(view)}
 
 
 def _dealt(number: int, count: int, seed: str) -> int:
@@ -172,7 +166,7 @@ def flips(settings: TrainingSettings) -> tuple[bool, ...]:
 
 def held_out_templates(concept: Concept) -> tuple[str, ...]:
     """Sentences to judge by, which training never shows; all of a person's own are trained on."""
-    return templates_for(concept.what_to_teach)[_KEPT_BACK]
+    return SHIPPED_TEMPLATES[concept.what_to_teach][_KEPT_BACK]
 
 
 def training_templates(concept: Concept) -> tuple[str, ...]:
@@ -181,11 +175,7 @@ def training_templates(concept: Concept) -> tuple[str, ...]:
 
 
 def with_captions(concept: Concept, templates: Sequence[str]) -> tuple[tuple[str, ...], dict[int, range]]:
-    """Templates with the captions after them, and for a picture that has its own, which these are.
-
-    Raises:
-        UserError: the concept has no pictures, or a caption can't be used.
-    """
+    """Templates with the captions after them, and for a picture that has its own, which these are."""
     templates, own, captions = [*templates], captions_of(concept), {}
     for place, path in enumerate(image_paths(concept)):
         if path.name in own:
@@ -207,7 +197,7 @@ def fill(concept: Concept, template: str) -> str:
 
 
 def with_word(concept: Concept, templates: Sequence[str]) -> list[str]:
-    """Sentences with the concept's word in them, all of its tokens written out."""
+    """Sentences with the word for `{}`, as `fill` writes it."""
     return [fill(concept, template) for template in templates]
 
 
@@ -220,11 +210,7 @@ def token_ids(tokenizers: Sequence[Any], prompts: Sequence[str], device: Any = "
 
 
 def checked_ids(concept: Concept, tokenizers: Sequence[Any], templates: Sequence[str]) -> list[torch.Tensor]:
-    """`token_ids` of sentences with the word, each of which the model reads to the end of the word.
-
-    Raises:
-        UserError: the word, or the last of its tokens, lies beyond what a tokenizer takes.
-    """
+    """`token_ids` of sentences with the word; UserError where the model would not read all of the word."""
     all_ids = token_ids(tokenizers, with_word(concept, templates))
     for tokenizer, ids in zip(tokenizers, all_ids, strict=True):
         last = tokenizer.convert_tokens_to_ids(concept.placeholder_tokens[-1])
@@ -242,6 +228,14 @@ def _too_long(concept: Concept, tokenizer: Any, template: str) -> str:
         f"first {tokenizer.model_max_length - 2}, which end before your word does: shorten the sentence, or "
         "put {} nearer to its beginning."
     )
+
+
+def tokenizers_with_word(concept: Concept) -> list[Any]:
+    """The tokenizers of the concept's base model, one, for XL two, with the word's tokens added."""
+    tokenizers = load_tokenizers(concept.base_model)
+    for tokenizer in tokenizers:
+        add_tokens(tokenizer, concept.placeholder_tokens)
+    return tokenizers
 
 
 # A sample by choice, in place of chance.
@@ -269,14 +263,7 @@ class Example:
 
 
 class Preview:
-    """Shows the examples of a concept; captions are read anew each time, so that they may change.
-
-    Attributes:
-        names: the files of the pictures, in order.
-
-    Raises:
-        UserError: the concept has no pictures, or its base model can't be read.
-    """
+    """Shows the examples of a concept; captions are read anew each time, so that they may change."""
 
     def __init__(self, concept: Concept):
         self.concept = concept
@@ -285,32 +272,18 @@ class Preview:
         self._tokenizers = tokenizers_with_word(concept)
 
     def sentences(self, name: str) -> tuple[str, ...]:
-        """All that training may say of the picture: its own captions, or else the templates.
-
-        Raises:
-            UserError: there is no such picture, or its captions can't be used.
-        """
+        """All that training may say of the picture: its own captions, or else the templates."""
         return tuple(read_captions(self.concept, name)) or training_templates(self.concept)
 
     def check(self, *templates: str) -> None:
-        """Make sure that training can take sentences.
-
-        Raises:
-            UserError: as in `checked_ids`.
-        """
+        """Make sure that training can take sentences: UserError as in `checked_ids`."""
         checked_ids(self.concept, self._tokenizers, templates)
 
     def example(self, name: str, template: str, flipped: bool = False, crop: int = 0) -> Example:
-        """One example.
+        """The picture `name` with a sentence that has `{}` for the word.
 
         Args:
-            name: of the picture.
-            template: a sentence with `{}` for the word.
-            flipped: whether the picture is mirrored.
             crop: with `random_crop`, of which pass over the pictures; it changes nothing without.
-
-        Raises:
-            UserError: there is no such picture, or it is damaged.
         """
         original, settings = load_image(self.concept, name), self.concept.training
         draw = crop_draw(settings, self.names.index(name), crop if settings.random_crop else None)
@@ -325,11 +298,3 @@ class Preview:
             tokens=tokens[:read],
             cut_off=tokenizer.decode([number for _, number in tokens[read:]]),
         )
-
-
-def tokenizers_with_word(concept: Concept) -> list[Any]:
-    """The tokenizers of the concept's base model, one, for XL two, with the word's tokens added."""
-    tokenizers = load_tokenizers(concept.base_model)
-    for tokenizer in tokenizers:
-        add_tokens(tokenizer, concept.placeholder_tokens)
-    return tokenizers

@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
+import huggingface_hub
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError, LocationValueError, ProtocolError, ReadTimeoutError
@@ -24,6 +25,7 @@ from ..common.files import PICTURE_SUFFIXES, is_picture_file
 from ..common.places import connection_advice
 from ..common.progress import progress
 from ..common.sheets import counted
+from ..model.hub import clear_sentences
 
 DATASET = "dataset:"
 _MOST_BYTES = 40 * 2**20
@@ -89,9 +91,6 @@ def _fetch(address: str, timeout: float, retries: int) -> list[Fetched]:
         return [Fetched(address, problem=str(error))]
 
 
-# From the disk
-
-
 def _find(address: str) -> Path:
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", address):
         raise UserError("Only http://, https:// and dataset: are fetched: give such an address, or a path.")
@@ -112,13 +111,11 @@ def _from_folder(files: list[Path], source: str) -> list[Fetched]:
     fetched = [_from_file(path, f"{source.rstrip('/')}/{path.name}") for path in pictures]
     others = {path for path in files if path.is_file() and not path.name.startswith(".")} - {*pictures}
     captions = others & {path.with_suffix(".txt") for path in pictures}
-    if captions:
-        count = counted(len(captions), "caption")
-        fetched.append(Fetched(source, note=f"{count} in it, kept beside the pictures."))
-    if others - captions:
-        count = counted(len(others - captions), "file")
-        fetched.append(Fetched(source, note=f"{count} of another kind in it."))
-    return fetched
+    notes = {
+        f"{counted(len(captions), 'caption')} in it, kept beside the pictures.": captions,
+        f"{counted(len(others - captions), 'file')} of another kind in it.": others - captions,
+    }
+    return fetched + [Fetched(source, note=note) for note, found in notes.items() if found]
 
 
 def _from_file(path: Path, source: str) -> Fetched:
@@ -132,26 +129,21 @@ def _from_file(path: Path, source: str) -> Fetched:
         return Fetched(source, problem=f"The file can't be read ({error.strerror}): check its permissions.")
 
 
-# From the hub
-
-
 def _dataset_files(dataset: str) -> list[Path]:
-    from huggingface_hub import snapshot_download
-
-    from ..model.hub import clear_sentences
-
     patterns = [f"*{suffix}" for suffix in sorted(PICTURE_SUFFIXES)]
     with clear_sentences(dataset):
-        folder = snapshot_download(dataset, repo_type="dataset", allow_patterns=patterns)
+        folder = huggingface_hub.snapshot_download(dataset, repo_type="dataset", allow_patterns=patterns)
     return sorted(Path(folder).rglob("*"))
 
 
-# From the web
+# From the web. An address that a person gives may lie in their own network; one that it redirects to may
+# not, unless the first one did.
+_INTO_YOUR_NETWORK = "The address redirects into your own network: give the address there itself."
 
 
 def _from_web(address: str, timeout: float, retries: int) -> bytes:
     try:
-        with _session(retries) as session:
+        with _Session(retries) as session:
             for _ in range(retries):
                 try:
                     return _get(session, address, timeout)
@@ -160,87 +152,6 @@ def _from_web(address: str, timeout: float, retries: int) -> bytes:
             return _get(session, address, timeout)
     except (requests.RequestException, HTTPError) as error:
         raise UserError(_sentence(error, timeout)) from error
-
-
-class _Session(requests.Session):
-    """Follows a redirect only to where the address itself may have led."""
-
-    def get_redirect_target(self, resp: requests.Response) -> str | None:
-        target = super().get_redirect_target(resp)
-        if target and _check_redirect(resp.url, urljoin(resp.url, target)):
-            for scheme in pool_classes_by_scheme:
-                self.mount(f"{scheme}://", _OnlyPublic(max_retries=self.get_adapter(resp.url).max_retries))
-        return target
-
-
-def _check_redirect(start: str, target: str) -> bool:
-    """Whether it leads on from a public address, so that it may lead to nothing but public ones."""
-    here, there = urlsplit(start), urlsplit(target)
-    if (here.scheme, there.scheme) == ("https", "http"):
-        raise UserError("The address redirects to http://, which is not encrypted: take another one.")
-    if _is_private(here.hostname):
-        return False
-    if _is_private(there.hostname):
-        raise UserError(_INTO_YOUR_NETWORK)
-    return True
-
-
-_INTO_YOUR_NETWORK = "The address redirects into your own network: give the address there itself."
-
-
-def _is_private(host: str | None) -> bool:
-    """Whether a name stands for an address that the whole net can't reach, such as a router's."""
-    try:
-        found = {entry[4][0] for entry in socket.getaddrinfo(host, None)}
-    except (OSError, UnicodeError):  # it has no address: the request will say so
-        return False
-    return not all(ipaddress.ip_address(address.partition("%")[0]).is_global for address in found)
-
-
-class _LooksWhereItIs:
-    """A connection that sends nothing to a private address, whatever its name stood for a moment ago."""
-
-    def _new_conn(self) -> socket.socket:
-        reached = super()._new_conn()
-        if _is_private(reached.getpeername()[0]):
-            reached.close()
-            raise UserError(_INTO_YOUR_NETWORK)
-        return reached
-
-
-def _looking(pool: type) -> type:
-    connection = type("Connection", (_LooksWhereItIs, pool.ConnectionCls), {})
-    return type("Pool", (pool,), {"ConnectionCls": connection})
-
-
-class _OnlyPublic(HTTPAdapter):
-    def init_poolmanager(self, *given, **named) -> None:
-        super().init_poolmanager(*given, **named)
-        pools = {scheme: _looking(pool) for scheme, pool in pool_classes_by_scheme.items()}
-        self.poolmanager.pool_classes_by_scheme = pools
-
-
-class _Waits(Retry):
-    """Waits as long as the server asks for, within reason."""
-
-    def get_retry_after(self, response) -> float | None:
-        asked = super().get_retry_after(response)
-        return None if asked is None else min(asked, _LONGEST_WAIT)
-
-
-def _session(retries: int) -> requests.Session:
-    session = _Session()
-    session.max_redirects = _MOST_REDIRECTS
-    session.headers.update(_HEADERS)
-    policy = _Waits(
-        total=retries,
-        backoff_factor=0.3,
-        status_forcelist=_TEMPORARY,
-        raise_on_status=False,
-    )
-    session.mount("http://", HTTPAdapter(max_retries=policy))
-    session.mount("https://", HTTPAdapter(max_retries=policy))
-    return session
 
 
 def _get(session: requests.Session, address: str, timeout: float) -> bytes:
@@ -259,11 +170,84 @@ def _get(session: requests.Session, address: str, timeout: float) -> bytes:
     return bytes(body)
 
 
-def _refusal(status: int) -> str:
+class _Session(requests.Session):
+    """Follows a redirect only to where the address itself may have led."""
+
+    def __init__(self, retries: int):
+        super().__init__()
+        self.max_redirects = _MOST_REDIRECTS
+        self.headers.update(_HEADERS)
+        self._retries = _Waits(
+            total=retries, backoff_factor=0.3, status_forcelist=_TEMPORARY, raise_on_status=False
+        )
+        self._connect_by(HTTPAdapter)
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        target = super().get_redirect_target(resp)
+        if target and _check_redirect(resp.url, urljoin(resp.url, target)):
+            self._connect_by(_OnlyPublic)
+        return target
+
+    def _connect_by(self, adapter: type[HTTPAdapter]) -> None:
+        for scheme in pool_classes_by_scheme:
+            self.mount(f"{scheme}://", adapter(max_retries=self._retries))
+
+
+class _Waits(Retry):
+    """Waits as long as the server asks for, within reason."""
+
+    def get_retry_after(self, response) -> float | None:
+        asked = super().get_retry_after(response)
+        return None if asked is None else min(asked, _LONGEST_WAIT)
+
+
+def _check_redirect(start: str, target: str) -> bool:
+    """Whether it leads on from a public address, so that it may lead to nothing but public ones."""
+    here, there = urlsplit(start), urlsplit(target)
+    if (here.scheme, there.scheme) == ("https", "http"):
+        raise UserError("The address redirects to http://, which is not encrypted: take another one.")
+    if _is_private(here.hostname):
+        return False
+    if _is_private(there.hostname):
+        raise UserError(_INTO_YOUR_NETWORK)
+    return True
+
+
+def _is_private(host: str | None) -> bool:
+    """Whether a name stands for an address that the whole net can't reach, such as a router's."""
     try:
-        phrase = f"{status} ({HTTPStatus(status).phrase})"
-    except ValueError:
-        phrase = str(status)
+        found = {entry[4][0] for entry in socket.getaddrinfo(host, None)}
+    except (OSError, UnicodeError):  # it has no address: the request will say so
+        return False
+    return not all(ipaddress.ip_address(address.partition("%")[0]).is_global for address in found)
+
+
+class _OnlyPublic(HTTPAdapter):
+    """Sends nothing to a private address, whatever its name stood for a moment ago."""
+
+    def init_poolmanager(self, *given, **named) -> None:
+        super().init_poolmanager(*given, **named)
+        pools = {scheme: _looking(pool) for scheme, pool in pool_classes_by_scheme.items()}
+        self.poolmanager.pool_classes_by_scheme = pools
+
+
+def _looking(pool: type) -> type:
+    """A kind of connection pool whose connections look where they have ended before anything is sent."""
+
+    class Connection(pool.ConnectionCls):
+        def _new_conn(self) -> socket.socket:
+            reached = super()._new_conn()
+            if _is_private(reached.getpeername()[0]):
+                reached.close()
+                raise UserError(_INTO_YOUR_NETWORK)
+            return reached
+
+    return type("Pool", (pool,), {"ConnectionCls": Connection})
+
+
+def _refusal(status: int) -> str:
+    known = status in {one.value for one in HTTPStatus}
+    phrase = f"{status} ({HTTPStatus(status).phrase})" if known else str(status)
     if status in (404, 410):
         return f"The server answered {phrase}: check the address."
     if status in _TEMPORARY or status >= 500:

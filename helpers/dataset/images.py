@@ -1,6 +1,7 @@
 """The pictures of a concept, checked, made alike in form, and kept in `images/` with their captions.
 
 A concept is given as one, by its name, or as its folder's path; a picture by its name, such as `002.png`.
+One that is not there, is damaged or can't be used is a `UserError`, and nothing was changed then.
 """
 
 import re
@@ -12,10 +13,11 @@ from typing import Literal
 from PIL import Image
 
 from ..common import places
-from ..common.errors import UserError
+from ..common.errors import UserError, whole_text
 from ..common.files import locked, picture_files, write_whole
 from ..common.sheets import Table, counted, packed
 from ..concept.concept import FIRST_CONCEPT, Concept, saved_concepts
+from ..model.base_model import MINIATURE, default_base_model, load_resolution, resolve
 from .check import Fingerprint, alike, fingerprint, open_picture
 from .fetch import DATASET, Fetched, fetch_all
 
@@ -42,18 +44,15 @@ def default_sources(base_model: str, concept: ConceptLike | None = None) -> list
 
     These are for the concept that the series begins with. Another one has what it has, its own folder, or
     nothing yet. So has the first one, once it has enough pictures.
-
-    Raises:
-        UserError: the shipped pictures are missing.
     """
     if concept is not None:
         folder = _images_folder(concept)
         own, is_first = len(picture_files(folder)), folder.parent.name == FIRST_CONCEPT
         if own >= FEWEST or not is_first:
             return [str(folder)] if own else []
-    if base_model != "miniature":
+    if base_model != MINIATURE:
         return [_CAT_TOY]
-    shipped = sorted((places.data_folder() / "grooty").glob("*.png"))
+    shipped = sorted((places.data_folder() / FIRST_CONCEPT).glob("*.png"))
     if not shipped:
         raise UserError("The pictures in data/grooty are missing: get the repository again.")
     return [str(path) for path in shipped]
@@ -74,9 +73,6 @@ def add_images(
 
     Returns:
         A verdict on each picture, in the order of the sources.
-
-    Raises:
-        UserError: the concept's name or the base model can't be used, or a kept picture is damaged.
     """
     return add_fetched(concept, fetch_all(sources), base_model)
 
@@ -91,9 +87,6 @@ def add_fetched(
 
     Args:
         keep_alike: keep also what looks like a picture that is there, unless all its pixels are the same.
-
-    Raises:
-        UserError: as in `add_images`; or another process is adding pictures.
     """
     folder = _images_folder(concept)
     resolution = _resolution(concept, base_model)
@@ -101,6 +94,41 @@ def add_fetched(
     with locked(folder.parent / _LOCK_FILE, _ANOTHER):  # two would give one name to two pictures
         known = {path: fingerprint(_open(path)) for path in picture_files(folder)}
         return [_judge(one, folder, resolution, known, keep_alike) for one in fetched]
+
+
+def _resolution(concept: ConceptLike, base_model: str | None) -> int:
+    """The side of the pictures that a model draws, by its settings; 512 where those are not on disk."""
+    if base_model is None:
+        base_model = concept.base_model if isinstance(concept, Concept) else default_base_model()
+    return load_resolution(base_model) if resolve(base_model).kind == "folder" else _USUAL_RESOLUTION
+
+
+def _judge(
+    one: Fetched, folder: Path, resolution: int, known: dict[Path, Fingerprint], keep_alike: bool
+) -> Verdict:
+    """Keep one picture or say why not; a picture that is kept joins `known`."""
+    if one.data is None:
+        return Verdict(one.source, "refused" if one.problem else "left alone", one.problem or one.note or "")
+    try:
+        image = open_picture(one.data, smallest=resolution // 2)
+    except UserError as error:
+        return Verdict(one.source, "refused", str(error))
+    own = fingerprint(image)
+    twins = [path for path, other in known.items() if alike(own, other)]
+    for path in twins:
+        kept = _open(path)
+        if kept.size == image.size and kept.tobytes() == image.tobytes():
+            return Verdict(one.source, "already kept", path=path)
+    if twins and not keep_alike:
+        why = f"It is the same picture as {twins[0].name}, in another form."
+        return Verdict(one.source, "refused", why, twins[0])
+    # Of all files: a caption whose picture was deleted by hand must not come under a new one.
+    numbers = [int(path.stem) for path in folder.iterdir() if re.fullmatch(r"\d{1,9}", path.stem)]
+    path = write_whole(folder / f"{max(numbers, default=0) + 1:03d}.png", packed(image))
+    known[path] = own
+    is_small = min(image.size) < resolution
+    why = f"Smaller than {resolution} pixels: it will be enlarged." if is_small else ""
+    return Verdict(one.source, "kept", why, path)
 
 
 def verdict_table(verdicts: Sequence[Verdict]) -> Table:
@@ -113,6 +141,15 @@ def verdict_table(verdicts: Sequence[Verdict]) -> Table:
     return Table(rows, ("picture", "outcome", "in images/", "why"), empty)
 
 
+def short_source(source: str) -> str:
+    """A source without what only this machine knows: the folders that lead to it."""
+    path = Path(source)
+    if not path.is_absolute():
+        return source if len(source) < 70 else f"{source[:30]}…{source[-35:]}"
+    root = places.repository_folder()
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else f"…/{path.name}"
+
+
 def advice(concept: ConceptLike) -> str:
     """One sentence on the number of pictures that the concept has."""
     count = len(picture_files(_images_folder(concept)))
@@ -123,17 +160,31 @@ def advice(concept: ConceptLike) -> str:
         return f"{few}: add more, {FEWEST} to 5 of the same thing on different backgrounds."
     if count > MOST:
         return f"{count} pictures: 3 to 5 good ones usually teach just as well; remove the weak ones."
-    return (
-        f"{count} pictures: {'a good number' if count <= 5 else 'enough; three to five usually do as well'}."
-    )
+    if count > 5:
+        return f"{count} pictures: enough; three to five usually do as well."
+    return f"{count} pictures: a good number."
+
+
+def keep_drawn(concept: ConceptLike, images: Sequence[Image.Image]) -> str:
+    """Write pictures that were drawn here to `images/` as `drawn-1.png`, ..., and say what there is now.
+
+    Those that were drawn before go, with their captions; all other pictures stay.
+    """
+    folder = places.make_folder(_images_folder(concept))
+    for path in folder.glob("drawn-*"):
+        path.unlink()
+    for number, image in enumerate(images, start=1):
+        write_whole(folder / f"drawn-{number}.png", packed(image))
+    has = f"{folder.parent.name} has {len(images)} drawn pictures now."
+    others = len(picture_files(folder)) - len(images)
+    return f"{has} It also has {others} others: remove those that show another thing." if others else has
+
+
+# Pictures that are there.
 
 
 def image_paths(concept: ConceptLike) -> list[Path]:
-    """The picture files of a concept, in the order of their names.
-
-    Raises:
-        UserError: it has none yet.
-    """
+    """The picture files of a concept, in the order of their names; it must have some."""
     folder = _images_folder(concept)
     if paths := picture_files(folder):
         return paths
@@ -143,9 +194,6 @@ def image_paths(concept: ConceptLike) -> list[Path]:
         f"The concept “{name}” has no pictures yet: add some in notebook 1, whose table says why one is "
         f"refused{', or choose one of these: ' + ', '.join(known) if mistyped else ''}."
     )
-
-
-# Each of these raises `UserError` where there is no picture (of that name), or one that is read is damaged.
 
 
 def image_path(concept: ConceptLike, name: str) -> Path:
@@ -162,15 +210,14 @@ def load_image(concept: ConceptLike, name: str) -> Image.Image:
 
 
 def load_images(concept: ConceptLike) -> list[Image.Image]:
-    """The pictures of a concept, upright, RGB, each in its own size, in the order of their names."""
+    """The pictures of a concept, as `load_image` gives them, in the order of their names."""
     return [_open(path) for path in image_paths(concept)]
 
 
 def images_or_examples(concept: ConceptLike) -> list[Image.Image]:
     """The pictures of a concept as for `load_images`; where it has none yet, those of the first concept."""
-    if picture_files(_images_folder(concept)):
-        return load_images(concept)
-    return [_open(Path(path)) for path in default_sources("miniature")]
+    own = picture_files(_images_folder(concept))
+    return [_open(Path(path)) for path in own or default_sources(MINIATURE)]
 
 
 def remove_image(concept: ConceptLike, name: str) -> None:
@@ -205,23 +252,14 @@ def crop_image(concept: ConceptLike, name: str, place: float = 0.5) -> None:
 def square_box(size: tuple[int, int], place: float) -> tuple[int, int, int, int]:
     """The largest square in a picture of `size` (width, height): left, top, right, bottom, in pixels.
 
-    Raises:
-        UserError: `place`, as for `crop_image`, is not in 0..1.
+    Args:
+        place: as for `crop_image`.
     """
     if not 0 <= place <= 1:
         raise UserError(f"The place of a crop lies between 0 and 1, not at {place}.")
     side = min(size)
     left, top = (round((length - side) * place) for length in size)
     return left, top, left + side, top + side
-
-
-def short_source(source: str) -> str:
-    """A source without what only this machine knows: the folders that lead to it."""
-    path = Path(source)
-    if not path.is_absolute():
-        return source if len(source) < 70 else f"{source[:30]}…{source[-35:]}"
-    root = places.repository_folder()
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else f"…/{path.name}"
 
 
 def _images_folder(concept: ConceptLike) -> Path:
@@ -237,86 +275,17 @@ def _open(path: Path) -> Image.Image:
         raise UserError(f"images/{path.name}: {error}") from error
 
 
-def _resolution(concept: ConceptLike, base_model: str | None) -> int:
-    """The side of the pictures that a model draws, by its settings; 512 where those are not on disk."""
-    from ..model.base_model import default_base_model, load_resolution, resolve
-
-    if base_model is None:
-        base_model = concept.base_model if isinstance(concept, Concept) else default_base_model()
-    return load_resolution(base_model) if resolve(base_model).kind == "folder" else _USUAL_RESOLUTION
-
-
-def _judge(
-    one: Fetched, folder: Path, resolution: int, known: dict[Path, Fingerprint], keep_alike: bool
-) -> Verdict:
-    """Keep one picture or say why not; a picture that is kept joins `known`."""
-    if one.data is None:
-        return Verdict(one.source, "refused" if one.problem else "left alone", one.problem or one.note or "")
-    try:
-        image = open_picture(one.data, smallest=resolution // 2)
-    except UserError as error:
-        return Verdict(one.source, "refused", str(error))
-    own = fingerprint(image)
-    twins = [path for path, other in known.items() if alike(own, other)]
-    for path in twins:
-        kept = _open(path)
-        if kept.size == image.size and kept.tobytes() == image.tobytes():
-            return Verdict(one.source, "already kept", path=path)
-    if twins and not keep_alike:
-        why = f"It is the same picture as {twins[0].name}, in another form."
-        return Verdict(one.source, "refused", why, twins[0])
-    # Of all files: a caption whose picture was deleted by hand must not come under a new one.
-    numbers = [int(path.stem) for path in folder.iterdir() if re.fullmatch(r"\d{1,9}", path.stem)]
-    path = write_whole(folder / f"{max(numbers, default=0) + 1:03d}.png", packed(image))
-    known[path] = own
-    small = min(image.size) < resolution
-    why = f"Smaller than {resolution} pixels: it will be enlarged." * small
-    return Verdict(one.source, "kept", why, path)
-
-
-def keep_drawn(concept: ConceptLike, images: Sequence[Image.Image]) -> str:
-    """Write pictures that were drawn here to `images/` as `drawn-1.png`, `drawn-2.png`, ...
-
-    Those that were drawn before go, with their captions; all other pictures stay.
-
-    Returns:
-        One sentence on what the concept has now.
-
-    Raises:
-        UserError: the concept's name can't be used, or nothing can be written there.
-    """
-    folder = places.make_folder(_images_folder(concept))
-    for path in folder.glob("drawn-*"):
-        path.unlink()
-    for number, image in enumerate(images, start=1):
-        write_whole(folder / f"drawn-{number}.png", packed(image))
-    others = len(picture_files(folder)) - len(images)
-    has = f"{folder.parent.name} has {len(images)} drawn pictures now."
-    return has + f" It also has {others} others: remove those that show another thing." * bool(others)
-
-
 # A picture's own sentences, beside it as other trainers keep them: `images/001.txt` for `images/001.png`.
 
 
 def captions_of(concept: Concept) -> dict[str, list[str]]:
-    """The own captions of each picture that has some, by the picture's name.
-
-    Each line of `images/<name>.txt` is one; `{}` stands for the word. In a file that was brought from
-    elsewhere the concept's placeholder does as well.
-
-    Raises:
-        UserError: the concept has no pictures, or a file can't be used; the sentence names it.
-    """
+    """The own captions of each picture that has some, by the picture's name, as `read_captions` has them."""
     read = {path.name: read_captions(concept, path.name) for path in image_paths(concept)}
     return {name: captions for name, captions in read.items() if captions}
 
 
 def read_captions(concept: Concept, name: str) -> list[str]:
-    """The own captions of the picture `name`, with `{}` for the word; none where it has none.
-
-    Raises:
-        UserError: there is no such picture, or its file can't be used.
-    """
+    """The own captions of the picture `name`, one a line of its file, with `{}` for the word."""
     path = caption_path(image_path(concept, name))
     if not path.is_file():
         return []
@@ -332,13 +301,10 @@ def write_captions(concept: Concept, name: str, text: str) -> list[str]:
     """Keep the captions of the picture `name`; it is then shown with these, and with no other sentence.
 
     Args:
-        text: a sentence a line, each with `{}` or the placeholder once; nothing takes them away.
+        text: as for `parse_captions`; nothing takes them away.
 
     Returns:
         What was kept, with `{}` for the word.
-
-    Raises:
-        UserError: there is no such picture, or a sentence lacks the word; the file stays as it was.
     """
     path = caption_path(image_path(concept, name))
     captions = parse_captions(concept, text)
@@ -350,13 +316,12 @@ def write_captions(concept: Concept, name: str, text: str) -> list[str]:
 
 
 def parse_captions(concept: Concept, text: str) -> list[str]:
-    """The lines of a text as captions, with `{}` for the word.
+    """The lines of a text as captions, with `{}` for the word, which each must have once.
 
-    Raises:
-        UserError: a line has the word not once.
+    In a text that was brought from elsewhere the concept's placeholder does as well.
     """
     captions, word = [], re.compile(re.escape(concept.placeholder_token), re.IGNORECASE)
-    for line in filter(str.strip, text.splitlines()):
+    for line in filter(str.strip, whole_text(text).splitlines()):
         captions.append(word.sub("{}", " ".join(line.split())))
         if captions[-1].count("{}") != 1:
             raise UserError(

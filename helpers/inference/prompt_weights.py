@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ..common.errors import UserError
+from ..common.errors import UserError, whole_text
 from ..model.machine import diffusers
 
 MOST = 2.0
@@ -52,7 +52,8 @@ def parse_prompt(prompt: str, words: tuple[str, ...] = ()) -> Prompt:
         words: learned words, whose own brackets are never a weight's.
 
     Raises:
-        UserError: a weight is no number from 0 to 2, has no words, or its bracket is not closed.
+        UserError: a weight is no number from 0 to 2, has no words, or its bracket is not closed; or the
+            prompt holds half a character.
     """
     parts: list[list] = []
     opened: dict[str, list[int]] = {"(": [], "[": []}  # the place in `parts` of each open bracket
@@ -63,7 +64,7 @@ def parse_prompt(prompt: str, words: tuple[str, ...] = ()) -> Prompt:
 
     if _COMMA.search(prompt):
         raise UserError(f"A weight in “{prompt}” has a comma: use a decimal point, as in (toy:1.3).")
-    for sign in _SIGNS.finditer(_with_words_as_text(prompt, words)):
+    for sign in _SIGNS.finditer(_with_words_as_text(whole_text(prompt), words)):
         text, number = sign.group(), sign["weight"]
         if text in opened:
             opened[text].append(len(parts))

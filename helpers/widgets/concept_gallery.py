@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import ipywidgets
 
-from ..common.sheets import counted
+from ..common.sheets import Table, counted
 from ..concept.concept import Concept
 from ..concept.manage import (
     delete_concept,
@@ -20,7 +20,6 @@ from ..concept.manage import (
     word_after,
 )
 from ..concept.overview import (
-    ConceptTable,
     Overview,
     all_concepts,
     concept_names,
@@ -89,7 +88,7 @@ class ConceptGallery(View):
         self.refresh()
         sheet = concept_sheet()
         table = concept_table()._repr_html_()
-        return table + ("" if isinstance(sheet, ConceptTable) else sheet.as_html())
+        return table + ("" if isinstance(sheet, Table) else sheet.as_html())
 
 
 class ConceptCard(ipywidgets.VBox):

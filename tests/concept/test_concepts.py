@@ -599,3 +599,21 @@ def test_a_folder_made_when_toy_was_the_default_opens(concepts):
     assert Concept.load("old").initializer_token == "toy"
     path.write_text('{"placeholder_token": "<old>", "base_model": "some/model"}')
     assert Concept.load("old").initializer_token == ""
+
+
+@pytest.mark.parametrize("setting", ["placeholder_token", "initializer_token", "own_templates", "base_model"])
+def test_half_a_character_in_a_setting_is_one_sentence(setting):
+    half = ["a {} \ud800"] if setting == "own_templates" else "\ud800"
+    with pytest.raises(UserError, match=rf"^{setting}: there is half a character in .*\\ud800") as told:
+        Concept.make("grooty", **{setting: half})
+    assert str(told.value).encode()
+
+
+def test_a_folder_in_the_place_of_the_settings_is_one_sentence(grooty):
+    path = grooty.save()
+    path.unlink()
+    path.mkdir()
+    for act in (grooty.save, lambda: Concept.load("grooty"), lambda: rename_concept("grooty", "robo")):
+        with pytest.raises(UserError, match=r"^concept\.json is a folder: give it another name"):
+            act()
+    assert (overview("grooty").state, path.is_dir()) == ("damaged", True)

@@ -40,6 +40,13 @@ def test_a_caption_without_the_word_is_refused_and_the_old_one_stays(grooty, tex
     assert captions_of(grooty) == {FIRST: [RED]}
 
 
+def test_half_a_character_in_a_caption_is_one_sentence_and_the_old_one_stays(grooty):
+    write_captions(grooty, FIRST, RED)
+    with pytest.raises(UserError, match="half a character"):
+        write_captions(grooty, FIRST, "a {} \ud800")
+    assert captions_of(grooty) == {FIRST: [RED]}
+
+
 def test_a_file_that_can_not_be_used_is_named(grooty):
     file_of(grooty, "grooty-2.txt").write_text("a toy")
     with pytest.raises(UserError, match=r"images/grooty-2\.txt: Put \{\}"):

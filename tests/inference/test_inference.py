@@ -162,6 +162,8 @@ def test_a_word_in_capitals_is_the_word(miniature):
         ({"prompts": None}, "prompt: give words in quotes (you gave None)"),
         ({"negative_prompt": None}, "negative_prompt: give words in quotes (you gave None)"),
         ({"steps": "many"}, "steps: give a whole number (you gave 'many')"),
+        ({"prompts": "a \ud800"}, "half a character in 'a \\ud800'"),
+        ({"negative_prompt": "\udc00"}, "half a character"),
         ({"steps": 2.5}, "steps: give a whole number (you gave 2.5)"),
         ({"guidance": None}, "guidance: give a number"),
         ({"seeds": "x"}, "seed: give a whole number"),
