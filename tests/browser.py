@@ -9,6 +9,7 @@ import re
 import time
 
 import nbformat
+from nbformat.v4 import new_code_cell
 
 from helpers.common import places
 
@@ -58,6 +59,15 @@ def change_notebook(work, name, to=None, only=None, **parameters):
             rf"^{parameter} = .*$", f"{parameter} = {value!r}", cells[0].source, flags=re.M
         )
     nbformat.write(notebook, work / "notebooks" / f"{to or name}.ipynb")
+
+
+def put_before(work, name, word, source):
+    """Add a code cell before the one that has `word` in it."""
+    path = work / "notebooks" / f"{name}.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    place = next(number for number, cell in enumerate(notebook.cells) if word in cell.source)
+    notebook.cells.insert(place, new_code_cell(source))
+    nbformat.write(notebook, path)
 
 
 def start(lab, page, name, restart=False):

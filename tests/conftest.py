@@ -29,6 +29,7 @@ LONGEST = (
 )
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in a hook of the same name
 def pytest_collection_modifyitems(items):
     """Deal out the tests to `make test`'s workers by files; all browser tests have one JupyterLab."""
     groups = {

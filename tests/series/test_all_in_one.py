@@ -81,21 +81,19 @@ def test_its_first_cell_installs_from_the_zip_once(tmp_path, monkeypatch):
 
 @pytest.fixture
 def model(request, families, tmp_path):
-    """A family as a folder, or as one file with its settings in a folder of the same name beside it.
+    """A family as one file, with its settings in a folder of the same name beside it.
 
     That a file opens as the same parts as its folder is asked in `test_single_file`.
     """
-    family, form = request.param
-    if form == "folder":
-        return families[family]
+    family, suffix = request.param
     shutil.copytree(families[family], tmp_path / family, ignore=shutil.ignore_patterns("*.safetensors"))
-    return write_single_file(families[family], tmp_path / f"{family}{form}")
+    return write_single_file(families[family], tmp_path / f"{family}{suffix}")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "model",
-    [("sd1", ".ckpt"), ("sd2", "folder"), ("sdxl", ".safetensors")],  # the miniature above is an sd1 folder
+    [("sd2", ".ckpt"), ("sdxl", ".safetensors")],  # the miniature above is an sd1 folder
     ids=" ".join,
     indirect=True,
 )

@@ -4,9 +4,10 @@ import json
 import re
 
 import numpy as np
-from browser import move, run_all, shoot, shoot_whole, shows, type_into, wait
+from browser import change_notebook, move, run_all, shoot, shoot_whole, shows, type_into, wait
 from PIL import Image
 
+OPENED = ["CONCEPT =", "chosen_concept(", "Concept.load("]  # cells that open a concept
 _DROP = """async (addresses) => {
   const files = new DataTransfer();
   for (const address of addresses) {
@@ -109,7 +110,7 @@ def test_a_changed_setting_is_kept_and_a_bad_one_is_marked_when_its_field_is_lef
     shoot(page, "bad_value")
 
 
-def test_a_caption_is_kept_over_a_reload_and_a_new_kernel(lab, page, grooty):
+def test_a_caption_is_kept_over_a_reload_and_a_new_kernel(lab, page, work, grooty):
     images = grooty.images_folder
     second = sorted(images.glob("*.png"))[1]
     run_all(lab, page, "3_dataset_preview")
@@ -129,6 +130,7 @@ def test_a_caption_is_kept_over_a_reload_and_a_new_kernel(lab, page, grooty):
     assert second.with_suffix(".txt").read_text() == "a photo of a toy and {}\n"
     shoot(page, "captions")
     page.reload()
+    change_notebook(work, "3_dataset_preview", only=[*OPENED, "DatasetPreview("])
     run_all(lab, page, "3_dataset_preview", restart=True)
     move(page, "Picture")
     page.get_by_text("a photo of a toy and <grooty>", exact=True).wait_for()
