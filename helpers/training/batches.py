@@ -17,7 +17,7 @@ class LatentCache:
     """A transform of the data set: views to the mean and deviation of their latents, each encoded once.
 
     Drawing from these at each step gives the same distribution as encoding at each step. Random crops are
-    encoded as they come, since no cache can hold them: the VAE then stays on the device.
+    encoded as they come: the VAE then stays on the device.
 
     Attributes:
         posterior: of each view, or of each picture's middle.
@@ -43,24 +43,11 @@ class LatentCache:
             posterior, place = encode(self._model.vae, pixels, self._model.device, keep=True), 0
         return {"mean": posterior.mean[place], "deviation": posterior.deviation[place]}
 
-    def means(self) -> torch.Tensor:
-        """Of the posteriors: (views, channels, height, width)."""
-        return self.posterior.mean
-
-
-def to_latents(dataset: TextualInversionDataset, model: Model) -> LatentCache:
-    """Let a data set give latents from now on, `mean` and `deviation` in place of `pixel_values`."""
-    dataset.transform = LatentCache(dataset, model)
-    return dataset.transform
-
 
 class EndlessBatches(Sampler):
     """The numbers of the samples in each of this process' batches, without an end.
 
-    With N processes a whole batch is N times `size`, and each process takes its own part of it.
-
-    Attributes:
-        taken: batches so far; set it to go on from there.
+    Of N processes each takes its own part of a batch of N times `size`. `taken` are the batches so far.
     """
 
     def __init__(self, size: int, processes: Processes):

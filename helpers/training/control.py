@@ -1,6 +1,5 @@
 """Controlling a run from outside: resume, state, stop requests; and the machine's failures as sentences."""
 
-import contextlib
 import errno
 import functools
 import gc
@@ -12,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -57,13 +57,10 @@ def resume(concept: Concept) -> None:
 
 
 def state_of(concept: Concept, lines: list[dict[str, Any]]) -> State:
-    """The state of a concept's run: how it ended, or what it is doing.
+    """The state of a concept's run, by its log's lines too: how it ended, or what it is doing.
 
     `starting` and `broken` are said of a process that `resume` started, which may be another kernel's:
     it loads, or it ended without saying how. A run that was killed reads as `running`.
-
-    Args:
-        lines: of the run's log.
     """
     folder = concept.training_folder
     begun = _modified_at(folder / INPUTS_FILE)
@@ -71,14 +68,13 @@ def state_of(concept: Concept, lines: list[dict[str, Any]]) -> State:
         return "running" if begun > at_work.start else "starting"
     if _is_starting(folder):
         return "starting"
-    if _is_broken(folder):
+    resumed, said, ended = (_modified_at(folder / file) for file in (_RESUMED, OUTPUT, SUMMARY_FILE))
+    if ended <= resumed and resumed and begun <= max(resumed, said):
         return "broken"
-    if _modified_at(folder / SUMMARY_FILE):
-        with contextlib.suppress(UserError):  # it is damaged
-            summary = RunSummary.load(concept)
-            log_ends_so = not lines or lines[-1].get("event") == summary.reason
-            if begun <= _modified_at(folder / SUMMARY_FILE) and log_ends_so:
-                return summary.ended
+    with suppress(UserError):  # there is none, or a damaged one
+        summary = RunSummary.load(concept)
+        if begun <= ended and (not lines or lines[-1].get("event") == summary.reason):
+            return summary.ended
     return "running" if lines else "new"
 
 
@@ -91,8 +87,7 @@ def last_output(folder: Path) -> str:
 
 
 def _launcher(concept: Concept) -> list[str]:
-    """What goes before the module for several processes. The GPUs are counted without touching them."""
-    processes = min(concept.training.num_processes, torch.cuda.device_count())
+    processes = min(concept.training.num_processes, torch.cuda.device_count())  # counted, not touched
     return ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] * (processes > 1)
 
 
@@ -112,20 +107,11 @@ def _is_starting(folder: Path) -> bool:
     return process.poll() is None if process else 0 <= time.time() - asked < _LOADING
 
 
-def _is_broken(folder: Path) -> bool:
-    """Whether a process of `resume`, now dead, did not say how it ended, and no other run has begun since."""
-    started = _modified_at(folder / _RESUMED)
-    if not started or _modified_at(folder / SUMMARY_FILE) > started:
-        return False
-    return _modified_at(folder / INPUTS_FILE) <= max(started, _modified_at(folder / OUTPUT))
-
-
 def _modified_at(path: Path) -> float:
     """When a file was last written; 0 where there is none."""
-    try:
+    with suppress(FileNotFoundError):
         return path.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
+    return 0.0
 
 
 # Being asked to stop: by a file, by the kernel's interrupt, by the machine.
@@ -148,11 +134,7 @@ def clear_request(folder: Path) -> None:
 
 
 class Interrupts:
-    """Within `with`, an interrupt (Ctrl-C, the kernel's ■) or SIGTERM waits until the step is done.
-
-    Attributes:
-        asked: whether one came. A second one stops at once, as without this.
-    """
+    """Within `with`, an interrupt (Ctrl-C, the kernel's ■) or SIGTERM is noted; a second stops at once."""
 
     SAME = 1.0  # seconds: a launcher of several processes hands each of them the kernel's interrupt again
 
@@ -186,7 +168,9 @@ _MEMORY_FULL = (
 )
 _DISK_FULL = f"The disk is full: make room on it, {_GOES_ON}, which is whole."
 _NOT_WRITABLE = f"“{{path}}” can't be written: make its folder writable, {_GOES_ON}."
-_GONE = "The folder “{folder}” was moved or deleted during the run: put it back, and train again."
+_GONE = "The folder “{path.parent}” was moved or deleted during the run: put it back, and train again."
+_OF_DISK = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), _DISK_FULL)
+_OF_DISK |= dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), _NOT_WRITABLE)
 
 
 def in_sentences(function: Callable) -> Callable:
@@ -201,19 +185,14 @@ def in_sentences(function: Callable) -> Callable:
         try:
             return function(*given, **named)
         except (OSError, RuntimeError, MemoryError) as error:
-            sentence = _MEMORY_FULL if memory_is_full(error) else _disk_sentence(error)
+            path = Path(getattr(error, "filename", None) or "")
+            number = getattr(error, "errno", None)
+            is_gone = number == errno.ENOENT and path.name == LOG_FILE
+            sentence = _GONE if is_gone else _OF_DISK.get(number)
+            sentence = _MEMORY_FULL if memory_is_full(error) else sentence
             if not sentence:
                 raise
         gc.collect()
-        raise UserError(sentence)
+        raise UserError(sentence.format(path=path))
 
     return wrapped
-
-
-def _disk_sentence(error: Exception) -> str | None:
-    number, path = getattr(error, "errno", None), Path(getattr(error, "filename", None) or "")
-    if number in (errno.ENOSPC, errno.EDQUOT):
-        return _DISK_FULL
-    if number in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return _NOT_WRITABLE.format(path=path)
-    return _GONE.format(folder=path.parent) if number == errno.ENOENT and path.name == LOG_FILE else None

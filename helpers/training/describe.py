@@ -50,12 +50,10 @@ class Seen:
 
     @property
     def words(self) -> str:
-        """Both as a sentence has them."""
         return f"{self.thing_on} {self.place}".strip()
 
     @property
     def captions(self) -> list[str]:
-        """Sentences with `{}` for the word that say it."""
         return [f"{template} {self.words}" for template in NEUTRAL_TEMPLATES] if self.words else []
 
     def __str__(self) -> str:
@@ -65,12 +63,8 @@ class Seen:
 def describe_pictures(concept: Concept | str) -> list[Seen]:
     """Write captions for the pictures that have none, by what the base model sees in them.
 
-    They are kept as a person's own are, in `images/<name>.txt`: read, edited or deleted like those. Each
-    picture's are written and printed as soon as they are known. It loads the base model itself, so that a
-    notebook can pass it to `in_own_process`.
-
-    Args:
-        concept: an object; the pictures of a style show other things than their words could name.
+    They are kept as a person's own are, in `images/<name>.txt`: read, edited or deleted like those. It loads
+    the base model itself, so that a notebook can pass it to `in_own_process`.
 
     Returns:
         What was seen, for each picture that had no captions; none of a style.

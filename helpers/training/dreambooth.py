@@ -6,8 +6,10 @@ there by peft. With each picture of the thing goes one of its class, so that the
 
 import gc
 import math
+import re
 import shutil
 from contextlib import ExitStack, closing
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +28,19 @@ from ..concept.concept import Concept, Settings, saved_concepts, settings_in_wor
 from ..dataset.dataset import TextualInversionDataset, preprocess, token_ids, training_templates
 from ..inference.examples import examples_for
 from ..inference.pipeline import drawing_pipeline, generate
-from ..model.base_model import MINIATURE, load_pipeline, save_parts
-from ..model.machine import diffusers, quiet_loading
+from ..model.base_model import IN_FULL, MINIATURE, load_pipeline, save_parts
+from ..model.machine import quiet_loading
 from ..model.vae import encode
-from .batches import Draws, DrawsTogether, to_latents
+from .batches import Draws, DrawsTogether, LatentCache
 from .control import Interrupts, clear_request, in_sentences, stop_requested
 from .learner import make_scaler, make_schedule, take_step
 from .model import Model, load_model
 from .processes import FreeCores, Processes
-from .records import Log, put_aside, resume_from, run_inputs, save_checkpoint
+from .records import INPUTS_FILE, Log, put_aside, resume_from, run_inputs, save_checkpoint
 from .step import all_the_same, training_step
 from .train import as_concept, run_processes
 from .watch import STOPPED
 
-_INPUTS = "made_with.json"
 TOO_LARGE = (
     "The loss was not a finite number at step {step}: set learning_rate to a third of what it was, and train "
     "again."
@@ -86,7 +87,6 @@ def dreambooth_concept(name: str, word: Concept, rare_word: str, class_word: str
     """The saved concept of a thing that a copy of another concept's base model is to learn.
 
     Args:
-        name: its folder's; one that is there already gets the rest, unless it has a learned word.
         word: the concept whose word is to stand beside it in prompts.
         rare_word, class_word: “a photo of a sks toy” has `sks` and `toy`.
         training: settings of the run; where they are not given, they are those of `word`.
@@ -113,8 +113,7 @@ def dreambooth_folder(concept: Concept) -> Path:
     return concept.folder / "dreambooth"
 
 
-def is_trained(concept: Concept) -> bool:
-    """Whether the model is there, whole."""
+def _is_trained(concept: Concept) -> bool:
     return (dreambooth_folder(concept) / "model").is_dir()
 
 
@@ -125,40 +124,31 @@ def train_dreambooth(
     """Teach a copy of the base model what a concept's pictures show; see `dreambooth_folder`.
 
     The concept's placeholder is the rare word, its initializer the class: `sks` and `toy` are taught as
-    “a photo of a sks toy”. Called again, it goes on where it was stopped, or returns what is done.
-
-    Args:
-        concept: a Concept, its name, or the path of its folder.
-        fresh: start over; what was there is renamed, not deleted.
-
-    Raises:
-        UserError: something is missing or can't be used; it says what to do.
-        KeyboardInterrupt: the kernel was interrupted; everything was saved first.
+    “a photo of a sks toy”. Otherwise, and in its arguments and errors, it is as `train`.
     """
     concept, settings = as_concept(concept), settings or DreamboothSettings()
     with run_processes([concept]) as processes:
         if processes.is_main:
             _prepare(concept, settings, fresh)
         processes.wait()
-        interrupted = not is_trained(concept) and _run(concept, settings, processes)
+        interrupted = not _is_trained(concept) and _run(concept, settings, processes)
     gc.collect()
     if interrupted:
         raise KeyboardInterrupt
 
 
 def _prepare(concept: Concept, settings: DreamboothSettings, fresh: bool) -> None:
-    """Put aside what can't be gone on with, and draw the pictures of the class."""
     if concept.training.quantize != "no":
         raise UserError("Dreambooth changes the UNet, so set quantize to “no”.")
     folder = dreambooth_folder(concept)
     inputs = run_inputs(concept) | {"subject": subject(concept), "dreambooth": settings.model_dump()}
-    path = folder / _INPUTS
+    path = folder / INPUTS_FILE
     is_other = path.is_file() and read_json(path) != inputs
     if folder.is_dir() and (fresh or is_other):
         print(f"The last run is now in {put_aside(folder).name}/.")
     write_json(path, inputs)
     clear_request(folder)  # one left from before; one that comes now counts
-    if not is_trained(concept):
+    if not _is_trained(concept):
         draw_prior(concept, settings.prior_pictures)
 
 
@@ -168,19 +158,24 @@ def _prepare(concept: Concept, settings: DreamboothSettings, fresh: bool) -> Non
 def draw_prior(concept: Concept, count: int) -> list[Path]:
     """Draw pictures of the class with the base model as it is into `prior/`; those that are there are kept.
 
-    Returns:
-        `count` paths, in order: `000.png` and so on. Picture n was drawn for sentence n of `prior_sentences`.
+    Not so those that another base model drew, or for other sentences. Picture n (`000.png` and so on) was
+    drawn for sentence n of `prior_sentences`.
     """
     folder, sentences = concept.folder / "prior", prior_sentences(concept, count)
+    about = {"base_model": concept.base_model, "class": concept.initializer_token}
+    about["templates"] = list(training_templates(concept))
+    if concept.base_model == MINIATURE:
+        about["weights"] = places.miniature_hash()
+    if read_json(folder / INPUTS_FILE) != about:
+        shutil.rmtree(folder, ignore_errors=True)
+        write_json(folder / INPUTS_FILE, about)
     paths = [folder / f"{number:03}.png" for number in range(count)]
-    _forget_others(concept, folder)
     missing = [number for number, path in enumerate(paths) if not path.is_file()]
     if missing:
         # Without a checker: its black pictures would be learned.
         pipeline = drawing_pipeline(concept.base_model, safety_checker=False)
-        print(
-            f"{concept.name}: the base model draws {len(missing)} pictures of “{concept.initializer_token}”."
-        )
+        what = f"{len(missing)} pictures of “{concept.initializer_token}”"
+        print(f"{concept.name}: the base model draws {what}.")
     for first in range(0, len(missing), _AT_ONCE):
         seeds = missing[first : first + _AT_ONCE]
         prompts, guidance = [sentences[seed] for seed in seeds], examples_for(concept).guidance
@@ -189,24 +184,10 @@ def draw_prior(concept: Concept, count: int) -> list[Path]:
     return paths
 
 
-def _forget_others(concept: Concept, folder: Path) -> None:
-    """Delete pictures that another base model drew, or for other sentences: they can be drawn again."""
-    about = {"base_model": concept.base_model, "class": concept.initializer_token}
-    about["templates"] = list(training_templates(concept))
-    if concept.base_model == MINIATURE:
-        about["weights"] = places.miniature_hash()
-    path = folder / _INPUTS
-    if read_json(path) != about:
-        shutil.rmtree(folder, ignore_errors=True)
-        write_json(path, about)
-
-
 def prior_sentences(concept: Concept, count: int) -> list[str]:
     """The concept's training sentences in turn, with the class for the word."""
-    templates = training_templates(concept)
-    return [
-        templates[number % len(templates)].replace("{}", concept.initializer_token) for number in range(count)
-    ]
+    turn = islice(cycle(training_templates(concept)), count)
+    return [template.replace("{}", concept.initializer_token) for template in turn]
 
 
 class PriorPictures(Dataset):
@@ -232,11 +213,7 @@ class PriorPictures(Dataset):
 
 
 class LoraLearner:
-    """A LoRA in the parts that learn, the pictures that it is shown, and how far it has come.
-
-    Attributes:
-        parts: by their names in the base model: `unet`, and where it learns too `text_encoder` (`_2`).
-    """
+    """A LoRA in the parts that learn, by their names (`unet`, `text_encoder`), and what it is shown."""
 
     def __init__(self, concept: Concept, settings: DreamboothSettings, model: Model, processes: Processes):
         self.concept, self.settings = concept, settings
@@ -327,7 +304,7 @@ def _own_pictures(concept: Concept, model: Model) -> TextualInversionDataset:
     dataset = TextualInversionDataset(concept, tokenizers, model.resolution)
     dataset.prompts = [template.replace("{}", subject(concept)) for template in dataset.templates]
     dataset.input_ids = token_ids(tokenizers, dataset.prompts)
-    to_latents(dataset, model)
+    dataset.transform = LatentCache(dataset, model)
     return dataset
 
 
@@ -338,35 +315,29 @@ def subject(concept: Concept) -> str:
 
 def _run(concept: Concept, settings: DreamboothSettings, processes: Processes) -> bool:
     """Load, go on where it was, and step to the end or to a stop; whether it was interrupted."""
-    on_one_cpu = processes.device.type == "cpu" and processes.count == 1
-    with FreeCores(concept.base_model == MINIATURE and on_one_cpu) as cores, Interrupts() as interrupts:
-        diffusers()  # before peft is imported
+    with FreeCores(concept.base_model == MINIATURE and processes.is_one_cpu) as cores:
         model = load_model(concept, processes.device)
         cores.adjust()
         learner, scaler = LoraLearner(concept, settings, model, processes), make_scaler(model)
         resume_from(dreambooth_folder(concept), learner, scaler)
-        _steps(learner, model, scaler, processes, interrupts, cores)
+        interrupted = _step_to_the_end(learner, model, scaler, processes, cores)
         if processes.is_main and learner.step == settings.steps:
             half = model.dtype != torch.float32
             save_model(concept, learner.weights(), torch.float16 if half else torch.float32)
-    return interrupts.asked
+    return interrupted
 
 
-def _steps(
+def _step_to_the_end(
     learner: LoraLearner,
     model: Model,
     scaler: torch.amp.GradScaler,
     processes: Processes,
-    interrupts: Interrupts,
     cores: FreeCores,
-) -> None:
-    """Step until the last one, or until someone asks to stop; what came of it is saved.
-
-    Raises:
-        UserError: the loss is no finite number any more.
-    """
+) -> bool:
+    """Step until the last one, or until someone asks to stop; what came of it is saved."""
     settings, folder, asked = learner.settings, dreambooth_folder(learner.concept), False
     with ExitStack() as stack:
+        interrupts = stack.enter_context(Interrupts())
         bar = stack.enter_context(counting_bar("Dreambooth, in steps", settings.steps))
         bar.update(learner.step)
         log = stack.enter_context(closing(Log(folder, learner.step))) if processes.is_main else None
@@ -384,6 +355,7 @@ def _steps(
                 cores.adjust()
     if asked and processes.is_main:
         print(f"{learner.concept.name}: {STOPPED}")
+    return interrupts.asked
 
 
 # The result.
@@ -414,18 +386,13 @@ def as_kohya(weights: dict[str, dict[str, torch.Tensor]]) -> dict[str, torch.Ten
     """
     from diffusers.utils import convert_state_dict_to_kohya
 
-    named = {
-        f"{part}.{_with_text_model(part, key)}": value
-        for part, own in weights.items()
-        for key, value in own.items()
-    }
+    named = {}
+    for part, own in weights.items():
+        for key, value in own.items():
+            full = re.sub(*IN_FULL["text_encoder"], key) if part.startswith("text_encoder") else key
+            named[f"{part}.{full}"] = value
     first = "lora_te1_" if "text_encoder_2" in weights else "lora_te_"  # the converter has XL's alone
     return {
         key.replace("lora_te1_", first): value.half().contiguous()
         for key, value in convert_state_dict_to_kohya(named).items()
     }
-
-
-def _with_text_model(part: str, key: str) -> str:
-    is_short = part.startswith("text_encoder") and not key.startswith("text_model.")
-    return f"text_model.{key}" if is_short else key

@@ -1,6 +1,6 @@
 """The fixed loss: the same pictures, noise, timesteps and sentences each time it is asked."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from statistics import pvariance
@@ -33,12 +33,11 @@ class FixedLoss:
     """A loss without chance, drawn once, so that two values differ by what was learned alone.
 
     Voronov et al. 2023 (arXiv 2302.04841) show that the training loss says nothing about progress,
-    and that this one does.
+    and that this one does. Its timesteps are spread evenly over the range trained on.
 
     Args:
         latents: (pictures, channels, height, width) to take from in turn.
         sentences: token ids to take from in turn, one (sentences, length) a tokenizer.
-        seed: for noise and timesteps; the timesteps are spread evenly over the range trained on.
         captions: the last of the sentences, which go with some latents only: by the latent's place.
     """
 
@@ -76,7 +75,6 @@ class FixedLoss:
 
 
 # Which of a run's checkpoints is best: a score from pictures and prompts that training never saw.
-Scorer = Callable[[Model], float]
 CLOSER = 0.85
 _SURROUNDINGS = (" on a beach", " in the snow", " in a forest", " in a city", " at night", " in a room")
 _PLAIN = {"object": "a photo of a {}", "style": "a painting in the style of {}"}
@@ -85,11 +83,9 @@ _PLAIN = {"object": "a photo of a {}", "style": "a painting in the style of {}"}
 class HeldOutScore:
     """The default judge of a run: called with the model and the rows as they are now; more is better.
 
-    It looks at the pictures as training crops them and closer, with sentences and noise that training does
-    not use. By the closer views alone some good words seem worse than the initializer: what stands at the
-    edge of a picture, such as ears and feet, is cut off there.
-
-    Make it before the first step: it remembers the initializer's loss and moves.
+    It looks at the pictures as training crops them and closer (alone, these cut off ears and feet), with
+    sentences and noise that training does not use. Make it before the first step: it remembers the
+    initializer's loss and moves.
     """
 
     def __init__(self, concept: Concept, model: Model):
@@ -111,9 +107,7 @@ class HeldOutScore:
 class Obedience:
     """How much of what surroundings do to the initializer they still do to the word.
 
-    Args:
-        latents: (1, channels, height, width), noised for the model to look at; at the high noise
-            level where a picture's layout is decided.
+    It is asked where a picture's layout is decided: with much noise in the latents of one.
     """
 
     def __init__(self, concept: Concept, model: Model, latents: torch.Tensor):
@@ -183,18 +177,12 @@ class Candidate:
 def try_initializers(concept: Concept, candidates: Sequence[str] = ()) -> list[Candidate]:
     """Try the concept's own initializer, if it has one, and others before any training; the best one first.
 
-    It loads the base model into this process, and uses the GPU where there is one.
-
-    Args:
-        candidates: as for `rank_initializers`.
-
-    Raises:
-        UserError: as for `rank_initializers`, or the concept can't be trained as it is.
+    It loads the base model into this process, and uses the GPU where there is one. The candidates and the
+    errors are those of `rank_initializers`.
     """
     with closing(Processes()) as processes:
         model = load_model(concept, processes.device)
-        own = [concept.initializer_token] if concept.initializer_token else []
-        tried = [*own, *(candidates or _proposals(concept, model))]
+        tried = [*filter(None, [concept.initializer_token]), *(candidates or _proposals(concept, model))]
         learner = Learner(concept.changed(initializer_token=tried[0]), model, processes)
     return rank_initializers(learner, model, tried)
 
@@ -205,22 +193,14 @@ def print_proposals(concept: Concept, count: int = 6) -> None:
         print(f"{candidate.fixed_loss:.4f} {candidate.words}")
 
 
-def _proposals(concept: Concept, model: Model) -> list[str]:
-    """Words that mean things to the model and are one token to each of its tokenizers."""
-    known = [known_words(tokenizer) for tokenizer in model.components.tokenizers]
-    return [word for word in words_to_start_from(concept) if all(word in words for words in known)]
-
-
 def rank_initializers(learner: Learner, model: Model, candidates: Sequence[str] = ()) -> list[Candidate]:
     """Try words and phrases as initializer; the best one first. The learner's rows stay as they are.
-
-    A phrase may have as many tokens as the concept has vectors.
 
     Args:
         candidates: without any, the concept's own, and words that mean things to the model, names left out.
 
     Raises:
-        UserError: one has more tokens than there are vectors.
+        UserError: one has more tokens than the concept has vectors.
     """
     concept = learner.concept
     candidates = candidates or [concept.initializer_token, *_proposals(concept, model)]
@@ -236,9 +216,15 @@ def rank_initializers(learner: Learner, model: Model, candidates: Sequence[str] 
     return sorted(tried, key=lambda candidate: candidate.fixed_loss)
 
 
+def _proposals(concept: Concept, model: Model) -> list[str]:
+    """Words that mean things to the model and are one token to each of its tokenizers."""
+    known = [known_words(tokenizer) for tokenizer in model.components.tokenizers]
+    return [word for word in words_to_start_from(concept) if all(word in words for words in known)]
+
+
 def fixed_loss(learner: Learner, model: Model, samples: int = SAMPLES) -> FixedLoss:
     """The fixed loss of a learner, on the pictures and sentences that it trains with."""
-    settings, dataset, latents = learner.settings, learner.dataset, learner.latents.means()
+    settings, dataset, latents = learner.settings, learner.dataset, learner.latents.posterior.mean
     ids = [of_one.to(model.device) for of_one in dataset.input_ids]
     captions = {
         place: dataset.captions[place % len(dataset)]  # after the pictures come their mirror images

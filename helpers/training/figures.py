@@ -28,11 +28,7 @@ _NO_SAMPLES = "No samples were drawn: set `sample_every` to 100 or so, and train
 
 
 def plot_run(concept: Concept) -> Described:
-    """The fixed loss, the score and each row's norm over the steps; a line marks the step that was kept.
-
-    Raises:
-        UserError: the concept was never trained to an end.
-    """
+    """The fixed loss, the score and each row's norm over the steps; a line marks the step that was kept."""
     best, lines = RunSummary.load(concept).best_step, read_log(concept.training_folder)
     panels = {
         "fixed loss": {"": logged(lines, "fixed_loss")},
@@ -51,37 +47,26 @@ def plot_run(concept: Concept) -> Described:
 
 
 def sample_sheet(concept: Concept) -> Described | Markdown:
-    """The strips drawn during training, oldest first, with a frame around the kept step.
-
-    Where none was drawn, a sentence that says how they are.
-    """
+    """The strips drawn during training, oldest first, the kept step in a frame; or how to have some drawn."""
     samples, kept = _strips(concept), RunSummary.load(concept).best_step
     if not samples:
         return Markdown(_NO_SAMPLES)
     pictures, captions = [], []
     for step, strip in samples.items():
         pictures += [_framed(one) for one in strip] if step == kept else strip
-        captions += [_named(step, kept)] * len(strip)
-    alt = (
-        f"{len(strip)} samples at each of these steps: {', '.join(map(str, samples))}. "
-        f"The step that was kept: {kept}."
-    )
+        captions += _named(step, kept, strip)
+    steps = ", ".join(map(str, samples))
+    alt = f"{len(strip)} samples at each of these steps: {steps}. The step that was kept: {kept}."
     return image_grid(pictures, columns=len(strip), captions=captions, alt=alt)
 
 
 def sample_animation(concept: Concept) -> Animation | Markdown:
-    """The strips one after the other, from the initializer to the step that was kept.
-
-    Where none was drawn, a sentence that says how they are.
-    """
+    """The strips one after the other, up to the step that was kept; or a sentence, as `sample_sheet`."""
     kept = RunSummary.load(concept).best_step
     shown = {step: strip for step, strip in _strips(concept).items() if step <= kept}
     if not shown:
         return Markdown(_NO_SAMPLES)
-    frames = [
-        image_grid(strip, columns=len(strip), captions=[_named(step, kept)] * len(strip))
-        for step, strip in shown.items()
-    ]
+    frames = [image_grid(strip, len(strip), _named(step, kept, strip)) for step, strip in shown.items()]
     alt = f"The word comes: samples at the steps {', '.join(map(str, shown))}, one after the other."
     return Animation.of(frames, [*([1] * (len(frames) - 1)), 3], alt)
 
@@ -90,8 +75,8 @@ def _strips(concept: Concept) -> dict[int, list[Image.Image]]:
     return {step: read_strip(path) for step, path in saved_samples(concept).items()}
 
 
-def _named(step: int, kept: int) -> str:
-    return f"step {step}, kept" if step == kept else f"step {step}"
+def _named(step: int, kept: int, strip: list[Image.Image]) -> list[str]:
+    return [f"step {step}, kept" if step == kept else f"step {step}"] * len(strip)
 
 
 def _framed(image: Image.Image) -> Image.Image:
@@ -152,25 +137,19 @@ def sample_noise(concept: Concept, shape: tuple[int, ...]) -> torch.Tensor:
 
 
 @torch.no_grad()
-def draw_pictures(
-    model: Model, prompts: list[str], noise: torch.Tensor, steps: int = STEPS, guidance: float = GUIDANCE
-) -> list[Image.Image]:
-    """Text to pictures without a pipeline: DPM-Solver++ and classifier-free guidance.
-
-    Args:
-        noise: (prompts, channels, height, width), standard normal.
-    """
+def draw_pictures(model: Model, prompts: list[str], noise: torch.Tensor) -> list[Image.Image]:
+    """Prompts, each with noise, to pictures: by DPM-Solver++ and classifier-free guidance."""
     from diffusers import DPMSolverMultistepScheduler
 
     scheduler = DPMSolverMultistepScheduler.from_config(model.scheduler.config)
-    scheduler.set_timesteps(steps, device=model.device)
+    scheduler.set_timesteps(STEPS, device=model.device)
     ids = token_ids(model.components.tokenizers, [""] * len(prompts) + prompts, model.device)
     conditioning = model.embed(ids)
     latents = noise.to(model.device) * scheduler.init_noise_sigma
     for timestep in progress(scheduler.timesteps, "drawing samples"):
         both = scheduler.scale_model_input(torch.cat([latents, latents]), timestep)
         without, with_prompt = model.predict(both, timestep, conditioning).chunk(2)
-        guided = without + guidance * (with_prompt - without)
+        guided = without + GUIDANCE * (with_prompt - without)
         latents = scheduler.step(guided, timestep, latents).prev_sample
     return [to_image(one) for one in decode(model.vae, latents, model.device)]
 
@@ -192,30 +171,15 @@ class ByHand:
         """The first picture's latents with the noise of each timestep, (timesteps, ...)."""
         return self.model.scheduler.add_noise(self.latents, self.noise, timesteps)
 
-    @torch.no_grad()
-    def predict(self, prompt: str, timesteps: torch.Tensor) -> torch.Tensor:
-        """What the model predicts for `noisy(timesteps)` when it is told `prompt`."""
-        ids = token_ids(self.model.components.tokenizers, [prompt] * len(timesteps), timesteps.device)
-        return self.model.predict(self.noisy(timesteps), timesteps, self.model.embed(ids))
-
-    def errors(self, prediction: torch.Tensor, timesteps: torch.Tensor) -> list[float]:
-        """The squared error of `predict`'s answer at each timestep."""
-        target = target_of(self.model.scheduler, self.latents, self.noise, timesteps)
-        return squared_errors(prediction, target.expand_as(prediction)).tolist()
-
-    def pictures(self, latents: torch.Tensor) -> list[Image.Image]:
-        """Latents, decoded."""
+    def decoded(self, latents: torch.Tensor) -> list[Image.Image]:
         return [to_image(one) for one in decode(self.model.vae, latents, self.model.device)]
 
     def parts(self) -> list[nn.Module]:
-        """The text encoder(s), the UNet and the VAE."""
         return [*self.model.components.text_encoders, self.model.unet, self.model.vae]
 
 
 def by_hand(concept: Concept) -> ByHand:
-    """Load the base model into this process, with the rows that training kept.
-
-    Call it after the launch: it uses the GPU where there is one.
+    """Load the base model into this process, with the rows that training kept; a GPU is used if there is one.
 
     Raises:
         UserError: the concept was not trained yet, or its model can't be loaded.
@@ -227,7 +191,7 @@ def by_hand(concept: Concept) -> ByHand:
     learner.set_rows(rows)
     for group, rate in zip(learner.optimizer.param_groups, learner.schedule.base_lrs, strict=True):
         group["lr"] = rate  # past the warm-up, which begins at 0
-    latents = learner.latents.means()[:1]
+    latents = learner.latents.posterior.mean[:1]
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(concept.training.seed))
     return ByHand(concept, model, learner, latents, noise.to(model.device))
 
@@ -236,29 +200,33 @@ def show_latents(hand: ByHand) -> Image.Image:
     """The first picture after its way through the autoencoder, then each channel of its latents in grey."""
     channels = [_grey(channel) for channel in hand.latents[0]]
     captions = ["decoded", *(f"channel {number}" for number in range(1, len(channels) + 1))]
-    return image_grid([*hand.pictures(hand.latents), *channels], len(captions), captions)
+    return image_grid([*hand.decoded(hand.latents), *channels], len(captions), captions)
 
 
 def show_noisy(hand: ByHand, timesteps: list[int]) -> Image.Image:
     """The first picture with the noise of each timestep, decoded."""
-    pictures = hand.pictures(hand.noisy(torch.tensor(timesteps, device=hand.latents.device)))
+    pictures = hand.decoded(hand.noisy(torch.tensor(timesteps, device=hand.latents.device)))
     return image_grid(pictures, len(timesteps), [f"t = {timestep}" for timestep in timesteps])
 
 
+@torch.no_grad()
 def show_predictions(hand: ByHand, words: list[str], timesteps: list[int]) -> Image.Image:
     """What the model takes the noisy picture for: a row a word, a column a timestep, each with its error."""
+    model, times = hand.model, torch.tensor(timesteps, device=hand.latents.device)
+    noisy = hand.noisy(times)
+    target = target_of(model.scheduler, hand.latents, hand.noise, times).expand_as(noisy)
     pictures, captions = [], []
-    times = torch.tensor(timesteps, device=hand.latents.device)
     for word in words:
         prompt = expand_prompt(f"a photo of a {word}", hand.concept.placeholder_tokens)
-        prediction = hand.predict(prompt, times)
-        pictures += hand.pictures(without_noise(hand.model.scheduler, hand.noisy(times), prediction, times))
-        errors = zip(timesteps, hand.errors(prediction, times), strict=True)
+        ids = token_ids(model.components.tokenizers, [prompt] * len(times), model.device)
+        prediction = model.predict(noisy, times, model.embed(ids))
+        pictures += hand.decoded(_without_noise(model.scheduler, noisy, prediction, times))
+        errors = zip(timesteps, squared_errors(prediction, target).tolist(), strict=True)
         captions += [f"{word}, t = {timestep}: {error:.3f}" for timestep, error in errors]
     return image_grid(pictures, len(timesteps), captions)
 
 
-def without_noise(
+def _without_noise(
     scheduler, noisy: torch.Tensor, prediction: torch.Tensor, timesteps: torch.Tensor
 ) -> torch.Tensor:
     """The clean latents that a prediction amounts to (DDIM, Song et al. 2021, equation 12)."""

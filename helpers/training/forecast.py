@@ -1,16 +1,15 @@
 """What a training will need on this machine, before it starts: memory by counting, time by earlier runs.
 
-Nothing here reads weights or touches a GPU: a notebook asks before the launch.
+Nothing here reads weights or touches a GPU, but for `memory_of_run`: a notebook asks before the launch.
 """
 
-import copy
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 import torch
@@ -27,12 +26,13 @@ from ..dataset.dataset import (
     with_captions,
 )
 from ..dataset.images import captions_of, image_paths
-from ..model.base_model import Components, load_shapes
-from ..model.machine import CPU_INFO, diffusers, pick_dtype
+from ..model.base_model import load_shapes
+from ..model.machine import CPU_INFO
+from .learner import WORDS_AT_ONCE
+from .model import Model, checkpoint_gradients, latent_side, number_format
 from .records import read_log, steps_per_second
 
 GIB = 2**30
-WORDS_AT_ONCE = 4  # of a run of many, in one forward pass: more words take more time, not more memory
 _BYTES_PER_WEIGHT = {"no": None, "8bit": 1, "4bit": 0.53}  # NF4: half a byte, and a scale for 64 weights
 _REMEDIES = {"gradient_checkpointing": True, "train_batch_size": 1, "quantize": "4bit"}
 _CIRCUMSTANCES_FILE = "circumstances.json"
@@ -45,8 +45,8 @@ def training_plan(concept: Concept) -> str:
         UserError: the concept has no pictures, or the model would not read a sentence to its word.
     """
     settings, pictures = concept.training, len(image_paths(concept))
-    templates, _ = with_captions(concept, training_templates(concept))
-    checked_ids(concept, tokenizers_with_word(concept), templates)
+    templates = training_templates(concept)
+    checked_ids(concept, tokenizers_with_word(concept), with_captions(concept, templates)[0])
     batch = settings.train_batch_size * settings.gradient_accumulation_steps * settings.num_processes
     samples = batch * settings.max_train_steps
     evaluations = settings.max_train_steps // settings.evaluate_every
@@ -54,7 +54,7 @@ def training_plan(concept: Concept) -> str:
     end = "or fewer, when the fixed loss stops falling" if settings.stop_when_learned else "exactly"
     return "\n".join(
         [
-            f"{pictures} pictures, {len(training_templates(concept))} sentences to train with, "
+            f"{pictures} pictures, {len(templates)} sentences to train with, "
             f"{len(held_out_templates(concept))} kept back to judge by",
             *([f"{captioned} of the pictures with captions of their own instead"] if captioned else []),
             f"{settings.max_train_steps} steps ({end}) x {batch} pictures a step = {samples} pictures",
@@ -71,17 +71,16 @@ def estimate(concept: Concept) -> str:
     Raises:
         UserError: the base model can't be read, or this machine can't compute in the format asked for.
     """
-    machine = this_machine()
-    dtype = machine.dtype(concept.training.mixed_precision)
-    return f"{memory_advice(concept, dtype, machine.memory, f'on {machine.name}')} {_time(concept)}"
-
-
-def _time(concept: Concept) -> str:
-    per_step = seconds_per_step(concept)
-    if per_step is None:
-        return "Time: not known before the first such run on this machine; the run says it as it starts."
-    time = in_time(concept.training.max_train_steps * per_step)
-    return f"Time: at most {time}, {per_step:.2g} s a step, as in the last such run here."
+    machine, pace = this_machine(), seconds_per_step(concept)
+    is_short = machine.is_gpu and concept.training.mixed_precision != "no"
+    # A GPU's short formats are of the same size; which one it has is asked in the run, which may touch it.
+    dtype = torch.float16 if is_short else number_format(concept, torch.device("cpu"))
+    memory = memory_advice(concept, dtype, machine.memory, f"on {machine.name}")
+    time = "not known before the first such run on this machine; the run says it as it starts"
+    if pace:
+        time = f"at most {in_time(concept.training.max_train_steps * pace)}, {pace:.2g} s a step"
+        time += ", as in the last such run here"
+    return f"{memory} Time: {time}."
 
 
 def in_time(seconds: float) -> str:
@@ -89,44 +88,44 @@ def in_time(seconds: float) -> str:
     return f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.0f} seconds"
 
 
-def memory_advice(
-    concept: Concept, dtype: torch.dtype, available: int | None, where: str, words: int = 1
-) -> str:
-    """What a step takes, in a sentence; where that is too much, what each remedy would bring it to.
-
-    Args:
-        available: bytes; None where that is not known.
-        where: they are, for example `on Tesla T4`.
-        words: how many are trained in one run.
-    """
-    needed = _memory_of(concept, dtype, words)
-    of = f" of {available / GIB:.1f}" if available else ""
-    sentence = (
-        f"Memory: about {needed.total / GIB:.2f}{of} GiB {where}: {needed.weights / GIB:.2f} for the frozen "
-        f"weights, {needed.activations / GIB:.2f} for one step's activations."
-    )
-    if not available or needed.total <= available:
-        return sentence
-    remedies = []
-    for name, value in _REMEDIES.items():
-        if getattr(concept.training, name) != value:
-            total = _memory_of(concept.changed(training={name: value}), dtype, words).total
-            remedies.append(f"{name}={value!r} ({total / GIB:.2f} GiB)")
-    return f"{sentence} That is more than there is. Should it fail, set {' or '.join(remedies)}."
+# The machine that a training launched from here would run on.
 
 
-def _memory_of(concept: Concept, dtype: torch.dtype, words: int) -> "Memory":
-    counted = tuple((name, getattr(concept.training, name)) for name in settings_where(memory=True))
-    return _memory_counted(concept.base_model, dtype, counted, words)
+class Machine(NamedTuple):
+    """Two of one name are taken for equally fast. The memory is in bytes; None where it isn't known."""
+
+    name: str
+    memory: int | None
+    is_gpu: bool = False
 
 
-@lru_cache(maxsize=32)
-def _memory_counted(
-    base_model: str, dtype: torch.dtype, counted: tuple[tuple[str, Any], ...], words: int
-) -> "Memory":
-    """Kept, since a form asks at each key, and the run itself once more."""
-    shapes, settings = load_shapes(base_model, dtype), TrainingSettings(**dict(counted))
-    return memory_needed(shapes, settings, settings.resolution or shapes.resolution, dtype, words)
+@cache
+def this_machine() -> Machine:
+    """The first GPU that is visible, by its driver's own program; else the processor."""
+    if not is_cuda_available():
+        lines = CPU_INFO.read_text() if CPU_INFO.is_file() else ""
+        processor = re.search(r"^model name\s*: (.*)", lines, re.MULTILINE)
+        named = processor[1].strip() if processor else platform.machine()
+        return Machine(f"{os.cpu_count()} processor cores ({named})", psutil.virtual_memory().total)
+    name, _, mebibytes = _nvidia_smi().rpartition(", ")
+    if not mebibytes.isdigit():  # a driver that gives no answer
+        return Machine("a GPU", None, is_gpu=True)
+    return Machine(name, int(mebibytes) * 2**20, is_gpu=True)
+
+
+def _nvidia_smi() -> str:
+    """A line such as `Tesla T4, 15360`, or nothing."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0]
+    asked = ["--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    command = ["nvidia-smi", *asked, *([f"--id={visible}"] if visible else [])]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return answer.strip().split("\n")[0]
+
+
+# Time: that of the newest run of any concept that was like this one.
 
 
 def note_circumstances(concept: Concept) -> None:
@@ -148,72 +147,14 @@ def seconds_per_step(concept: Concept) -> float | None:
 
 
 def _circumstances(concept: Concept) -> dict[str, Any]:
-    settings = concept.training.model_dump(mode="json")
-    speed = {name: settings[name] for name in settings_where(speed=True)}
+    speed = concept.training.model_dump(mode="json", include={*settings_where(speed=True)})
     return {"machine": this_machine().name, "base_model": concept.base_model, **speed}
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Where a training launched from here would run.
-
-    Attributes:
-        name: the GPU's, or the processor's with its cores; two of one name are taken for equally fast.
-        memory: bytes that it has, whether free or not; None where that can't be found out.
-        capability: an NVIDIA GPU's compute capability, 0 where it is not known; None on a processor.
-    """
-
-    name: str
-    memory: int | None
-    capability: float | None = None
-
-    def dtype(self, mixed_precision: str) -> torch.dtype:
-        """The format that training would choose here.
-
-        Raises:
-            UserError: this machine can't compute in the format that was asked for.
-        """
-        if self.capability is not None and mixed_precision in ("auto", "fp16"):
-            has_bfloat16 = self.capability >= 8
-            return torch.bfloat16 if mixed_precision == "auto" and has_bfloat16 else torch.float16
-        return pick_dtype(mixed_precision, "cpu")
-
-
-@cache
-def this_machine() -> Machine:
-    """Ask the driver's own program, `nvidia-smi`, for the first GPU that is visible; else the processor."""
-    if not is_cuda_available():
-        name = f"{os.cpu_count()} processor cores ({_processor()})"
-        return Machine(name, psutil.virtual_memory().total)
-    name, *numbers = _nvidia_smi().split(", ")
-    if len(numbers) != 2 or not numbers[0].isdigit():  # a driver that gives no answer
-        return Machine("a GPU", None, 0)
-    return Machine(name, int(numbers[0]) * 2**20, float(numbers[1]))
-
-
-def _processor() -> str:
-    lines = CPU_INFO.read_text().splitlines() if CPU_INFO.is_file() else []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.machine())
-
-
-def _nvidia_smi() -> str:
-    """A line such as `NVIDIA T4, 15360, 7.5`, or nothing."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0]
-    asked = ["--query-gpu=name,memory.total,compute_cap", "--format=csv,noheader,nounits"]
-    command = ["nvidia-smi", *asked, *([f"--id={visible}"] if visible else [])]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return answer.strip().split("\n")[0]
 
 
 # Memory, counted from the model's shapes.
 
 
-@dataclass(frozen=True)
-class Memory:
+class Memory(NamedTuple):
     """Bytes on the device while a step is taken; CUDA's own context comes on top."""
 
     weights: int
@@ -224,84 +165,86 @@ class Memory:
         return self.weights + self.activations
 
 
-def memory_needed(
-    components: Components, settings: TrainingSettings, resolution: int, dtype: torch.dtype, words: int = 1
-) -> Memory:
-    """Count weights, and run one forward pass on torch's `meta` device, which holds shapes and no numbers.
+def memory_of_run(concept: Concept, device: torch.device, words: int) -> str:
+    """`memory_advice` for a run that begins now, by what is free on its device."""
+    on_gpu = device.type == "cuda"
+    free = torch.cuda.mem_get_info(device)[0] if on_gpu else psutil.virtual_memory().available
+    return memory_advice(concept, number_format(concept, device), free, "that are free", words)
+
+
+def memory_advice(
+    concept: Concept, dtype: torch.dtype, available: int | None, where: str, words: int = 1
+) -> str:
+    """What a step takes, in a sentence; where that is too much, what each remedy would bring it to.
 
     Args:
+        available: bytes; None where that is not known.
+        where: they are, for example `on Tesla T4`.
         words: how many are trained in one run.
     """
-    weights = sum(_weight_bytes(encoder) for encoder in components.text_encoders)
-    weights += _unet_bytes(components.unet, settings.quantize)
-    weights += _weight_bytes(components.vae) if settings.random_crop else 0
-    samples = settings.train_batch_size * settings.timesteps_per_picture * min(words, WORDS_AT_ONCE)
-    activations = sum(_encoder_activations(encoder, samples) for encoder in components.text_encoders)
-    activations += _unet_activations(components, samples, resolution, dtype, settings.gradient_checkpointing)
+    needed = memory_needed(concept, dtype, words)
+    of = f" of {available / GIB:.1f}" if available else ""
+    sentence = (
+        f"Memory: about {needed.total / GIB:.2f}{of} GiB {where}: {needed.weights / GIB:.2f} for the frozen "
+        f"weights, {needed.activations / GIB:.2f} for one step's activations."
+    )
+    if not available or needed.total <= available:
+        return sentence
+    remedies = []
+    for name, value in _REMEDIES.items():
+        if getattr(concept.training, name) != value:
+            total = memory_needed(concept.changed(training={name: value}), dtype, words).total
+            remedies.append(f"{name}={value!r} ({total / GIB:.2f} GiB)")
+    return f"{sentence} That is more than there is. Should it fail, set {' or '.join(remedies)}."
+
+
+def memory_needed(concept: Concept, dtype: torch.dtype, words: int = 1) -> Memory:
+    """Count weights, and what a forward pass keeps, on torch's `meta` device, which holds no numbers."""
+    counted = concept.training.model_dump(include={*settings_where(memory=True)})
+    return _counted(concept.base_model, dtype, min(words, WORDS_AT_ONCE), **counted)
+
+
+@lru_cache(maxsize=32)  # a form asks at each key, and the run itself once more
+def _counted(base_model: str, dtype: torch.dtype, words: int, **counted) -> Memory:
+    shapes, settings = load_shapes(base_model, dtype), TrainingSettings(**counted)
+    resolution = settings.resolution or shapes.resolution
+    model = Model(shapes, torch.device("meta"), dtype, resolution)
+    networks = nn.ModuleList([shapes.unet, *shapes.text_encoders])
+    weights = _weight_bytes(networks) - _spared(shapes.unet, settings.quantize)
+    weights += _weight_bytes(shapes.vae) if settings.random_crop else 0
+    samples = settings.train_batch_size * settings.timesteps_per_picture * words
+    for encoder in shapes.text_encoders:  # the new rows lie here
+        encoder.get_input_embeddings().weight.requires_grad_(True)
+    activations = saved_bytes(networks, lambda: _forward(model, samples))
+    if settings.gradient_checkpointing:
+        checkpoint_gradients(shapes)
+        blocks = len(shapes.unet.down_blocks) + 1 + len(shapes.unet.up_blocks)
+        again = activations // blocks  # one block at a time is computed again
+        activations = again + saved_bytes(networks, lambda: _forward(model, samples))
     return Memory(weights, activations)
 
 
-def free_memory(device: torch.device) -> int:
-    """Bytes that are free on a device."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available
+def _forward(model: Model, samples: int) -> torch.Tensor:
+    unet, side = model.unet.config, latent_side(model.components, model.resolution)
+    with torch.device("meta"):
+        latents = torch.zeros(samples, unet.in_channels, side, side)
+        timesteps = torch.zeros(samples, dtype=torch.long)
+        lengths = [encoder.config.max_position_embeddings for encoder in model.components.text_encoders]
+        sentences = [torch.zeros(samples, length, dtype=torch.long) for length in lengths]
+    return model.predict(latents, timesteps, model.embed(sentences))
 
 
 def _weight_bytes(module: nn.Module) -> int:
     return sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
 
 
-def _unet_bytes(unet: nn.Module, quantize: str) -> int:
+def _spared(unet: nn.Module, quantize: str) -> int:
     linear = [module.weight for module in unet.modules() if isinstance(module, nn.Linear)]
     kept = _BYTES_PER_WEIGHT[quantize]
-    saved = sum(weight.nbytes - weight.numel() * kept for weight in linear) if kept else 0
-    return int(_weight_bytes(unet) - saved)
+    return int(sum(weight.nbytes - weight.numel() * kept for weight in linear)) if kept else 0
 
 
-def _encoder_activations(encoder: nn.Module, samples: int) -> int:
-    with torch.device("meta"):
-        empty = type(encoder)(copy.deepcopy(encoder.config))
-        ids = torch.zeros(samples, encoder.config.max_position_embeddings, dtype=torch.long)
-    empty.to(encoder.dtype).requires_grad_(False).eval()
-    empty.get_input_embeddings().weight.requires_grad_(True)
-    return saved_bytes(empty, lambda: empty(ids))
-
-
-def _unet_activations(
-    components: Components, samples: int, resolution: int, dtype: torch.dtype, checkpointing: bool
-) -> int:
-    config, side = components.unet.config, latent_side(components, resolution)
-    with torch.device("meta"):
-        unet = diffusers().UNet2DConditionModel.from_config(config)
-        latents = torch.zeros(samples, config.in_channels, side, side, dtype=dtype)
-        timesteps = torch.zeros(samples, dtype=torch.long)
-        states = torch.zeros(samples, 77, config.cross_attention_dim, dtype=dtype, requires_grad=True)
-        added = _added_conditioning(components, samples, dtype)
-    nn.Module.to(unet, dtype)  # diffusers' own `to` warns of parts to keep in float32 where there are none
-    unet.requires_grad_(False).eval()
-    everything = saved_bytes(unet, lambda: unet(latents, timesteps, states, added_cond_kwargs=added))
-    if not checkpointing:
-        return everything
-    unet.enable_gradient_checkpointing()
-    kept = saved_bytes(unet, lambda: unet(latents, timesteps, states, added_cond_kwargs=added))
-    blocks = len(unet.down_blocks) + 1 + len(unet.up_blocks)
-    return kept + everything // blocks  # one block at a time is computed again
-
-
-def _added_conditioning(components: Components, samples: int, dtype: torch.dtype) -> dict | None:
-    if components.family != "sdxl":
-        return None
-    pooled = torch.zeros(samples, components.text_encoders[-1].config.projection_dim, dtype=dtype)
-    return {"text_embeds": pooled, "time_ids": torch.zeros(samples, 6, dtype=dtype)}
-
-
-def latent_side(components: Components, resolution: int) -> int:
-    """Side of the latents of a picture of `resolution` pixels."""
-    return resolution // 2 ** (len(components.vae.config.block_out_channels) - 1)
-
-
-def saved_bytes(module: nn.Module, forward: Callable[[], object]) -> int:
+def saved_bytes(module: nn.Module, forward: Callable[[], torch.Tensor]) -> int:
     """Bytes that autograd keeps for the backward pass, without the module's own weights."""
     own = {id(tensor) for tensor in (*module.parameters(), *module.buffers())}
     kept: dict[int, torch.Tensor] = {}

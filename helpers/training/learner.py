@@ -11,12 +11,13 @@ from ..concept.concept import Concept, TrainingSettings
 from ..concept.embedding import Rows
 from ..dataset.dataset import TextualInversionDataset
 from ..model.machine import bitsandbytes
-from ..model.tokens import LearnedRows, initializer_ids, install_rows
-from .batches import Draws, DrawsTogether, to_latents
-from .forecast import WORDS_AT_ONCE
+from ..model.tokens import initializer_ids, install_rows
+from .batches import Draws, DrawsTogether, LatentCache
 from .model import Model
 from .processes import Processes
 from .step import all_the_same, min_snr, training_step
+
+WORDS_AT_ONCE = 4  # of a run of many, in one forward pass: more words take more time, not more memory
 
 
 @dataclass
@@ -43,27 +44,26 @@ class Learner:
 
     Attributes:
         rows: a look-up for each text encoder (one, for XL two), put there by `install_rows`.
-        dataset: what it is shown, as latents.
+        dataset: what it is shown, as latents, which `latents` makes.
         draws: the batches of its steps.
-        progress: see `Progress`.
-        ended: None while it runs, then `learned`, `ceiling`, `stopped` or `failed`.
-        reason: the same as a sentence.
     """
 
     def __init__(self, concept: Concept, model: Model, processes: Processes):
         self.concept, self.settings = concept, concept.training
-        self.rows = _install(concept, model)
+        parts, words, start = model.components, concept.placeholder_tokens, concept.initializer_token
+        self.rows = [
+            install_rows(tokenizer, encoder, words, initializer_ids(tokenizer, start, concept.vectors))
+            for tokenizer, encoder in zip(parts.tokenizers, parts.text_encoders, strict=True)
+        ]
         self.starting_norms = [rows.detach().norm(dim=1) for rows in self.parameters()]
         self.optimizer = make_optimizer(self.parameters(), self.settings, processes.count)
         self.schedule = make_schedule(self.optimizer, self.settings)
-        self.dataset = TextualInversionDataset(concept, model.components.tokenizers, model.resolution)
-        self.latents = to_latents(self.dataset, model)
+        self.dataset = TextualInversionDataset(concept, parts.tokenizers, model.resolution)
+        self.latents = self.dataset.transform = LatentCache(self.dataset, model)
         gamma = self.settings.snr_gamma
         weights = partial(min_snr, model.scheduler, gamma=gamma) if gamma else all_the_same
         self.draws = Draws(self.dataset, self.settings, processes, weights, model.device)
         self.progress = Progress()
-        self.ended: str | None = None
-        self.reason = ""
 
     def parameters(self) -> list[torch.nn.Parameter]:
         """The only parameters of a run: (vectors, width) for each text encoder, float32."""
@@ -88,9 +88,6 @@ class Learner:
         """The length of each row, encoder after encoder."""
         return torch.cat([rows.detach().norm(dim=1) for rows in self.parameters()]).tolist()
 
-    def is_finite(self) -> bool:
-        return all(bool(rows.detach().isfinite().all()) for rows in self.parameters())
-
     def state_dict(self) -> dict[str, Any]:
         """All that the next step depends on."""
         return {
@@ -111,25 +108,10 @@ class Learner:
         self.progress = Progress(state["step"], state["seconds"], dict(state["fixed_losses"]), best)
 
 
-def _install(concept: Concept, model: Model) -> list[LearnedRows]:
-    """New rows in each text encoder, if the placeholder is free and the initializer not too long."""
-    components = model.components
-    return [
-        install_rows(
-            tokenizer,
-            text_encoder,
-            concept.placeholder_tokens,
-            initializer_ids(tokenizer, concept.initializer_token, concept.vectors),
-        )
-        for tokenizer, text_encoder in zip(components.tokenizers, components.text_encoders, strict=True)
-    ]
-
-
 # The optimizer of a word's rows, and its learning rate over the run.
 
 # Adam moves each number of a row by about the learning rate at a step, so the rate is in the numbers' own
-# unit. On Stable Diffusion 1.5, whose numbers are near 0.014, this comes to 0.011. That is twice
-# AUTOMATIC1111's 0.005, but for the first steps only: see `inverse_time`.
+# unit. On Stable Diffusion 1.5, whose numbers are near 0.014, this is 0.011 (AUTOMATIC1111's is 0.005).
 FRACTION_OF_THE_NUMBERS = 0.8
 RESTARTS = 3  # of `cosine_with_restarts` in a run
 FALLS_FROM = 30  # step from which `inverse_time` falls
@@ -138,8 +120,8 @@ FALLS_FROM = 30  # step from which `inverse_time` falls
 def learning_rate(settings: TrainingSettings, processes: int, rows: torch.Tensor) -> float:
     """The peak rate for rows (vectors, width) as the initializer left them.
 
-    Without one in the settings it is a fraction of the rows' typical number (their root mean square).
-    With `scale_lr` it is multiplied by accumulation, batch and processes, as in the source's script.
+    Without one in the settings it is a fraction of the rows' root mean square. With `scale_lr` it is
+    multiplied by accumulation, batch and processes, as in the source's script.
     """
     rate = settings.learning_rate or FRACTION_OF_THE_NUMBERS * rows.detach().square().mean().sqrt().item()
     if not settings.scale_lr:
@@ -150,11 +132,7 @@ def learning_rate(settings: TrainingSettings, processes: int, rows: torch.Tensor
 def make_optimizer(
     parameters: Iterable[torch.nn.Parameter], settings: TrainingSettings, processes: int
 ) -> torch.optim.Optimizer:
-    """AdamW on the rows alone, in float32; those of each text encoder have a rate of their own.
-
-    Its steps are turned: see `turn_steps`. `use_8bit_adam` takes bitsandbytes' AdamW. It changes nothing
-    for a word's rows: tensors under 4,096 elements stay in 32 bit there.
-    """
+    """AdamW with turned steps on the rows alone; those of each text encoder have a rate of their own."""
     groups = [{"params": [rows], "lr": learning_rate(settings, processes, rows)} for rows in parameters]
     kind = bitsandbytes().optim.AdamW8bit if settings.use_8bit_adam else torch.optim.AdamW
     return turn_steps(kind(groups, weight_decay=settings.weight_decay))
@@ -187,8 +165,7 @@ def make_schedule(
 def inverse_time(steps: int, warmup: int) -> float:
     """The fraction of the peak rate after some steps: it rises, stays, then falls as one over the steps.
 
-    It is the classic fall of stochastic approximation (Robbins and Monro 1951), and needs no known end: a
-    run that stops by itself, or is given more steps later, has nearly come to rest wherever it ends.
+    The classic fall of stochastic approximation (Robbins and Monro 1951), which needs no known end.
     """
     step = steps + 1
     return min(1.0, step / max(1, warmup), max(FALLS_FROM, warmup) / step)
@@ -203,12 +180,10 @@ _LEAST = 1e-30
 def turn_steps(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     """Turn every step that an AdamW (torch's, or another) takes from now on; the optimizer is returned.
 
-    AdamW says how far to go; the direction is that of full-matrix adaptive methods (GGT, Agarwal et al.
-    2019, arXiv 1806.02958): (G G^T + damping)^(-1/2) m, where the columns of G are the last gradients and
-    m is their momentum. Length of one optimizer and direction of another: “grafting” (Agarwal et al. 2020,
-    arXiv 2002.11803), so that a learning rate means what it means for AdamW.
-
-    The gradients are kept in the optimizer's state, and so in its `state_dict`.
+    AdamW says how far to go, so that a learning rate means what it means there (“grafting”, Agarwal et al.
+    2020, arXiv 2002.11803); the direction is that of full-matrix adaptive methods (GGT, Agarwal et al.
+    2019, arXiv 1806.02958): (G G^T + damping)^(-1/2) m, where the columns of G are the last gradients, which
+    the optimizer's state keeps, and m is their momentum.
     """
     starts: dict[torch.nn.Parameter, torch.Tensor] = {}
 
@@ -242,14 +217,11 @@ def _turn(rows: torch.Tensor, start: torch.Tensor, state: dict, momentum: float)
 def full_matrix_direction(gradients: torch.Tensor, momentum: float) -> torch.Tensor:
     """(G G^T + damping)^(-1/2) m, by way of the small G^T G: no matrix of numbers by numbers is made.
 
-    Since m = G w, it is G (G^T G + damping)^(-1/2) w.
+    Since m = G w, it is G (G^T G + damping)^(-1/2) w: (numbers,), whose length means nothing.
 
     Args:
         gradients: G^T, (steps, numbers), the oldest first, zeros for steps before the first one.
         momentum: what a gradient's weight w is multiplied by at each later step.
-
-    Returns:
-        (numbers,); its length means nothing.
     """
     steps, numbers = gradients.shape
     unit = gradients / gradients.norm().clamp_min(_LEAST)
@@ -264,14 +236,10 @@ def full_matrix_direction(gradients: torch.Tensor, momentum: float) -> torch.Ten
 
 @torch.no_grad()
 def keep_norm(rule: str, rows: torch.Tensor, start: torch.Tensor, learning_rate: float) -> None:
-    """Change the norms of rows by a rule: `free`, not at all; `hold`, to those that they started with.
+    """Change the norms of rows (vectors, width), in place; they started with those of `start`, (vectors,).
 
-    `decay` pulls them back by the fraction min(1, 100 x learning rate): cloneofsimo/lora's pivotal tuning
-    (`cli_lora_pti.py`), with the initializer's norm in place of its constant.
-
-    Args:
-        rows: (vectors, width), changed in place.
-        start: (vectors,), the norms that the rows started with.
+    `free`: not at all. `hold`: back to the start. `decay`: back by the fraction min(1, 100 x learning rate),
+    as cloneofsimo/lora's pivotal tuning (`cli_lora_pti.py`), whose start is a constant.
     """
     if rule == "free":
         return
@@ -320,11 +288,7 @@ def _add_gradients(model: Model, learners: list[Learner], scaler: torch.amp.Grad
 def take_step(
     learner: Any, max_grad_norm: float | None, scaler: torch.amp.GradScaler, processes: Processes
 ) -> None:
-    """Move what learns, by its gradients' mean over the processes, which is no longer than `max_grad_norm`.
-
-    Args:
-        learner: has `parameters()`, an `optimizer` and a `schedule`.
-    """
+    """Move what learns (it has parameters, optimizer, schedule) by its gradients' mean over the processes."""
     for parameter in learner.parameters():
         parameter.grad = processes.average(parameter.grad)
     scaler.unscale_(learner.optimizer)

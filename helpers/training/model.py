@@ -1,7 +1,6 @@
 """The frozen base model on its device, and what one asks of it."""
 
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +10,7 @@ from torch import nn
 from ..common.errors import UserError
 from ..concept.concept import Concept
 from ..model.base_model import MINIATURE, Components, load_components
-from ..model.machine import bitsandbytes, pick_dtype
-from .forecast import free_memory, latent_side, memory_advice
+from ..model.machine import bitsandbytes, pick_dtype, quiet_loading
 from .step import squared_errors, target_of
 
 _COMPILERS = ("g++", "clang++", "cl")
@@ -25,8 +23,7 @@ class Model:
     Attributes:
         components: the parts, UNet and text encoder(s) on `device` in `dtype`; the VAE stays on the
             CPU in float32 (XL's overflows in float16) but for the moments it is used.
-        dtype: the format that the frozen weights are held in. Weights held in bfloat16 spare
-            autocast's conversion at each call. The rows are float32 whatever this is.
+        dtype: the format that the frozen weights are held in, which spares autocast's conversions.
         resolution: side of the pictures trained on, in pixels.
     """
 
@@ -71,32 +68,20 @@ class Model:
         return squared_errors(prediction, target_of(self.scheduler, latents, noise, timesteps))
 
 
-def load_model(
-    concept: Concept,
-    device: torch.device,
-    announce: Callable[[str], None] | None = None,
-    words: int = 1,
-) -> Model:
+def load_model(concept: Concept, device: torch.device) -> Model:
     """Load the concept's base model, frozen, and move UNet and text encoder(s) to the device.
 
-    Args:
-        announce: is told how much memory the run expects to take, before the device is touched.
-        words: how many are trained together.
-
     Raises:
-        UserError: the base model can't be loaded, or not in the format that was asked for; or there is
-            nothing to compile with.
+        UserError: it can't be loaded, or not in the format asked for; or there is nothing to compile with.
     """
     settings = concept.training
     if settings.compile and not any(map(shutil.which, _COMPILERS)):
         raise UserError(
             "compile needs a C++ compiler, and there is none: install g++, or set compile to False."
         )
-    dtype = _format(concept, device)
+    dtype = number_format(concept, device)
     components = load_components(concept.base_model, dtype)
     resolution = settings.resolution or components.resolution
-    if announce:
-        announce(memory_advice(concept, dtype, free_memory(device), "that are free", words))
     if dtype != torch.float32:
         components.vae.float()
     if settings.quantize != "no":
@@ -106,13 +91,13 @@ def load_model(
         text_encoder.to(device)
     choose_attention(components, resolution, dtype, device)
     if settings.gradient_checkpointing:
-        _checkpoint_gradients(components)
+        checkpoint_gradients(components)
     if settings.compile:
         components.unet.compile()
     return Model(components, device, dtype, resolution)
 
 
-def _format(concept: Concept, device: torch.device) -> torch.dtype:
+def number_format(concept: Concept, device: torch.device) -> torch.dtype:
     """`pick_dtype`; but the miniature's operations are so small that on a CPU bfloat16 spares no time."""
     wanted = concept.training.mixed_precision
     if wanted == "auto" and device.type == "cpu" and concept.base_model == MINIATURE:
@@ -123,9 +108,8 @@ def _format(concept: Concept, device: torch.device) -> torch.dtype:
 def _embed_two(model: Model, input_ids: list[torch.Tensor]) -> dict[str, Any]:
     """Stable Diffusion XL, as `StableDiffusionXLPipeline.encode_prompt` does it.
 
-    The last layer but one of both encoders side by side, and the second one's pooled output. The
-    size conditioning says “a whole picture of this resolution”, which is what the pipeline says when
-    it draws one.
+    The last layer but one of both encoders side by side, the second one's pooled output, and a size
+    conditioning that says “a whole picture of this resolution”.
     """
     outputs = [
         text_encoder(ids, output_hidden_states=True)
@@ -140,7 +124,7 @@ def _embed_two(model: Model, input_ids: list[torch.Tensor]) -> dict[str, Any]:
     }
 
 
-def _checkpoint_gradients(components: Components) -> None:
+def checkpoint_gradients(components: Components) -> None:
     """Keep few activations and compute the others again: less memory, a third more time.
 
     transformers checkpoints only in training mode; CLIP has no dropout and no batch statistics, so
@@ -148,7 +132,8 @@ def _checkpoint_gradients(components: Components) -> None:
     """
     components.unet.enable_gradient_checkpointing()
     for text_encoder in components.text_encoders:
-        text_encoder.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        with quiet_loading():  # version 6 will call it `activation_checkpointing_enable`
+            text_encoder.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         text_encoder.train()
 
 
@@ -161,8 +146,8 @@ def choose_attention(
 ) -> None:
     """Plain products for few tokens in bfloat16 on a CPU; anywhere else SDPA, as the libraries have it.
 
-    There the backward pass of torch's fused attention is slow. With many tokens the products would take
-    much memory: a picture of `resolution` pixels has a token for each of its latents.
+    There the backward pass of torch's fused attention is slow. With many tokens (one for each latent of a
+    picture) the products would take much memory.
     """
     if device.type != "cpu" or dtype == torch.float32:
         return
@@ -172,6 +157,11 @@ def choose_attention(
         from diffusers.models.attention_processor import AttnProcessor
 
         components.unet.set_attn_processor(AttnProcessor())
+
+
+def latent_side(components: Components, resolution: int) -> int:
+    """Side of the latents of a picture of `resolution` pixels."""
+    return resolution // 2 ** (len(components.vae.config.block_out_channels) - 1)
 
 
 # The frozen UNet in 8 or 4 bit, with bitsandbytes: less memory, a little less exact, slower.

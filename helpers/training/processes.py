@@ -22,13 +22,7 @@ T = TypeVar("T")
 
 
 class Processes:
-    """What a run needs to know of accelerate's state. Nothing is left of it after `close`.
-
-    Attributes:
-        count: how many there are.
-        index: which one this is.
-        device: where its model goes.
-    """
+    """What a run needs to know of accelerate's state: how many there are, which this is, and its device."""
 
     def __init__(self):
         # Without a GPU, processes find one another only if accelerate is told to use the CPU.
@@ -43,6 +37,10 @@ class Processes:
     def is_main(self) -> bool:
         """Only the main process writes and prints."""
         return self.index == 0
+
+    @property
+    def is_one_cpu(self) -> bool:
+        return self.count == 1 and self.device.type == "cpu"
 
     def average(self, gradient: torch.Tensor) -> torch.Tensor:
         """The mean over all processes: the gradient of the whole batch's mean loss."""
@@ -73,10 +71,7 @@ class FreeCores:
 
     It is for the miniature on a CPU, whose operations are so small that its threads wait for each other most
     of the time: where one has to share its core, a step takes many times as long (tests/bench/busy.py).
-    The results are the same but for rounding. Where a person has set OMP_NUM_THREADS, that holds.
-
-    Args:
-        active: if not, nothing is ever changed.
+    Where it isn't `active`, or a person has set OMP_NUM_THREADS, nothing is ever changed.
     """
 
     def __init__(self, active: bool):
@@ -111,11 +106,8 @@ class FreeCores:
 def in_own_process(function: Callable[..., T], *given) -> T:
     """Call a function in a new process, where it may start CUDA, and hand on what it prints and returns.
 
-    A notebook whose own process has started CUDA can't launch a training on several GPUs any more:
-    `accelerate.notebook_launcher` starts no process for a single one. An interrupt ends the new process.
-
-    Args:
-        function: importable by its name, as its arguments, result and errors can be pickled.
+    A notebook whose own process has started CUDA can't launch a training on several GPUs any more. An
+    interrupt ends the new process. The function, what it is given and what comes of it must be picklable.
 
     Raises:
         UserError: the process was ended from outside, as where memory is full.

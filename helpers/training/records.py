@@ -4,7 +4,6 @@
 `outcome.json` how it ended.
 """
 
-import contextlib
 import errno
 import hashlib
 import html
@@ -36,15 +35,11 @@ class RunSummary:
     """How a run ended.
 
     Attributes:
-        concept: its name.
         ended: `learned` (the fixed loss stopped falling), `ceiling` (max_train_steps), `stopped` (by a
-            person) or `failed`.
-        reason: the same as a sentence.
-        steps: optimizer steps taken, those before an interruption included.
+            person) or `failed`; `reason` says it in a sentence.
+        steps, seconds: taken so far, those before an interruption and loading included.
         best_step: the step whose rows are the result, 0 if nothing was better than the initializer.
-        seconds: time taken for them, loading included.
-        first_fixed_loss, best_fixed_loss: the initializer's, and that of the result (at the nearest
-            step where it was measured).
+        first_fixed_loss, best_fixed_loss: the initializer's and the result's (at the nearest step).
     """
 
     concept: str
@@ -57,17 +52,12 @@ class RunSummary:
     best_fixed_loss: float
 
     def save(self, folder: Path) -> None:
-        """Write `outcome.json`. The concept's name is its folder's."""
         content = {name: value for name, value in asdict(self).items() if name != "concept"}
         write_json(folder / SUMMARY_FILE, content)
 
     @classmethod
     def load(cls, concept: Concept) -> "RunSummary":
-        """Read how the last run of a concept ended.
-
-        Raises:
-            UserError: it was never trained to an end, or what was written of that is damaged.
-        """
+        """How the last run of a concept ended; a UserError where none did, or its file is damaged."""
         path = concept.training_folder / SUMMARY_FILE
         if not path.is_file():
             raise UserError(f"“{concept.name}” has not been trained yet: run notebook 4 first.")
@@ -83,8 +73,7 @@ class RunSummary:
         )
 
     def _repr_html_(self) -> str:
-        """IPython's hook: a paragraph, which a page breaks at words."""
-        return f"<p>{html.escape(str(self))}</p>"
+        return f"<p>{html.escape(str(self))}</p>"  # which a page breaks at words
 
 
 class Log:
@@ -92,11 +81,7 @@ class Log:
 
     A line is a dictionary with `step` and, as they come: `loss`, `learning_rate`, `norm` (the mean of
     `norms`, one a row), `seconds` (of the run so far) for a step; `fixed_loss`; `score`; `event` with a
-    sentence.
-
-    Args:
-        folder: the training folder.
-        step: lines after this step, left by a run that was killed, are dropped.
+    sentence. Lines after the step where it opens, left by a run that was killed, are dropped.
     """
 
     def __init__(self, folder: Path, step: int):
@@ -109,13 +94,7 @@ class Log:
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, **values: Any) -> None:
-        """Append a line.
-
-        Raises:
-            OSError: there is no room for it, or the folder was moved or deleted, which an open file would
-                not notice.
-        """
-        if not self.path.is_file():
+        if not self.path.is_file():  # moved or deleted, which an open file would not notice
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.path))
         self._lines.write(json.dumps({"step": step, **values}) + "\n")
         self._lines.flush()
@@ -135,7 +114,7 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
     complete = content[: content.rfind(b"\n") + 1].decode("utf-8", errors="replace")  # the last may be half
     lines = []
     for line in complete.split("\n"):
-        with contextlib.suppress(ValueError):
+        with suppress(ValueError):
             lines.append(json.loads(line))
     return [line for line in lines if isinstance(line, dict) and "step" in line]
 
@@ -147,11 +126,7 @@ def logged(lines: list[dict[str, Any]], name: str) -> tuple[list[int], list[floa
 
 
 def steps_per_second(lines: list[dict[str, Any]], last: int = 50) -> float | None:
-    """Of the last steps since the run was started or resumed, evaluation and samples counted.
-
-    Returns:
-        None before the second step, and after the end.
-    """
+    """Of the last steps since a start, all counted; None before the second step, and after the end."""
     since = max((place for place, line in enumerate(lines) if "event" in line), default=-1)
     steps, seconds = (values[-last - 1 :] for values in logged(lines[since + 1 :], "seconds"))
     if len(steps) < 2 or seconds[-1] <= seconds[0]:
@@ -184,11 +159,7 @@ def resume_from(folder: Path, learner: Any, scaler: torch.amp.GradScaler) -> Non
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """The last checkpoint of a training folder, on the CPU, or None.
-
-    Raises:
-        UserError: it is damaged.
-    """
+    """The last checkpoint of a training folder, on the CPU, or None; a UserError if it is damaged."""
     path = folder / STATE_FILE
     try:
         return torch.load(path, map_location="cpu", weights_only=True) if path.is_file() else None
@@ -200,22 +171,20 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
 
 
 # Settings that may change when a run is resumed: its length, what is shown, the machine.
-_MAY_CHANGE = settings_where(may_change=True)
+_MAY_CHANGE = {*settings_where(may_change=True)}
 # What a concept and its word are called decides nothing; older folders have it written down.
 _NAMES = {"name", "placeholder_token", "earlier_words"}
 
 
 def finished(concept: Concept) -> RunSummary | None:
     """The summary of a run that has nothing left to do under the concept's settings, or None."""
-    if not (concept.training_folder / SUMMARY_FILE).is_file() or not concept.embeds_path.is_file():
-        return None
-    try:
+    with suppress(UserError):  # there is none, or a damaged one: then the last steps are taken again
         summary, settings = RunSummary.load(concept), concept.training
-    except UserError:  # damaged: the run's last steps are taken again
-        return None
-    learned = summary.ended == "learned" and settings.stop_when_learned
-    full = summary.ended in ("learned", "ceiling") and summary.steps >= settings.max_train_steps
-    return summary if learned or full else None
+        learned = summary.ended == "learned" and settings.stop_when_learned
+        full = summary.ended in ("learned", "ceiling") and summary.steps >= settings.max_train_steps
+        if (learned or full) and concept.embeds_path.is_file():
+            return summary
+    return None
 
 
 def run_inputs(concept: Concept) -> dict:
@@ -224,12 +193,9 @@ def run_inputs(concept: Concept) -> dict:
     Raises:
         UserError: the concept has no pictures, or a caption can't be used.
     """
-    settings = concept.model_dump(mode="json", exclude=_NAMES)
-    settings["training"] = {
-        name: value for name, value in settings["training"].items() if name not in _MAY_CHANGE
-    }
+    left_out = dict.fromkeys(_NAMES, True) | {"training": _MAY_CHANGE}
     inputs = {
-        "concept": settings,
+        "concept": concept.model_dump(mode="json", exclude=left_out),
         "pictures": [hashlib.sha256(path.read_bytes()).hexdigest() for path in image_paths(concept)],
     }
     if captions := captions_of(concept):  # left out where there are none: older folders have no such key

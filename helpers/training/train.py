@@ -2,9 +2,8 @@
 
 import gc
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,9 +15,8 @@ from ..concept.concept import Concept, settings_where
 from ..concept.embedding import name_result
 from ..model.base_model import MINIATURE, save_pipeline
 from .control import Interrupts, clear_request, in_sentences
-from .evaluate import HeldOutScore, Scorer, fixed_loss
-from .forecast import note_circumstances
-from .learner import Learner, make_scaler, update
+from .forecast import memory_of_run, note_circumstances
+from .learner import make_scaler, update
 from .model import Model, load_model
 from .processes import FreeCores, Processes
 from .records import (
@@ -27,18 +25,16 @@ from .records import (
     finished,
     inputs_changed,
     read_log,
-    resume_from,
     run_inputs,
     save_inputs,
     steps_per_second,
 )
-from .watch import Watch
+from .watch import Scorer, Watch
 
 TIMED = 6  # steps, after which a run says how long it may take
-ConceptScorer = Callable[[Concept, Model], float]
 
 
-def train(concept: Concept | str, fresh: bool = False, scorer: ConceptScorer | None = None) -> RunSummary:
+def train(concept: Concept | str, fresh: bool = False, scorer: Scorer | None = None) -> RunSummary:
     """Learn the word of a concept and write `learned_embeds.safetensors` into its folder.
 
     It loads the base model itself, in whatever process it is called, so that a notebook can pass it
@@ -60,7 +56,7 @@ def train(concept: Concept | str, fresh: bool = False, scorer: ConceptScorer | N
 
 @in_sentences
 def train_many(
-    concepts: Sequence[Concept | str], *, fresh: bool = False, scorer: ConceptScorer | None = None
+    concepts: Sequence[Concept | str], *, fresh: bool = False, scorer: Scorer | None = None
 ) -> list[RunSummary]:
     """Teach several words at once on one frozen model, each batch mixed over the words.
 
@@ -86,8 +82,8 @@ def train_many(
         gc.collect()  # before anything is raised: a notebook keeps its last error, and what that holds
         if interrupted:
             raise KeyboardInterrupt
-        if processes.is_main:
-            _save_pipelines(concepts, todo)
+        for concept in concepts if processes.is_main else []:
+            _save_pipeline(concept, is_new=concept in todo)
         processes.wait()
     summaries = [RunSummary.load(concept) for concept in concepts]
     for summary in summaries:
@@ -158,51 +154,33 @@ def _prepare(concept: Concept, fresh: bool) -> bool:
     return True
 
 
-def _run(concepts: list[Concept], processes: Processes, scorer: ConceptScorer | None, started: float) -> bool:
+def _run(concepts: list[Concept], processes: Processes, scorer: Scorer | None, started: float) -> bool:
     """Load the model and step to the end; whether it was interrupted."""
-    announce = print if processes.is_main else None
-    is_miniature = concepts[0].base_model == MINIATURE
-    with FreeCores(is_miniature and processes.device.type == "cpu" and processes.count == 1) as cores:
-        model = load_model(concepts[0], processes.device, announce, words=len(concepts))
+    first = concepts[0]
+    with FreeCores(first.base_model == MINIATURE and processes.is_one_cpu) as cores:
+        if processes.is_main:
+            print(memory_of_run(first, processes.device, words=len(concepts)))
+        model = load_model(first, processes.device)
         cores.adjust()
         scaler = make_scaler(model)
-        watches = [_watch(concept, model, processes, scorer, started, scaler) for concept in concepts]
+        watches = [Watch(concept, model, processes, scaler, scorer, started) for concept in concepts]
         if processes.is_main and len(concepts) == 1:  # several share their steps
-            note_circumstances(concepts[0])
-        return run_loop(model, watches, processes, scaler, cores)
+            note_circumstances(first)
+        return _step_to_the_end(model, watches, processes, scaler, cores)
 
 
-def _watch(
-    concept: Concept,
-    model: Model,
-    processes: Processes,
-    scorer: ConceptScorer | None,
-    started: float,
-    scaler: torch.amp.GradScaler,
-) -> Watch:
-    """The watch of a concept's learner, which is resumed from its last checkpoint."""
-    learner = Learner(concept, model, processes)
-    judge: Scorer = partial(scorer, concept) if scorer else HeldOutScore(concept, model)
-    fixed = fixed_loss(learner, model)
-    resume_from(concept.training_folder, learner, scaler)
-    return Watch(learner, model, processes, fixed, judge, started, scaler)
-
-
-def run_loop(
+def _step_to_the_end(
     model: Model, watches: list[Watch], processes: Processes, scaler: torch.amp.GradScaler, cores: FreeCores
 ) -> bool:
-    """Step until every learner has ended: `update` is a step, and each watch looks at what came of it.
+    """`update` is a step, and each watch looks at what came of it, until every learner has ended.
 
-    A stop file ends its own learner after the step, an interrupt ends all.
-
-    Returns:
-        Whether it was interrupted; everything was saved then.
+    A stop file ends its own learner after the step, an interrupt ends all; everything is saved then.
     """
     with Interrupts() as interrupts:
         for watch in watches:
             watch.begin()
         taken = 0
-        while active := [watch for watch in watches if not watch.learner.ended]:
+        while active := [watch for watch in watches if not watch.ended]:
             losses = update(model, [watch.learner for watch in active], scaler, processes)
             interrupted = processes.any(interrupts.asked)
             for watch, loss in zip(active, losses, strict=True):
@@ -223,9 +201,7 @@ def _say_pace(watches: list[Watch]) -> None:
         print(f"{1 / rate:.2f} s a step: {left:.1f} minutes at most, evaluation and samples not counted.")
 
 
-def _save_pipelines(concepts: list[Concept], trained: list[Concept]) -> None:
-    """Save the pipelines that are asked for: of words just trained, or that have none yet."""
-    for concept in concepts:
-        is_there = (concept.folder / "pipeline").is_dir()
-        if concept.training.save_pipeline and (concept in trained or not is_there):
-            save_pipeline(concept)
+def _save_pipeline(concept: Concept, is_new: bool) -> None:
+    """Save the pipeline if it is asked for: of a word just trained, or that has none yet."""
+    if concept.training.save_pipeline and (is_new or not (concept.folder / "pipeline").is_dir()):
+        save_pipeline(concept)

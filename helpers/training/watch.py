@@ -2,6 +2,8 @@
 
 import math
 import time
+from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -9,12 +11,14 @@ from ..concept.concept import Concept
 from ..concept.embedding import save_result, save_rows, step_path
 from ..dataset.variety import outside_the_model
 from .control import clear_request, stop_requested
-from .evaluate import FixedLoss, Scorer, is_learned
+from .evaluate import HeldOutScore, fixed_loss, is_learned
 from .figures import sample_noise, save_sample, saved_samples
 from .learner import Best, Learner
 from .model import Model
 from .processes import Processes
-from .records import Log, RunSummary, save_checkpoint
+from .records import Log, RunSummary, resume_from, save_checkpoint
+
+Scorer = Callable[[Concept, Model], float]
 
 TOO_LARGE = (
     "The loss or the learned row was not a finite number at step {step}: set learning_rate to a third of "
@@ -31,34 +35,35 @@ STOPPED = "It was stopped: run it again to go on."
 
 
 class Watch:
-    """Keeps one learner's log, fixed loss, score, samples and checkpoints, and ends it.
+    """One word in a run: its learner, which goes on from its last checkpoint, and all that is kept of it.
+
+    That is the log, the fixed loss, which only says when to stop, the score, which says which checkpoint is
+    the result, samples and checkpoints.
 
     Args:
-        fixed: the fixed loss, which only says when to stop.
-        scorer: the judge, which says which checkpoint is the result; more is better.
-        started: `time.monotonic()` when the run was started or resumed.
         scaler: the run's loss scaling, kept in the checkpoints.
+        scorer: the judge; more is better. `HeldOutScore` if None.
+        started: `time.monotonic()` when the run was started or resumed.
     """
 
     def __init__(
         self,
-        learner: Learner,
+        concept: Concept,
         model: Model,
         processes: Processes,
-        fixed: FixedLoss,
-        scorer: Scorer,
-        started: float,
         scaler: torch.amp.GradScaler,
+        scorer: Scorer | None,
+        started: float,
     ):
-        self.learner, self.model, self.processes = learner, model, processes
-        self.fixed, self.scorer, self.scaler = fixed, scorer, scaler
-        self.noise = sample_noise(learner.concept, learner.latents.means().shape[1:])
-        self.started = started - learner.progress.seconds
-        self.log = Log(self.concept.training_folder, learner.progress.step) if processes.is_main else None
-
-    @property
-    def concept(self) -> Concept:
-        return self.learner.concept
+        self.concept, self.model, self.processes, self.scaler = concept, model, processes, scaler
+        self.learner = Learner(concept, model, processes)
+        self.score = partial(scorer, concept) if scorer else HeldOutScore(concept, model)
+        self.fixed_loss = fixed_loss(self.learner, model)
+        resume_from(concept.training_folder, self.learner, scaler)
+        self.noise = sample_noise(concept, self.learner.latents.posterior.mean.shape[1:])
+        self.started = started - self.learner.progress.seconds
+        self.log = Log(concept.training_folder, self.step) if processes.is_main else None
+        self.ended = False
 
     @property
     def step(self) -> int:
@@ -82,15 +87,14 @@ class Watch:
         """Log the step, evaluate and save where that is due, and end the learner where it is done."""
         self.learner.progress.step += 1
         self.learner.progress.seconds = time.monotonic() - self.started
-        if not (math.isfinite(loss) and self.learner.is_finite()):
+        if not all(map(math.isfinite, [loss, *self.learner.norms()])):
             self._end("failed", TOO_LARGE.format(step=self.step, kept=self.learner.progress.best.step))
             return
         self._log_step(loss)
         self._look()
-        if not self.learner.ended:
-            asked = interrupted or self.processes.any(stop_requested(self.concept.training_folder))
-            if asked:
-                self._stop()
+        asked = interrupted or self.processes.any(stop_requested(self.concept.training_folder))
+        if asked and not self.ended:
+            self._stop()
 
     def _look(self) -> None:
         settings, step = self.learner.settings, self.step
@@ -105,32 +109,28 @@ class Watch:
         self._end_if_done()
 
     def _is_last(self) -> bool:
-        return self.step >= self.learner.settings.max_train_steps
+        return self.steps_left() <= 0
 
     def _is_learned(self) -> bool:
         losses = list(self.learner.progress.fixed_losses.values())
         return self.learner.settings.stop_when_learned and is_learned(losses)
 
     def _end_if_done(self) -> None:
-        if self._is_learned():
-            self._end("learned", self._verdict(LEARNED))
-        elif self._is_last():
-            self._end("ceiling", self._verdict(CEILING))
-
-    def _verdict(self, why: str) -> str:
-        """Why it ended, and what to do where nothing was gained or could be."""
-        not_better = "" if self.learner.progress.best.step else NOT_BETTER
-        return " ".join(filter(None, [why, not_better, outside_the_model(self.concept)]))
+        """Say why it ended, and what to do where nothing was gained or could be."""
+        if self._is_learned() or self._is_last():
+            how, why = ("learned", LEARNED) if self._is_learned() else ("ceiling", CEILING)
+            not_better = "" if self.learner.progress.best.step else NOT_BETTER
+            self._end(how, " ".join(filter(None, [why, not_better, outside_the_model(self.concept)])))
 
     def _evaluate(self) -> None:
-        loss = self.processes.agree(self.fixed(self.model) if self.processes.is_main else None)
+        loss = self.processes.agree(self.fixed_loss(self.model) if self.processes.is_main else None)
         self.learner.progress.fixed_losses[self.step] = loss
         self._write(fixed_loss=loss)
 
     def _keep_if_best(self) -> None:
         """Score the rows; keep them among the steps, and as the result if nothing was better."""
         rows, best = self.learner.copy_rows(), self.learner.progress.best
-        score = self.processes.agree(float(self.scorer(self.model)) if self.processes.is_main else None)
+        score = self.processes.agree(float(self.score(self.model)) if self.processes.is_main else None)
         self._write(score=score)
         if best is None or score > best.score:
             self.learner.progress.best = Best(self.step, score, rows)
@@ -161,30 +161,27 @@ class Watch:
         self._end("stopped", STOPPED)
 
     def _end(self, how: str, reason: str) -> None:
-        self.learner.ended, self.learner.reason = how, reason
+        self.ended = True
         self._say(reason)
         if not self.processes.is_main:
             return
-        save_result(self.concept, self.learner.progress.best.rows)
+        progress, folder = self.learner.progress, self.concept.training_folder
+        save_result(self.concept, progress.best.rows)
         self._sample_kept()
-        self.summary().save(self.concept.training_folder)
-        clear_request(self.concept.training_folder)
-        self.log.close()
-
-    def summary(self) -> RunSummary:
-        learner, progress = self.learner, self.learner.progress
-        losses = list(progress.fixed_losses.items())
-        nearest = min(losses, key=lambda item: abs(item[0] - progress.best.step))
-        return RunSummary(
+        losses, best = progress.fixed_losses, progress.best.step
+        summary = RunSummary(
             concept=self.concept.name,
-            ended=learner.ended,
-            reason=learner.reason,
+            ended=how,
+            reason=reason,
             steps=progress.step,
-            best_step=progress.best.step,
+            best_step=best,
             seconds=round(progress.seconds, 1),
-            first_fixed_loss=losses[0][1],
-            best_fixed_loss=nearest[1],
+            first_fixed_loss=losses[min(losses)],
+            best_fixed_loss=losses[min(losses, key=lambda step: abs(step - best))],
         )
+        summary.save(folder)
+        clear_request(folder)
+        self.log.close()
 
     def _log_step(self, loss: float) -> None:
         norms = self.learner.norms()

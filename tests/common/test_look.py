@@ -170,10 +170,9 @@ def test_bitsandbytes_is_imported_without_a_remark():
 
 def test_a_forecast_of_memory_is_without_a_remark():
     code = (
-        "import torch\nfrom helpers.model.base_model import load_components\n"
-        "from helpers.concept.concept import TrainingSettings\n"
+        "import torch\nfrom helpers.concept.concept import Concept\n"
         "from helpers.training.forecast import memory_needed\n"
-        "print(memory_needed(load_components('miniature'), TrainingSettings(), 64, torch.float32))"
+        "print(memory_needed(Concept.make('grooty'), torch.float32))"
     )
     ran = run_code(code)
     assert "weights=" in ran.stdout and ran.stderr == ""

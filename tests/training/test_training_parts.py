@@ -19,7 +19,7 @@ from helpers.concept import concept_table
 from helpers.concept.concept import TrainingSettings
 from helpers.concept.templates import OBJECT_TEMPLATES, STYLE_TEMPLATES
 from helpers.dataset.dataset import held_out_templates, training_templates
-from helpers.model.base_model import load_tokenizers
+from helpers.model.base_model import load_shapes, load_tokenizers
 from helpers.model.machine import diffusers
 from helpers.model.tokens import CAPTION_WORDS
 from helpers.training import forecast
@@ -376,18 +376,16 @@ def test_the_forecast_counts_what_autograd_keeps():
     assert forecast.saved_bytes(network, lambda: network(given)) == 10 * 16 * 4  # what ReLU gave
 
 
-def test_the_forecast_grows_with_the_batch_and_falls_with_each_remedy(families):
-    from helpers.model.base_model import load_components
-
-    components, settings = load_components(str(families["sd1"])), TrainingSettings(train_batch_size=4)
+def test_the_forecast_grows_with_the_batch_and_falls_with_each_remedy(grooty, families):
+    settings = {"train_batch_size": 4, "resolution": 64}
+    concept = grooty.changed(base_model=str(families["sd1"]), training=settings)
 
     def total(**changes):
-        changed = settings.model_copy(update=changes)
-        return forecast.memory_needed(components, changed, 64, torch.float32)
+        return forecast.memory_needed(concept.changed(training=changes), torch.float32)
 
     default = total()
-    assert default.weights > sum(p.nbytes for p in components.unet.parameters())
-    words = [forecast.memory_needed(components, settings, 64, torch.float32, words) for words in (1, 4, 16)]
+    assert default.weights > sum(p.nbytes for p in load_shapes(concept.base_model).unet.parameters())
+    words = [forecast.memory_needed(concept, torch.float32, words) for words in (1, 4, 16)]
     assert words[0].activations * 3 < words[1].activations == words[2].activations
     assert total(train_batch_size=1).activations < default.activations / 3
     assert total(gradient_checkpointing=True).activations < default.activations
