@@ -21,7 +21,7 @@ from ..common.progress import progress
 from ..common.sheets import counted
 from .concept import LOCK_FILE, SETTINGS_FILE, Concept
 from .embedding import read_rows, rename_key, save_result
-from .overview import concept_folder, concept_names, in_bytes, overview
+from .overview import Overview, concept_folder, concept_names, in_bytes
 
 TRASH = ".trash"
 
@@ -41,7 +41,7 @@ def delete_concept(name: str, sure: bool = False) -> str:
 
 def question(name: str) -> str:
     """What deleting a concept would do, as a question that names what there is to lose."""
-    one = overview(name)
+    one = Overview(name)
     learned = f" and the learned word {one.concept.placeholder_token}" if one.state == "learned" else ""
     return (
         f"Delete {name}, {counted(one.pictures, 'picture')}{learned}, {in_bytes(one.size)}? It goes to the "

@@ -19,7 +19,6 @@ from ..common.files import picture_files, read_json
 from ..common.sheets import Described, Table, counted, described, html_picture, image_grid, packed
 from .concept import FIRST_CONCEPT, SETTINGS_FILE, Concept, can_be_a_name
 
-State = Literal["only pictures", "settings", "learned", "damaged"]
 _TITLES = ("concept", "picture", "state", "word", "model", "scores", "size", "changed")
 _SIDE = 192  # pixels at most; of the miniature's smaller pictures each pixel is kept
 _STYLE = "width:96px;height:96px;object-fit:contain"  # of a picture in the table
@@ -27,30 +26,39 @@ _OPENED = ".opened"  # a file in a concept's folder, of which the time counts
 _UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what Pillow raises
 
 
-@dataclass(frozen=True)
 class Overview:
-    """One concept, read from its folder.
+    """One concept, read from its folder; there must be one of that name.
 
     Attributes:
-        name: of the folder.
-        state: how far it has come; `damaged` where its settings can't be read: `problem` says why.
-        concept: its settings, if there are any that can be read.
+        concept: its settings; None where there are none that can be read: `problem` says why.
         pictures: how many it has to learn from.
-        cover: how it looks, if there is any picture.
+        cover: how it looks; None where there is no picture.
         scores: `identity` and `prompt`, if its word was scored.
         size: of all its files, in bytes.
         changed: when the newest of its files was written.
     """
 
-    name: str
-    state: State
-    concept: Concept | None
-    problem: str
-    pictures: int
-    cover: Described | None
-    scores: dict[str, float]
-    size: int
-    changed: datetime
+    def __init__(self, name: str):
+        folder = concept_folder(name)
+        self.name, self.concept, self.problem = name, None, ""
+        if (folder / SETTINGS_FILE).exists():
+            try:
+                self.concept = Concept.load(name)
+            except UserError as error:
+                self.problem = str(error)
+        self.pictures = len(picture_files(folder / "images"))
+        self.cover = next(_covers(folder, self.concept if self.state == "learned" else None), None)
+        self.scores = _scores(folder / "scores.json")
+        files = [path.stat() for path in folder.rglob("*") if path.is_file() and path.name != _OPENED]
+        self.size = sum(file.st_size for file in files)
+        self.changed = datetime.fromtimestamp(max((file.st_mtime for file in files), default=0))
+
+    @property
+    def state(self) -> Literal["only pictures", "settings", "learned", "damaged"]:
+        """How far it has come; `damaged` where its settings can't be read."""
+        if self.concept is None:
+            return "damaged" if self.problem else "only pictures"
+        return "learned" if self.concept.embeds_path.is_file() else "settings"
 
     @property
     def next_notebook(self) -> str:
@@ -64,34 +72,9 @@ class Overview:
         return "3_dataset_preview" if self.state == "settings" else "2_concept_settings"
 
 
-def overview(name: str) -> Overview:
-    """What the folder of one concept holds. UserError: there is no such folder."""
-    folder = concept_folder(name)
-    concept, problem = None, ""
-    if (folder / SETTINGS_FILE).exists():
-        try:
-            concept = Concept.load(name)
-        except UserError as error:
-            problem = str(error)
-    files = [path.stat() for path in folder.rglob("*") if path.is_file() and path.name != _OPENED]
-    learned = concept is not None and concept.embeds_path.is_file()
-    state = "damaged" if problem else "learned" if learned else "settings" if concept else "only pictures"
-    return Overview(
-        name=name,
-        state=state,
-        concept=concept,
-        problem=problem,
-        pictures=len(picture_files(folder / "images")),
-        cover=next(_covers(folder, concept if learned else None), None),
-        scores=_scores(folder / "scores.json"),
-        size=sum(file.st_size for file in files),
-        changed=datetime.fromtimestamp(max((file.st_mtime for file in files), default=0)),
-    )
-
-
 def all_concepts() -> list[Overview]:
     """All concepts under the root, in alphabetical order; one that is damaged says so itself."""
-    return [overview(name) for name in concept_names()]
+    return [Overview(name) for name in concept_names()]
 
 
 def concept_table() -> Table:
@@ -160,7 +143,7 @@ def open_concept(name: str | None = None) -> Opened:
     The other notebooks go on with that concept. One that is not there yet begins with notebook 1.
     """
     name = chosen_concept(name)
-    return Opened(name, overview(name).next_notebook if name in concept_names() else "1_download_images")
+    return Opened(name, Overview(name).next_notebook if name in concept_names() else "1_download_images")
 
 
 def concept_names() -> list[str]:

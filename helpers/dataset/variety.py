@@ -26,6 +26,22 @@ _ONE_HUE = 0.8  # 1: every pixel has the same hue
 _STRONGEST_EDGE = 40  # grey levels a pixel; stronger ones count no more
 _SAME_EDGES = 0.78  # fraction of the edges that is in every picture
 _HUES = "red orange yellow green green teal blue blue blue purple pink pink".split()  # every 30 degrees
+_NO_COLOUR = (
+    "have no colours, so what is drawn for the word will be grey too: add some in colour, or say so in "
+    "their captions, as in “a black and white photo of {}”."
+)
+_ONE_BACKGROUND = (
+    "have nearly the same background, so the word will mean it too: take some in front of another, or "
+    "name it in their captions, as in “a photo of {} on a red table”."
+)
+_ONE_COLOUR = (
+    "are {hue} all around, so the word will bring that colour along: take some in another light or "
+    "place, or name the colour in their captions."
+)
+_ONE_POSE = (
+    "show the same outline in the same place, so the word will hardly be drawn in another pose: add some "
+    "from another side, nearer or farther away."
+)
 # Of 48 drawn toys' pictures (seeds 100 to 103) no five came under 27.8 dB on average. `python -m
 # tests.bench.outside PICTURES...` measures others: of the 28 that scikit-image and scikit-learn ship, two
 # smooth ones, `moon` and `cell`, come over 26 and get no warning.
@@ -39,9 +55,6 @@ def outside_the_model(concept: Concept, images: Sequence[Image.Image] | None = N
 
     Args:
         images: to look at in place of the concept's own.
-
-    Raises:
-        UserError: the concept has no pictures, or one of them is damaged.
     """
     if concept.base_model != MINIATURE:
         return ""
@@ -62,73 +75,29 @@ def outside_the_model(concept: Concept, images: Sequence[Image.Image] | None = N
 
 
 def warnings_of(concept: Concept) -> list[str]:
-    """A sentence on each thing that the pictures share by accident, with what to do; none where they differ.
-
-    Raises:
-        UserError: the concept has no pictures, or one of them is damaged.
-    """
+    """A sentence on each thing that the pictures share by accident, with what to do."""
     images = [crop(image, concept.training) for image in load_images(concept)]
     pictures = [
         np.asarray(image.resize((_SIDE, _SIDE), Image.Resampling.BOX), np.float64) for image in images
     ]
-    if len(pictures) < FEWEST:
+    total = len(pictures)
+    if total < FEWEST:
         return []
-    surroundings = _no_colour(pictures) or _one_background(pictures) or _one_colour(pictures)
-    return [sentence for sentence in (surroundings, _one_pose(pictures)) if sentence]
+    rims = [_rim(picture) for picture in pictures]
+    hue, of_one_hue = _shared_hue(rims)
+    around = [
+        (sum(_colourfulness(picture) <= _GREY for picture in pictures), _NO_COLOUR),
+        (_with_one_rim(rims), _ONE_BACKGROUND),
+        (of_one_hue, _ONE_COLOUR.replace("{hue}", hue)),
+    ]
+    shared = [one for one in around if one[0] >= max(FEWEST, _MOST * total)][:1]
+    if _shared_edges(pictures) >= _SAME_EDGES:
+        shared.append((total, _ONE_POSE))
+    return [f"{_counted(count, total)} {what}" for count, what in shared]
 
 
-def _no_colour(pictures: Sequence[np.ndarray]) -> str:
-    grey = sum(_colourfulness(picture) <= _GREY for picture in pictures)
-    return _if_most(
-        grey,
-        pictures,
-        "have no colours, so what is drawn for the word will be grey too: add some in colour, or say so in "
-        "their captions, as in “a black and white photo of {}”.",
-    )
-
-
-def _one_background(pictures: Sequence[np.ndarray]) -> str:
-    """The rims' values in order: a background looks the same from anywhere, and the thing may touch a rim."""
-    rims = np.stack([np.sort(_rim(picture), axis=0) for picture in pictures])
-    apart = np.median(np.abs(rims[:, None] - rims[None]).mean(axis=-1), axis=-1)
-    return _if_most(
-        (apart <= _SAME_RIM).sum(axis=1).max(),
-        pictures,
-        "have nearly the same background, so the word will mean it too: take some in front of another, or "
-        "name it in their captions, as in “a photo of {} on a red table”.",
-    )
-
-
-def _one_colour(pictures: Sequence[np.ndarray]) -> str:
-    hues = [hue for hue in map(_hue_of_rim, pictures) if hue is not None]
-    apart = np.abs((np.subtract.outer(hues, hues) + 180) % 360 - 180)
-    alike = (apart <= _SAME_HUE).sum(axis=1) if hues else np.zeros(1, int)
-    name = _HUES[round(hues[alike.argmax()] / 30) % 12] if hues else ""
-    return _if_most(
-        alike.max(),
-        pictures,
-        f"are {name} all around, so the word will bring that colour along: take some in another light or "
-        "place, or name the colour in their captions.",
-    )
-
-
-def _one_pose(pictures: Sequence[np.ndarray]) -> str:
-    first, *others = map(_edges, pictures)
-    turned = [max(one, one[:, ::-1], key=lambda way: (way * first).sum()) for one in others]
-    edges = np.stack([first, *turned])
-    shared = edges.min(axis=0).sum() / max(edges.sum(axis=(1, 2)).min(), 1e-9)
-    return _if_most(
-        len(pictures) * (shared >= _SAME_EDGES),
-        pictures,
-        "show the same outline in the same place, so the word will hardly be drawn in another pose: add some "
-        "from another side, nearer or farther away.",
-    )
-
-
-def _if_most(count: int, pictures: Sequence[np.ndarray], what: str) -> str:
-    enough = count >= max(FEWEST, _MOST * len(pictures))
-    who = f"All {count} pictures" if count == len(pictures) else f"{count} of the {len(pictures)} pictures"
-    return f"{who} {what}" if enough else ""
+def _counted(count: int, total: int) -> str:
+    return f"All {total} pictures" if count == total else f"{count} of the {total} pictures"
 
 
 def _rim(picture: np.ndarray) -> np.ndarray:
@@ -141,13 +110,38 @@ def _colourfulness(pixels: np.ndarray) -> float:
     return np.ptp(pixels, axis=-1).mean()
 
 
-def _hue_of_rim(picture: np.ndarray) -> float | None:
-    """The mean hue in degrees, 0 being red; None where the rim has little colour, or several."""
-    rim = _rim(picture)
-    red, green, blue = rim.T
-    hues = red - (green + blue) / 2 + 1j * np.sqrt(3) / 2 * (green - blue)
-    is_one = abs(hues.sum()) >= _ONE_HUE * np.abs(hues).sum()
-    return np.degrees(np.angle(hues.sum())) % 360 if is_one and _colourfulness(rim) >= _COLOURED else None
+def _with_one_rim(rims: Sequence[np.ndarray]) -> int:
+    """How many have nearly the same rim.
+
+    Its values in order: a background looks the same from anywhere, and the thing may touch a rim.
+    """
+    values = np.stack([np.sort(rim, axis=0) for rim in rims])
+    apart = np.median(np.abs(values[:, None] - values[None]).mean(axis=-1), axis=-1)
+    return (apart <= _SAME_RIM).sum(axis=1).max()
+
+
+def _shared_hue(rims: Sequence[np.ndarray]) -> tuple[str, int]:
+    """The hue that most rims have, as a word, and how many; a rim with little colour or several has none."""
+    hues = []
+    for rim in rims:
+        red, green, blue = rim.T
+        pixels = red - (green + blue) / 2 + 1j * np.sqrt(3) / 2 * (green - blue)  # the angle 0 is red
+        is_one = abs(pixels.sum()) >= _ONE_HUE * np.abs(pixels).sum()
+        if is_one and _colourfulness(rim) >= _COLOURED:
+            hues.append(np.degrees(np.angle(pixels.sum())) % 360)
+    if not hues:
+        return "", 0
+    apart = np.abs((np.subtract.outer(hues, hues) + 180) % 360 - 180)
+    alike = (apart <= _SAME_HUE).sum(axis=1)
+    return _HUES[round(hues[alike.argmax()] / 30) % 12], alike.max()
+
+
+def _shared_edges(pictures: Sequence[np.ndarray]) -> float:
+    """The fraction of the edges that is in every picture, each as it is or mirrored."""
+    first, *others = map(_edges, pictures)
+    turned = [max(one, one[:, ::-1], key=lambda way: (way * first).sum()) for one in others]
+    edges = np.stack([first, *turned])
+    return edges.min(axis=0).sum() / max(edges.sum(axis=(1, 2)).min(), 1e-9)
 
 
 def _edges(picture: np.ndarray) -> np.ndarray:

@@ -1,28 +1,44 @@
-"""A learned word as a file for each program that draws with Stable Diffusion, and from any such file.
+"""A learned word as a file for each program that draws with Stable Diffusion or for a hub, and from any such.
 
 Stable Diffusion 1.x and 2.x: one key `emb_params`, which AUTOMATIC1111, Forge, SD.Next, ComfyUI and
 InvokeAI all read; for diffusers the key is the word. XL: `clip_l` and `clip_g`. A program takes its word
 from the file's name, so the file is named as the concept.
+
+A file, a program, a concept or a repository that can't be used is a `UserError`; nothing was written then.
 """
 
 import contextlib
 import html
 import io
 import os
+import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import torch
+from huggingface_hub import CommitOperationAdd, ModelCard, ModelCardData
 from IPython.display import HTML
 
 from ..common import places
 from ..common.errors import UserError
 from ..common.files import atomic_file, write_whole
 from ..concept.concept import Concept, usable_name
-from ..concept.embedding import read_rows, result_step, save_result, with_notes
-from ..concept.overview import concept_names
-from .formats import SUFFIXES, FoundWord, check_program, diffusers_word, read_word, word_picture
+from ..concept.embedding import Rows, read_rows, result_step, save_result, with_notes
+from ..concept.overview import Overview, concept_names, scores_in_words
+from ..model.base_model import resolve
+from ..model.hub import clear_sentences
+from .formats import (
+    PROGRAMS,
+    SUFFIXES,
+    FoundWord,
+    check_program,
+    diffusers_word,
+    prompt_for,
+    read_word,
+    word_picture,
+)
 
 MADE_WITH = "textual-inversion-notebooks 0.1.0"
 KINDS = ("safetensors", "pt", "png")
@@ -38,6 +54,7 @@ _CLOUD_DOWNLOADS = {
     "colab": "On Colab the links do nothing: download from the Files panel at the left.",
     "kaggle": "On Kaggle the links do nothing: download from Output in the panel at the right.",
 }
+Notes = dict[str, str | None]  # what a file says of its word; see `embedding.NOTES`
 
 
 def export_for(
@@ -50,16 +67,19 @@ def export_for(
         half: float16 instead of float32, half the size; every program reads both.
         kind: `safetensors`, or for programs of 2022 `pt`; `png` is a picture with the word in it.
         licence: what you allow others to do with the word; it goes into the file.
-
-    Raises:
-        UserError: nothing was learned yet, the program is not one of ours, or does not read that kind.
     """
     _check(program, kind)
-    rows = read_rows(concept)
-    names = ("clip_l", "clip_g") if len(rows) == 2 else ("clip_l",)
+    rows, word, step = read_rows(concept), diffusers_word(concept), result_step(concept)
+    notes = {
+        "word": word,
+        "initializer": None if concept.learned_elsewhere else concept.initializer_token,
+        "base_model": Path(concept.base_model).name,
+        "steps": None if step is None else str(step),
+        "license": licence,
+        "made_with": MADE_WITH,
+    }
     path = concept.export_folder / program / f"{concept.file_name}.{kind}"
-    notes = _notes(concept, licence)
-    return _write(path, program, dict(zip(names, rows, strict=True)), diffusers_word(concept), half, notes)
+    return _write(path, program, dict(zip(("clip_l", "clip_g"), rows, strict=False)), word, half, notes)
 
 
 def convert(
@@ -78,9 +98,6 @@ def convert(
 
     Returns:
         The new file, and a sentence on what was found, what the program does not get of it, and a new name.
-
-    Raises:
-        UserError: the file can't be read, holds nothing for the program, or there is one of that name.
     """
     _check(program, kind)
     found = read_word(path)
@@ -103,6 +120,49 @@ def convert(
     return target, "; ".join(remarks)
 
 
+def _check(program: str, kind: str) -> None:
+    check_program(program)
+    known = [known for known in KINDS if f".{known}" in SUFFIXES[program]]
+    if kind not in known:
+        raise UserError(f"{program} reads no .{kind} file of a word: choose {' or '.join(known)}.")
+
+
+def _write(
+    path: Path, program: str, rows: dict[str, torch.Tensor], word: str, half: bool, notes: Notes
+) -> Path:
+    """Write a file of the kind that its name says."""
+    number_format = torch.float16 if half else torch.float32
+    rows = {name: own.detach().to(number_format).contiguous() for name, own in rows.items()}
+    if half and not all(own.isfinite().all() for own in rows.values()):
+        raise UserError("Its numbers are too large for float16: leave out the half precision.")
+    # Rows of one encoder of Stable Diffusion have a key that all programs read; of several, the encoders'.
+    tensors, first = rows, next(iter(rows.values()))
+    if len(rows) == 1 and {*rows} <= {"clip_l", "clip_h"}:
+        tensors = {word if program == "diffusers" else "emb_params": first}
+    if path.suffix == ".safetensors":
+        return write_whole(path, with_notes(tensors, notes))
+    content = tensors if program == "diffusers" else _automatic1111(tensors, path.stem, notes)
+    if path.suffix == ".png":
+        return write_whole(path, word_picture(content, first))
+    pickled = io.BytesIO()
+    torch.save(content, pickled)
+    return write_whole(path, pickled.getvalue())
+
+
+def _automatic1111(tensors: dict[str, torch.Tensor], name: str, notes: Notes) -> dict[str, Any]:
+    """As `Embedding.save` of AUTOMATIC1111 writes it; what it does not know of the checkpoint is None."""
+    if len(tensors) == 1:
+        (rows,) = tensors.values()
+        tensors = {"string_to_token": {"*": _STARS}, "string_to_param": {"*": rows}}
+    return {
+        **tensors,
+        "name": name,
+        "step": int(notes["steps"]) if notes.get("steps") else None,
+        "sd_checkpoint": None,
+        "sd_checkpoint_name": notes.get("base_model"),
+    }
+
+
 def import_word(path: Path | str, name: str, into_xl: bool = False, base_model: str | None = None) -> Concept:
     """Make a concept of a word that was learned elsewhere, to be drawn with and exported as one's own.
 
@@ -113,10 +173,6 @@ def import_word(path: Path | str, name: str, into_xl: bool = False, base_model: 
             network. The second, which has 1,280 of the 2,048 numbers that XL's UNet reads, gets zeros: it
             does not hear of the word.
         base_model: which one to draw with; None: the first of the word's family.
-
-    Raises:
-        UserError: there is another concept of that name; the file can't be read, or is for no model of the
-            series. Nothing was made then.
     """
     path, found = Path(path), read_word(path)
     rows, family = _rows_to_draw_with(path, found, into_xl)
@@ -133,15 +189,15 @@ def import_word(path: Path | str, name: str, into_xl: bool = False, base_model: 
     return concept
 
 
-def _rows_to_draw_with(path: Path, found: FoundWord, into_xl: bool) -> tuple[list[torch.Tensor], str]:
+def _rows_to_draw_with(path: Path, found: FoundWord, into_xl: bool) -> tuple[Rows, str]:
     """The rows for each text encoder, and the family of models that they are for."""
-    if found.family is None:
+    family = found.family
+    if family is None:
         raise UserError(
             f"{path.name} is {found}. None of the models that this series draws with can read such rows: "
             "convert the file for another program with `python -m helpers.export`."
         )
     rows = [found.rows[key] for key in _DRAWN_WITH if key in found.rows]
-    family = found.family
     if into_xl:
         if family != "Stable Diffusion 1.x":
             raise UserError(f"{path.name} is for {family}: only rows of 1.x fit an encoder of XL.")
@@ -153,26 +209,7 @@ def _rows_to_draw_with(path: Path, found: FoundWord, into_xl: bool) -> tuple[lis
     return rows, family
 
 
-def download_links(concept: Concept) -> HTML:
-    """A link to each exported file, and to a zip of them all, which is made here."""
-
-    def link(path: Path) -> str:
-        address = html.escape(Path(os.path.relpath(path)).as_posix(), quote=True)
-        name = html.escape(path.relative_to(folder).as_posix())
-        return f'<li><a href="{address}" download>{name}</a></li>'
-
-    folder = concept.export_folder
-    archive = folder / f"{concept.file_name}.zip"
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != archive)
-    with atomic_file(archive) as partial, zipfile.ZipFile(partial, "w", strict_timestamps=False) as packed:
-        for path in files:
-            packed.write(path, path.relative_to(folder))
-    links = "".join(map(link, [*files, archive]))
-    advice = _CLOUD_DOWNLOADS.get(places.cloud())
-    return HTML((f"<p>{advice}</p>" if advice else "") + f"<ul>{links}</ul>")
-
-
-def _imported_before(name: str, rows: list[torch.Tensor]) -> Concept:
+def _imported_before(name: str, rows: Rows) -> Concept:
     """So that a notebook may run twice."""
     with contextlib.suppress(UserError):
         concept = Concept.load(name)
@@ -182,67 +219,138 @@ def _imported_before(name: str, rows: list[torch.Tensor]) -> Concept:
     raise UserError(f"There is another concept “{name}” already: give the word another name.")
 
 
-def _notes(concept: Concept, licence: str | None) -> dict[str, str | None]:
-    taught_here = not concept.learned_elsewhere
-    step = result_step(concept)
-    return {
-        "word": diffusers_word(concept),
-        "initializer": concept.initializer_token if taught_here else None,
-        "base_model": Path(concept.base_model).name,
-        "steps": None if step is None else str(step),
-        "license": licence,
-        "made_with": MADE_WITH,
+def download_links(concept: Concept) -> HTML:
+    """A link to each exported file, and to a zip of them all, which is made here."""
+    folder = concept.export_folder
+    archive = folder / f"{concept.file_name}.zip"
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != archive)
+    with atomic_file(archive) as partial, zipfile.ZipFile(partial, "w", strict_timestamps=False) as packed:
+        for path in files:
+            packed.write(path, path.relative_to(folder))
+    links = ""
+    for path in (*files, archive):
+        address = html.escape(Path(os.path.relpath(path)).as_posix())
+        links += (
+            f'<li><a href="{address}" download>{html.escape(path.relative_to(folder).as_posix())}</a></li>'
+        )
+    advice = _CLOUD_DOWNLOADS.get(places.cloud())
+    return HTML((f"<p>{advice}</p>" if advice else "") + f"<ul>{links}</ul>")
+
+
+# On a hub. The files are those of the concept library there (`sd-concepts-library`): its readers open ours.
+_SHEETS = 3  # pictures on the card
+_WORDS_FILE = ("*learned_embeds.safetensors", "*learned_embeds.bin")
+_CARD = """---
+{about}
+---
+
+# {word}
+
+A word for Stable Diffusion, learned by textual inversion.
+
+{pictures}
+
+| program | prompt |
+| --- | --- |
+{prompts}
+
+| | |
+| --- | --- |
+{settings}
+"""
+
+
+def push_concept(concept: Concept, repository: str, public: bool = False, licence: str | None = None) -> str:
+    """Put a learned word on the hub, with the newest grids that were drawn with it; returns its address.
+
+    The pictures that it was learned from stay here. The token is the one of `HF_TOKEN`, of Colab's secrets
+    or of the login that is there.
+
+    Args:
+        repository: `owner/name`; it is made where there is none.
+        public: for everybody to see. Else it is private.
+        licence: what you allow others to do with it, by the hub's short name, for example `cc-by-4.0`.
+    """
+    files = _files_of_hub(concept, licence)
+    if not huggingface_hub.get_token():
+        raise UserError("The hub needs a login: set HF_TOKEN to a token that may write.")
+    with clear_sentences(repository):
+        try:  # before anything is made there
+            ModelCard(files["README.md"].decode()).validate()
+        except ValueError as error:
+            raise UserError(
+                "The hub does not take the card: give the licence by its short name there, such as cc-by-4.0."
+            ) from error
+        address = huggingface_hub.create_repo(repository, private=not public, exist_ok=True)
+        if not public and not huggingface_hub.model_info(repository).private:
+            raise UserError(f"{repository} is public already: pass public=True, or choose another name.")
+        operations = [CommitOperationAdd(path, content) for path, content in files.items()]
+        message = f"The word {concept.placeholder_token}"
+        huggingface_hub.HfApi().create_commit(repository, operations, commit_message=message)
+    return str(address)
+
+
+def pull_concept(repository: str, name: str) -> Concept:
+    """Make a concept, `name`, of a word in a repository on the hub: ours, or any of the concept library."""
+    with tempfile.TemporaryDirectory() as folder:
+        with clear_sentences(repository):
+            huggingface_hub.snapshot_download(repository, allow_patterns=_WORDS_FILE, local_dir=folder)
+        found = [path for pattern in _WORDS_FILE for path in sorted(Path(folder).glob(pattern))]
+        if not found:
+            raise UserError(f"{repository} holds no learned_embeds file: choose the repository of a word.")
+        return import_word(found[0], name)
+
+
+def _files_of_hub(concept: Concept, licence: str | None) -> dict[str, bytes]:
+    """What is sent, by its path there."""
+    read_rows(concept)  # a sentence where nothing was learned yet
+    word_files = (concept.embeds_path, concept.embeds_path.with_suffix(".bin"))
+    files = {path.name: path.read_bytes() for path in word_files if path.is_file()}
+    newest = sorted(concept.grids_folder.glob("*.png"), key=lambda path: path.stat().st_mtime)[-_SHEETS:]
+    pictures = {f"grids/{path.name}": path.read_bytes() for path in newest}
+    texts = {
+        "README.md": model_card(concept, list(pictures), licence),
+        "token_identifier.txt": diffusers_word(concept),
+        "type_of_concept.txt": concept.what_to_teach,
     }
+    return files | pictures | {name: text.encode() for name, text in texts.items()}
 
 
-def _check(program: str, kind: str) -> None:
-    check_program(program)
-    if kind not in KINDS or f".{kind}" not in SUFFIXES[program]:
-        known = [known for known in KINDS if f".{known}" in SUFFIXES[program]]
-        raise UserError(f"{program} reads no .{kind} file of a word: choose {' or '.join(known)}.")
+def model_card(concept: Concept, pictures: list[str], licence: str | None = None) -> str:
+    """What a word is, for its page on the hub: how to write it, how it was learned, how it looks.
+
+    Args:
+        pictures: paths in the repository.
+    """
+    word, base_model = concept.placeholder_token, None
+    with contextlib.suppress(UserError):  # a path on this machine tells of you, and the hub refuses it
+        base_model = concept.base_model if resolve(concept.base_model).kind == "hub" else None
+    tags = ["textual_inversion", "stable-diffusion"]
+    about = ModelCardData(base_model=base_model, license=licence, library_name="diffusers", tags=tags)
+    prompts = {one: f"`{prompt_for(concept, one, f'a photo of a {word}')}`" for one in PROGRAMS}
+    return _CARD.format(
+        about=about.to_yaml(),
+        word=word,
+        pictures="\n\n".join(f"![Drawn with {word}]({path})" for path in pictures),
+        prompts=_table(prompts),
+        settings=_table({"base model": Path(concept.base_model).name, **_learned(concept)}),
+    )
 
 
-def _write(
-    path: Path,
-    program: str,
-    rows: dict[str, torch.Tensor],
-    word: str,
-    half: bool,
-    notes: dict[str, str | None],
-) -> Path:
-    """Write a file of the kind that its name says."""
-    number_format = torch.float16 if half else torch.float32
-    rows = {name: own.detach().to(number_format).contiguous() for name, own in rows.items()}
-    if half and not all(own.isfinite().all() for own in rows.values()):
-        raise UserError("Its numbers are too large for float16: leave out the half precision.")
-    # Rows of one encoder of Stable Diffusion have a key that all programs read; of several, the encoders'.
-    tensors = rows
-    if len(rows) == 1 and {*rows} <= {"clip_l", "clip_h"}:
-        tensors = {word if program == "diffusers" else "emb_params": next(iter(rows.values()))}
-    if path.suffix == ".safetensors":
-        return write_whole(path, with_notes(tensors, notes))
-    content = tensors if program == "diffusers" else _automatic1111(tensors, path.stem, notes)
-    if path.suffix == ".png":
-        return write_whole(path, word_picture(content, next(iter(rows.values()))))
-    pickled = io.BytesIO()
-    torch.save(content, pickled)
-    return write_whole(path, pickled.getvalue())
+def _table(cells: dict[str, object]) -> str:
+    return "\n".join(f"| {name} | {value} |" for name, value in cells.items())
 
 
-def _automatic1111(
-    tensors: dict[str, torch.Tensor], name: str, notes: dict[str, str | None]
-) -> dict[str, Any]:
-    """As `Embedding.save` of AUTOMATIC1111 writes it; what it does not know of the checkpoint is None."""
-    about = {
-        "name": name,
-        "step": int(notes["steps"]) if notes.get("steps") else None,
-        "sd_checkpoint": None,
-        "sd_checkpoint_name": notes.get("base_model"),
-    }
-    if len(tensors) > 1:
-        return {**tensors, **about}
+def _learned(concept: Concept) -> dict[str, object]:
+    """How it was learned; of a word from elsewhere, whence."""
+    if concept.learned_elsewhere:
+        return {"learned elsewhere": concept.learned_elsewhere}
+    training = concept.training
     return {
-        "string_to_token": {"*": _STARS},
-        "string_to_param": {"*": next(iter(tensors.values()))},
-        **about,
+        "initializer": concept.initializer_token,
+        "vectors": concept.vectors,
+        "learning rate": training.learning_rate,
+        "steps at most": training.max_train_steps,
+        "seed": training.seed,
+        "scores": scores_in_words(Overview(concept.name).scores) or "not scored",
     }

@@ -1,9 +1,10 @@
 """What each program reads: the file of a word, whoever wrote it, and a prompt with the word in it.
 
-`read_word` takes any trainer's file apart. The rules below it are the programs' own, written from their
-loaders (AUTOMATIC1111, Forge and SD.Next `create_embedding_from_data`, ComfyUI `load_embed`, InvokeAI
-`TextualInversionModelRaw`, diffusers `load_textual_inversion`), so that a file can be read back here as
-it will be there.
+The programs' rules are written from their loaders (AUTOMATIC1111, Forge and SD.Next
+`create_embedding_from_data`, ComfyUI `load_embed`, InvokeAI `TextualInversionModelRaw`, diffusers
+`load_textual_inversion`), so that a file can be read back here as it will be there.
+
+A file, a program or a prompt that can't be used is a `UserError`.
 """
 
 import base64
@@ -12,7 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,10 +24,9 @@ from ..common.errors import UserError
 from ..common.places import find_path
 from ..common.sheets import packed
 from ..concept.concept import Concept
-from ..concept.embedding import checked_rows, no_rows, read_tensors
+from ..concept.embedding import Rows, checked_rows, no_rows, read_tensors
 from ..inference.prompt_weights import parse_prompt
 
-_XL_KEYS = {"clip_l", "clip_g"}
 # By the width of its rows: which text encoder they are for, where the file does not say.
 _ENCODERS = {768: "clip_l", 1024: "clip_h", 1280: "clip_g", 4096: "t5xxl"}
 _FAMILIES = {
@@ -43,22 +43,22 @@ _LISTED = re.compile(r"\d+\..+")
 
 @dataclass(frozen=True)
 class FoundWord:
-    """What a trainer's file holds.
+    """What a trainer's file holds; None where it does not say.
 
     Attributes:
         rows: tensors (vectors, width) by text encoder: `clip_l`, `clip_g`, `clip_h`, `t5xxl` or as it is
             named there.
-        word: what it is called in the file, if it is.
-        base_model: the model that it was taught to, if the file says so.
-        step: how long it was taught, if the file says so.
+        word: what it is called.
+        base_model: the model that it was taught to.
+        step: how long it was taught.
         left_out: names of rows that no other program reads: OneTrainer's output rows.
     """
 
     rows: dict[str, torch.Tensor]
-    word: str | None = None
-    base_model: str | None = None
-    step: int | None = None
-    left_out: tuple[str, ...] = ()
+    word: str | None
+    base_model: str | None
+    step: int | None
+    left_out: tuple[str, ...]
 
     @property
     def family(self) -> str | None:
@@ -82,12 +82,10 @@ class FoundWord:
 
 
 def read_word(path: Path | str) -> FoundWord:
-    """Read any trainer's file: `.safetensors`, a pickle (`.pt`, `.bin`, without its code), or a PNG.
-
-    Raises:
-        UserError: it is damaged, holds no rows, or the rows of several words.
-    """
-    path = _file(path)
+    """Read any trainer's file: `.safetensors`, a pickle (`.pt`, `.bin`, without its code), or a PNG."""
+    path, given = find_path(path), path
+    if not (path and path.is_file()):
+        raise UserError(f"There is no file {str(given)[-80:]}: give the path of one.")
     content = _content(path)
     try:
         word, tables = _tables(content, path)
@@ -97,27 +95,24 @@ def read_word(path: Path | str) -> FoundWord:
     names = [name for name in tables if name not in left_out]
     rows: dict[str, list[torch.Tensor]] = {}
     for name, own in zip(names, checked_rows(path, (tables[name] for name in names)), strict=True):
-        rows.setdefault(_encoder(name, own), []).append(own)
+        encoder = _NAMES.get(name, name)
+        if encoder not in _ENCODERS.values():
+            encoder = _ENCODERS.get(own.shape[1], "clip_l")
+        rows.setdefault(encoder, []).append(own)
     # A list has the rows of one word in parts; any other file with two tables of one width has two words.
     if any(len(parts) > 1 for parts in rows.values()) and not all(map(_LISTED.fullmatch, tables)):
         raise UserError(
             f"{path.name} holds several words ({', '.join(tables)}): split it, one file per word."
         )
     about = {**_notes(path), **content}
+    texts = {key: value for key, value in about.items() if isinstance(value, str) and value}
     return FoundWord(
-        {encoder: torch.cat(parts) for encoder, parts in rows.items()},
-        word or _text(about, "name"),
-        _text(about, "sd_checkpoint_name") or _text(about, "base_model"),
-        about["step"] if isinstance(about.get("step"), int) else None,
-        left_out,
+        rows={encoder: torch.cat(parts) for encoder, parts in rows.items()},
+        word=word or texts.get("name"),
+        base_model=texts.get("sd_checkpoint_name") or texts.get("base_model"),
+        step=about["step"] if isinstance(about.get("step"), int) else None,
+        left_out=left_out,
     )
-
-
-def _file(path: Path | str) -> Path:
-    found = find_path(path)
-    if not (found and found.is_file()):
-        raise UserError(f"There is no file {str(path)[-80:]}: give the path of one.")
-    return found
 
 
 def _content(path: Path) -> dict[str, Any]:
@@ -146,12 +141,6 @@ def _tables(content: dict[str, Any], path: Path) -> tuple[str | None, dict[str, 
     return key if is_word else None, tensors
 
 
-def _encoder(key: str, rows: torch.Tensor) -> str:
-    """The text encoder that rows are for: by the key, or by the width where that says nothing."""
-    key = _NAMES.get(key, key)
-    return key if key in _ENCODERS.values() else _ENCODERS.get(rows.shape[1], "clip_l")
-
-
 def _notes(path: Path) -> dict[str, str]:
     """The texts in a safetensors file's header."""
     try:
@@ -159,11 +148,6 @@ def _notes(path: Path) -> dict[str, str]:
             return file.metadata() or {}
     except (SafetensorError, OSError):
         return {}
-
-
-def _text(about: dict[str, Any], key: str) -> str | None:
-    value = about.get(key)
-    return value if isinstance(value, str) and value else None
 
 
 # A word inside a picture: AUTOMATIC1111 keeps JSON in base64 in a text chunk of the PNG file, and reads that
@@ -191,99 +175,56 @@ def word_picture(content: dict[str, Any], rows: torch.Tensor) -> bytes:
 
 
 def _word_in_picture(path: Path) -> dict[str, Any]:
+    def tensors(part: dict[str, Any]) -> Any:
+        return torch.tensor(part[_TENSOR]) if _TENSOR in part else part
+
     try:
         with Image.open(path) as image:
             text = base64.b64decode(image.info[_CHUNK])
-        return dict(json.loads(text, object_hook=_tensors))
+        return dict(json.loads(text, object_hook=tensors))
     except (OSError, KeyError, TypeError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(
             f"{path.name} is a picture without a word in it: choose an embedding's file."
         ) from error
 
 
-def _tensors(part: dict[str, Any]) -> Any:
-    return torch.tensor(part[_TENSOR]) if _TENSOR in part else part
+# The programs' own rules: the rows for each text encoder in what a file holds.
 
 
-# The programs' own rules.
-
-
-@dataclass(frozen=True)
-class ReadBack:
-    """What a program finds in a file.
-
-    `word` is what a person types into that program's prompt, None where they choose it on loading;
-    `rows` has a tensor of shape (vectors, width) for each text encoder, for XL CLIP-L's, then CLIP-G's.
-    """
-
-    word: str | None
-    rows: list[torch.Tensor]
-
-
-def read_back(path: Path, program: str, widths: Sequence[int]) -> ReadBack:
-    """Read an embedding file by a program's rule.
-
-    Args:
-        path: a `.safetensors` file, a pickle (`.pt`, `.bin`), which is read with `weights_only`, or a PNG.
-        program: one of `RULES`.
-        widths: those of the model's text encoders: 768 for 1.x, 1024 for 2.x, 768 and 1280 for XL.
-
-    Raises:
-        UserError: that program would not take the file for one embedding of such a model.
-    """
-    if path.suffix not in SUFFIXES[program]:
-        raise UserError(f"{program} does not read {path.name}: it reads {', '.join(SUFFIXES[program])}.")
-    tensors = _content(path)
-    try:
-        word, rows = RULES[program](tensors, path, len(widths))
-    except (AttributeError, KeyError, StopIteration, TypeError) as error:
-        raise no_rows(path) from error
-    rows = checked_rows(path, rows)
-    found = [row.shape[-1] for row in rows]
-    if found != list(widths):
-        raise UserError(f"{path.name} has rows of width {found}, and the model needs {list(widths)}.")
-    return ReadBack(word, rows)
-
-
-def _automatic1111(tensors: dict, path: Path, encoders: int) -> tuple:
+def _automatic1111(tensors: dict, path: Path, encoders: int) -> list:
     if "string_to_param" in tensors:
-        return path.stem, [_only_one(tensors["string_to_param"], path)]
-    if set(tensors) >= _XL_KEYS:
-        return path.stem, [tensors["clip_l"], tensors["clip_g"]]
-    return path.stem, [_only_one(tensors, path)]
+        return [_only_one(tensors["string_to_param"], path)]
+    return _of_xl(tensors) or [_only_one(tensors, path)]
 
 
-def _comfyui(tensors: dict, path: Path, encoders: int) -> tuple:
+def _comfyui(tensors: dict, path: Path, encoders: int) -> list:
     """Each text encoder takes the tensor of its name, or else the first one."""
-    word = f"embedding:{path.stem}"
     if "string_to_param" in tensors:
-        return word, [_first(tensors["string_to_param"])] * encoders
-    names = ("clip_l", "clip_g")[:encoders]
-    return word, [tensors.get(name, _first(tensors)) for name in names]
+        return [_first(tensors["string_to_param"])] * encoders
+    return [tensors.get(name, _first(tensors)) for name in ("clip_l", "clip_g")[:encoders]]
 
 
-def _invokeai(tensors: dict, path: Path, encoders: int) -> tuple:
-    word = f"<{path.stem}>"
+def _invokeai(tensors: dict, path: Path, encoders: int) -> list:
     if "string_to_param" in tensors:
         if "string_to_token" not in tensors:
             raise UserError(f"InvokeAI does not take {path.name}: string_to_token must be beside its rows.")
-        return word, [_first(tensors["string_to_param"])]
+        return [_first(tensors["string_to_param"])]
     if "emb_params" in tensors:
-        return word, [tensors["emb_params"]]
-    if set(tensors) >= _XL_KEYS:
-        return word, [tensors["clip_l"], tensors["clip_g"]]
-    if _first(tensors).ndim != 1:
+        return [tensors["emb_params"]]
+    if not _of_xl(tensors) and _first(tensors).ndim != 1:
         raise UserError(f"InvokeAI does not take {path.name} for an embedding: its key must be emb_params.")
-    return word, [_first(tensors)]
+    return _of_xl(tensors) or [_first(tensors)]
 
 
-def _diffusers(tensors: dict, path: Path, encoders: int) -> tuple:
-    """A dict of one key, which is the word; XL's two tensors are handed over one by one, with a word."""
-    if set(tensors) == _XL_KEYS:
-        return None, [tensors["clip_l"], tensors["clip_g"]]
+def _diffusers(tensors: dict, path: Path, encoders: int) -> list:
+    """A dict of one key; XL's two tensors are handed over one by one."""
     if "string_to_param" in tensors:
-        return tensors["name"], [tensors["string_to_param"]["*"]]
-    return next(iter(tensors)), [_only_one(tensors, path)]
+        return [tensors["string_to_param"]["*"]]
+    return (_of_xl(tensors) if len(tensors) == 2 else []) or [_only_one(tensors, path)]
+
+
+def _of_xl(tensors: dict) -> list:
+    return [tensors[key] for key in ("clip_l", "clip_g")] if {*tensors} >= {"clip_l", "clip_g"} else []
 
 
 def _only_one(tensors: dict, path: Path) -> torch.Tensor:
@@ -306,17 +247,50 @@ RULES = {
     "invokeai": _invokeai,
     "diffusers": _diffusers,
 }
-
+PROGRAMS = tuple(RULES)
 SUFFIXES = {
     **dict.fromkeys(("automatic1111", "forge"), (".safetensors", ".pt", ".bin", ".png")),
     "sdnext": (".safetensors", ".pt"),
     **dict.fromkeys(("comfyui", "invokeai", "diffusers"), (".safetensors", ".pt", ".bin")),
 }
+_WORDS = {"comfyui": "embedding:{}", "invokeai": "<{}>"}  # for a file's name; elsewhere it is that itself
+
+
+class ReadBack(NamedTuple):
+    """What a program finds in a file: the word, as it is typed there, and `Rows` in the file's own format.
+
+    The word is None where a person chooses it on loading.
+    """
+
+    word: str | None
+    rows: Rows
+
+
+def read_back(path: Path, program: str, widths: Sequence[int]) -> ReadBack:
+    """Read an embedding file by a program's rule; UserError where it would not take the file.
+
+    Args:
+        widths: those of the model's text encoders: 768 for 1.x, 1024 for 2.x, 768 and 1280 for XL.
+    """
+    if path.suffix not in SUFFIXES[program]:
+        raise UserError(f"{program} does not read {path.name}: it reads {', '.join(SUFFIXES[program])}.")
+    tensors = _content(path)
+    try:
+        rows = RULES[program](tensors, path, len(widths))
+        word = _WORDS.get(program, "{}").format(path.stem)
+        if program == "diffusers":
+            word = tensors["name"] if "string_to_param" in tensors else next(iter(tensors))
+            word = None if len(rows) > 1 else word
+    except (AttributeError, KeyError, StopIteration, TypeError) as error:
+        raise no_rows(path) from error
+    rows = checked_rows(path, rows)
+    found = [row.shape[-1] for row in rows]
+    if found != list(widths):
+        raise UserError(f"{path.name} has rows of width {found}, and the model needs {list(widths)}.")
+    return ReadBack(word, rows)
 
 
 # A prompt as each program wants it, and what silently loses the word there.
-PROGRAMS = tuple(RULES)
-_WORDS = {"comfyui": "embedding:{}", "invokeai": "<{}>"}
 # diffusers has no weights of its own: its prompts go through compel, which InvokeAI uses too.
 _COMPEL = ("invokeai", "diffusers")
 _A1111 = "The word is the file's name, and works wherever it stands alone: don't use a common word."
@@ -332,12 +306,18 @@ WHAT_LOSES_IT = {
 }
 
 
-def word_in(concept: Concept, program: str) -> str:
-    """What a person types into the program's prompt to mean the concept.
+def check_program(program: str) -> None:
+    if program not in PROGRAMS:
+        raise UserError(f"There is no export for “{program}”: choose one of these: {', '.join(PROGRAMS)}.")
 
-    Raises:
-        UserError: the program is not one of ours.
-    """
+
+def diffusers_word(concept: Concept) -> str:
+    """In lower case: diffusers reads prompts so, and else finds the first of the word's rows only."""
+    return concept.placeholder_token.lower()
+
+
+def word_in(concept: Concept, program: str) -> str:
+    """What a person types into the program's prompt to mean the concept."""
     check_program(program)
     if program == "diffusers":
         return diffusers_word(concept)
@@ -349,40 +329,19 @@ def prompt_for(concept: Concept, program: str, prompt: str) -> str:
 
     Args:
         prompt: as for `generate`: `(a beach:1.2)` and `[a beach]` are weights.
-
-    Raises:
-        UserError: the program is not one of ours, or a weight can't be read.
     """
-    word = word_in(concept, program)
-    parts = parse_prompt(prompt, (concept.placeholder_token,)).parts
-    return "".join(
-        _weighted(program, _with_word(program, text, concept.placeholder_token, word), weight)
-        for text, weight in parts
-    )
-
-
-def check_program(program: str) -> None:
-    """Make sure that a program is one of ours.
-
-    Raises:
-        UserError: it is not.
-    """
-    if program not in PROGRAMS:
-        raise UserError(f"There is no export for “{program}”: choose one of these: {', '.join(PROGRAMS)}.")
-
-
-def diffusers_word(concept: Concept) -> str:
-    """In lower case: diffusers reads prompts so, and else finds the first of the word's rows only."""
-    return concept.placeholder_token.lower()
+    word, placeholder = word_in(concept, program), concept.placeholder_token
+    parts = parse_prompt(prompt, (placeholder,)).parts
+    texts = [(_with_word(program, text, placeholder, word), weight) for text, weight in parts]
+    return "".join(_weighted(program, text, weight) for text, weight in texts)
 
 
 def _with_word(program: str, text: str, placeholder: str, word: str) -> str:
     """The text with brackets as signs, and the program's word for the placeholder."""
-    pieces = re.split(re.escape(placeholder), text, flags=re.IGNORECASE)
     brackets = r"[()]" if program in _COMPEL else r"[()\[\]]"
-    pieces = [re.sub(brackets, r"\\\g<0>", piece) for piece in pieces]
-    joined = pieces[0]
-    for piece in pieces[1:]:
+    pieces = re.split(re.escape(placeholder), text, flags=re.IGNORECASE)
+    joined, *others = [re.sub(brackets, r"\\\g<0>", piece) for piece in pieces]
+    for piece in others:
         if program == "comfyui":  # it reads a word from blank to blank, or to a comma
             joined += " " if joined and not joined[-1].isspace() else ""
             piece = f" {piece}" if piece and not re.match(r"[\s,]", piece) else piece

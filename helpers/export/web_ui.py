@@ -1,15 +1,25 @@
-"""Find a Web UI on this machine, put an embedding where it looks, and say how to start it."""
+"""Find a Web UI on this machine, put an embedding where it looks, start it, and follow what it does.
 
+A folder, a file or a program that can't be used is a `UserError`.
+"""
+
+import atexit
+import codecs
+import contextlib
 import filecmp
 import os
+import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import requests
 import torch
 
 from ..common import places
@@ -17,7 +27,6 @@ from ..common.errors import UserError
 from ..common.files import write_whole
 from ..common.places import find_path
 from .formats import read_word
-from .running import StartedProgram
 
 NAMES = {
     "automatic1111": "AUTOMATIC1111",
@@ -36,37 +45,14 @@ _SIGNS = {
     "invokeai": ("invokeai.yaml",),
 }
 _EMBEDDINGS = {
-    "automatic1111": "embeddings",
-    "forge": "embeddings",
-    "sdnext": "models/embeddings",
-    "comfyui": "models/embeddings",
+    **dict.fromkeys(("automatic1111", "forge"), "embeddings"),
+    **dict.fromkeys(("sdnext", "comfyui"), "models/embeddings"),
 }
 _CHECKPOINTS = "models/Stable-diffusion"
 _FILE_TYPES = {".safetensors", ".pt", ".bin", ".png"}
-_CLOUD_FOLDERS = (
-    "/notebooks",  # Gradient
-    "/storage",
-    "/content",  # Colab
-    "/content/drive/MyDrive",
-    "/kaggle/working",
-    "/workspace",  # RunPod
-    "/opt",  # containers
-)
-
-
-class EmbeddingExists(UserError):
-    """Another embedding of the same file name is there: whether to overwrite it is a person's choice.
-
-    Attributes:
-        question: to be asked before it is.
-    """
-
-    def __init__(self, place: str):
-        """`place` is where it is, as a person calls it."""
-        self.question = f"There is another {place}. Overwrite it?"
-        super().__init__(
-            f"There is another {place}: pass replace=True to overwrite it, or name your concept otherwise."
-        )
+# On Gradient, Colab, Kaggle, RunPod, and in containers.
+_CLOUD_FOLDERS = ("/notebooks", "/storage", "/content", "/content/drive/MyDrive")
+_CLOUD_FOLDERS += ("/kaggle/working", "/workspace", "/opt")
 
 
 @dataclass(frozen=True)
@@ -85,27 +71,21 @@ class WebUI:
     @property
     def checkpoints(self) -> list[Path]:
         """Base models that it can be started with; none where they are chosen in its window."""
-        folder = self.folder / _CHECKPOINTS
-        found = sorted(folder.rglob("*")) if self.program in LAUNCHED else []
+        found = sorted((self.folder / _CHECKPOINTS).rglob("*")) if self.program in LAUNCHED else []
         return [path for path in found if path.suffix in (".safetensors", ".ckpt")]
 
 
 def web_ui_at(folder: Path | str) -> WebUI:
-    """The Web UI in a folder.
-
-    Raises:
-        UserError: the folder is not there, or is not the main folder of a Web UI.
-    """
+    """The Web UI of which this is the main folder."""
     found = find_path(folder)
     if not (found and found.is_dir()):
         raise UserError(f"There is no folder {folder}: give the one that the Web UI was installed into.")
-    program = _program_in(found)
-    if program is None:
-        raise UserError(
-            f"{found} is not the main folder of a Web UI: give the one that holds launch.py "
-            "(AUTOMATIC1111, Forge, SD.Next), main.py (ComfyUI) or invokeai.yaml (InvokeAI)."
-        )
-    return WebUI(program, found)
+    if program := _program_in(found):
+        return WebUI(program, found)
+    raise UserError(
+        f"{found} is not the main folder of a Web UI: give the one that holds launch.py "
+        "(AUTOMATIC1111, Forge, SD.Next), main.py (ComfyUI) or invokeai.yaml (InvokeAI)."
+    )
 
 
 def find_web_uis(folders: Iterable[Path | str] | None = None) -> list[WebUI]:
@@ -115,20 +95,41 @@ def find_web_uis(folders: Iterable[Path | str] | None = None) -> list[WebUI]:
         folders: where to look; None: beside this repository, at home, and where clouds keep files.
     """
     usual = [places.repository_folder().parent, Path.home(), *_CLOUD_FOLDERS]
-    starts = map(Path, usual if folders is None else folders)
-    candidates = dict.fromkeys(path.resolve() for start in starts for path in (start, *_inside(start)))
+    candidates = {}
+    for start in map(Path, usual if folders is None else folders):
+        with contextlib.suppress(OSError):  # not there, or not ours to read
+            inside = sorted(path for path in start.iterdir() if path.is_dir())
+            candidates |= dict.fromkeys(path.resolve() for path in (start, *inside))
     found = ((_program_in(folder), folder) for folder in candidates)
     return [WebUI(program, folder) for program, folder in found if program]
 
 
+def _program_in(folder: Path) -> str | None:
+    for program, signs in _SIGNS.items():
+        if all((folder / sign).exists() for sign in signs):
+            return program
+    return None
+
+
+# The word's file.
+
+
+class EmbeddingExists(UserError):
+    """Another embedding of the same file name is there: `question` asks a person whether to overwrite it."""
+
+    def __init__(self, place: str):
+        """`place` is where it is, as a person calls it."""
+        self.question = f"There is another {place}. Overwrite it?"
+        super().__init__(
+            f"There is another {place}: pass replace=True to overwrite it, or name your concept otherwise."
+        )
+
+
 def put_embedding(file: Path, web_ui: WebUI, replace: bool = False) -> Path:
-    """Copy an exported file to where the Web UI looks for embeddings.
+    """Copy an exported file to where the Web UI looks for embeddings; returns the copy's path.
 
     Args:
         replace: overwrite another embedding of the same file name.
-
-    Returns:
-        The copy's path.
 
     Raises:
         EmbeddingExists: there is another embedding of that name.
@@ -142,7 +143,7 @@ def put_embedding(file: Path, web_ui: WebUI, replace: bool = False) -> Path:
             f"{file.name} from the concept's export folder, and choose Install."
         )
     target = folder / file.name
-    for other in _of_the_same_name(target, folder):
+    for other in _of_the_same_word(target):
         if other != target:
             raise UserError(
                 f"{other.relative_to(web_ui.folder)} gives the same word in {NAMES[web_ui.program]}: "
@@ -158,36 +159,49 @@ def put_embedding(file: Path, web_ui: WebUI, replace: bool = False) -> Path:
         ) from error
 
 
+def _of_the_same_word(target: Path) -> list[Path]:
+    """Embeddings of that name, in subfolders and in capitals, too: some programs make no difference."""
+    return [
+        path
+        for path in sorted(target.parent.rglob("*"))
+        if path.stem.casefold() == target.stem.casefold()
+        and path.suffix.lower() in _FILE_TYPES
+        and path.is_file()
+    ]
+
+
+def _is_same_word(file: Path, other: Path) -> bool:
+    """The same numbers for the same text encoders; keys and notes don't count."""
+    if filecmp.cmp(file, other, shallow=False):
+        return True
+    try:
+        ours, theirs = read_word(file).rows, read_word(other).rows
+    except UserError:
+        return False
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+# The program itself. With each: `checkpoint`, the base model as a file, and `share`, whether to ask for a
+# public address, which is open to anyone who has it. ComfyUI and InvokeAI have no such options.
+
+
 def start_command(web_ui: WebUI, checkpoint: Path | str | None = None, share: bool = False) -> str:
-    """The line that starts a Web UI, to be typed into a terminal.
-
-    Args:
-        checkpoint: the base model as a file. ComfyUI and InvokeAI choose it in their window instead.
-        share: ask for a public address, which is open to anyone who has it. ComfyUI and InvokeAI have none.
-
-    Raises:
-        UserError: the checkpoint is not there.
-    """
+    """The line that starts a Web UI, to be typed into a terminal."""
     join = subprocess.list2cmdline if os.name == "nt" else shlex.join
     return f"cd {join([str(web_ui.folder)])} && {join(_words(web_ui, checkpoint, share))}"
 
 
-_STARTED: dict[Path, StartedProgram] = {}  # by the Web UI's folder: what this process has started
-
-
-def start_web_ui(web_ui: WebUI, checkpoint: Path | str | None = None, share: bool = False) -> StartedProgram:
-    """Start a Web UI, as `start_command` would. It ends with this process at the latest.
-
-    Raises:
-        UserError: the checkpoint is not there, it is running already, or it can't be started.
-    """
+def start_web_ui(
+    web_ui: WebUI, checkpoint: Path | str | None = None, share: bool = False
+) -> "StartedProgram":
+    """Start a Web UI that is not running, as `start_command` would."""
     if running_web_ui(web_ui):
         raise UserError(f"{NAMES[web_ui.program]} is running already: stop it first.")
     _STARTED[web_ui.folder] = StartedProgram(_words(web_ui, checkpoint, share), web_ui.folder)
     return _STARTED[web_ui.folder]
 
 
-def running_web_ui(web_ui: WebUI) -> StartedProgram | None:
+def running_web_ui(web_ui: WebUI) -> "StartedProgram | None":
     """What `start_web_ui` started in this process, as long as it runs."""
     program = _STARTED.get(web_ui.folder)
     return program if program and program.is_running else None
@@ -195,12 +209,13 @@ def running_web_ui(web_ui: WebUI) -> StartedProgram | None:
 
 def _words(web_ui: WebUI, checkpoint: Path | str | None, share: bool) -> list[str]:
     """The command line, word by word."""
+    folder = web_ui.folder
     if web_ui.program == "invokeai":
-        own = _own(web_ui.folder, "invokeai-web") or shutil.which("invokeai-web") or "invokeai-web"
-        return [own, "--root", str(web_ui.folder)]
+        own = _own(folder, "invokeai-web") or shutil.which("invokeai-web") or "invokeai-web"
+        return [own, "--root", str(folder)]
     if web_ui.program == "comfyui":
-        return [_own(web_ui.folder, "python") or sys.executable, "main.py"]
-    words = [*_launcher(web_ui.folder), *(["--share"] if share else [])]
+        return [_own(folder, "python") or sys.executable, "main.py"]
+    words = [*_launcher(folder), *(["--share"] if share else [])]
     if checkpoint is not None:
         found = find_path(checkpoint)
         if not (found and found.is_file()):
@@ -223,44 +238,133 @@ def _launcher(folder: Path) -> list[str]:
 
 def _own(folder: Path, name: str) -> str | None:
     """A command of the program's own virtual environment, if it has one with that command."""
-    inside, suffix = ("Scripts", ".exe") if os.name == "nt" else ("bin", "")
-    paths = [folder / venv / inside / f"{name}{suffix}" for venv in ("venv", ".venv")]
+    command = f"Scripts/{name}.exe" if os.name == "nt" else f"bin/{name}"
+    paths = [folder / venv / command for venv in ("venv", ".venv")]
     return next((str(path) for path in paths if path.is_file()), None)
 
 
-def _program_in(folder: Path) -> str | None:
-    for program, signs in _SIGNS.items():
-        if all((folder / sign).exists() for sign in signs):
-            return program
-    return None
+_KEPT = 40_000  # characters of a program's output
+_GRACE = 10.0  # seconds between being asked to end and being killed
+_EVERY = 0.5  # seconds between two looks whether it answers
+# gradio, SD.Next, ComfyUI, and uvicorn under InvokeAI, each in its own words
+_SAYS_WHERE = re.compile(r"(?:running on|go to|\burl)\b[^\n]*?(https?://[\w.:/-]*\w)", re.IGNORECASE)
+_COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_OVERWRITTEN = re.compile(r"[^\n]*\r(?!\n)")  # earlier states of a progress bar
+# A kernel's own, which mean something else or nothing at all in another program's environment.
+_NOT_HANDED_ON = ("MPLBACKEND", "VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME")
 
 
-def _inside(folder: Path) -> list[Path]:
-    try:
-        return sorted(path for path in folder.iterdir() if path.is_dir())
-    except OSError:  # not there, or not ours to read
-        return []
+class StartedProgram:
+    """A program in a process group of its own, which ends with this process at the latest.
 
-
-def _of_the_same_name(target: Path, folder: Path) -> list[Path]:
-    """Embeddings anywhere below the folder that give the same word.
-
-    Programs look in subfolders too, and some take capitals for small letters.
+    Attributes:
+        addresses: where it said it can be opened, and answers.
     """
-    word = target.stem.casefold()
-    return [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.suffix.lower() in _FILE_TYPES and path.stem.casefold() == word
-    ]
+
+    def __init__(self, words: Sequence[str], folder: Path):
+        """Run the command line `words` in `folder`."""
+        try:
+            self._process = subprocess.Popen(
+                words,
+                cwd=folder,
+                env=_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise UserError(
+                f"{words[0]} can't be started ({error.strerror}): see how it is installed."
+            ) from error
+        self.addresses: list[str] = []
+        self._written, self._stopped = "", False
+        atexit.register(self.stop)
+        threading.Thread(target=self._read, daemon=True).start()
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+        self._watcher.start()
+
+    @property
+    def output(self) -> str:
+        """The last of what it has written, as a terminal would show it."""
+        return _OVERWRITTEN.sub("", _COLOURS.sub("", self._written))
+
+    @property
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
+    @property
+    def end(self) -> str:
+        """How it ended, in a sentence; empty while it runs."""
+        if self.is_running:
+            return ""
+        if self._stopped:
+            return "It was stopped."
+        return f"It ended by itself, with exit code {self._process.returncode}: its last lines say why."
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for its end, so long at most; whether it came."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+        return not self.is_running
+
+    def stop(self) -> None:
+        """End it and its children: asked first, killed where that does nothing for ten seconds."""
+        if self.is_running:
+            self._stopped = True
+            self._signal(signal.SIGTERM)
+            self.wait(_GRACE)
+            self._kill()
+        self._watcher.join()
+
+    def _read(self) -> None:
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        with self._process.stdout as pipe:
+            while piece := pipe.read1():
+                self._written = (self._written + decoder.decode(piece))[-_KEPT:]
+
+    def _watch(self) -> None:
+        """Look for addresses until it ends; what it has left behind ends then, too."""
+        while not self.wait(_EVERY):
+            for address in dict.fromkeys(_SAYS_WHERE.findall(self.output)):
+                address = address.replace("//0.0.0.0", "//127.0.0.1")
+                if address not in self.addresses and _answers(address):
+                    self.addresses.append(address)
+        self._kill()
+        atexit.unregister(self.stop)
+
+    def _kill(self) -> None:
+        self._signal(signal.SIGKILL if os.name != "nt" else signal.SIGTERM)
+
+    def _signal(self, number: int) -> None:
+        """To it and all its children, which have its process group."""
+        if os.name == "nt":
+            command = ["taskkill", "/F", "/T", "/PID", str(self._process.pid)]
+            subprocess.run(command, capture_output=True, check=False)
+            return
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS refuses it to zombies
+            os.killpg(self._process.pid, number)
 
 
-def _is_same_word(file: Path, other: Path) -> bool:
-    """The same numbers for the same text encoders; keys and notes don't count."""
-    if filecmp.cmp(file, other, shallow=False):
-        return True
-    try:
-        ours, theirs = read_word(file).rows, read_word(other).rows
-    except UserError:
-        return False
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+_STARTED: dict[Path, StartedProgram] = {}  # by the Web UI's folder: what this process has started
+
+
+def _environment() -> dict[str, str]:
+    """This process's, without what belongs to its own environment alone."""
+    kept = {name: value for name, value in os.environ.items() if name not in _NOT_HANDED_ON}
+    if sys.prefix != sys.base_prefix:
+        own = str(Path(sys.executable).parent)
+        folders = kept.get("PATH", os.defpath).split(os.pathsep)
+        kept["PATH"] = os.pathsep.join(folder for folder in folders if folder != own)
+    return kept | {"PYTHONUNBUFFERED": "1"}
+
+
+def _answers(address: str) -> bool:
+    """Whether anything answers there, a refusal included."""
+    with requests.Session() as session:
+        session.trust_env = not re.search("//(127[.]|localhost)", address)  # no proxy leads to this machine
+        try:
+            session.get(address, timeout=5, stream=True).close()
+        except (requests.RequestException, ValueError):
+            return False
+    return True

@@ -10,7 +10,7 @@ from PIL import Image
 from ..common.errors import UserError
 from ..common.sheets import html_table
 from ..concept.concept import Concept
-from ..concept.overview import chosen_concept, overview, scores_in_words
+from ..concept.overview import Overview, chosen_concept, scores_in_words
 from ..dataset.images import add_images, default_sources, image_paths, keep_drawn
 from ..inference.examples import examples_for
 from ..inference.grid import Sheet, xy_grid
@@ -147,7 +147,7 @@ class QuickStart(View):
             self._score(concept, pictures=SCORED_PICTURES[self.preset.value])
         except UserError:
             return ""  # no judge for this model
-        return f"Scores from 0 to 1: {scores_in_words(overview(concept.name).scores)}."
+        return f"Scores from 0 to 1: {scores_in_words(Overview(concept.name).scores)}."
 
     def still(self) -> str:
         """A table of the presets."""

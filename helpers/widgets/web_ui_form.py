@@ -10,11 +10,11 @@ import ipywidgets
 
 from ..common import places
 from ..common.errors import UserError
-from ..export.running import StartedProgram
 from ..export.web_ui import (
     LAUNCHED,
     NAMES,
     EmbeddingExists,
+    StartedProgram,
     WebUI,
     put_embedding,
     running_web_ui,

@@ -28,8 +28,7 @@ from safetensors.torch import save_file
 
 from helpers.common.sheets import image_grid
 from helpers.export.__main__ import main as export
-from helpers.export.running import StartedProgram
-from helpers.export.web_ui import start_web_ui, web_ui_at
+from helpers.export.web_ui import StartedProgram, start_web_ui, web_ui_at
 from helpers.model.base_model import save_parts
 from helpers.model.machine import diffusers
 from tests.bench.geometry import sd15_components

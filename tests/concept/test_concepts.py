@@ -19,12 +19,12 @@ from helpers.concept.concept import Concept, setting_help
 from helpers.concept.embedding import hash_rows, load_rows, read_rows, save_result, save_rows, step_path
 from helpers.concept.manage import delete_concept, empty_trash, in_trash, rename_concept, restore_concept
 from helpers.concept.overview import (
+    Overview,
     all_concepts,
     chosen_concept,
     concept_sheet,
     concept_table,
     open_concept,
-    overview,
 )
 from helpers.dataset.dataset import fill
 from helpers.export.files import export_for
@@ -140,16 +140,16 @@ def test_the_picture_is_the_newest_that_was_drawn_with_the_word(learned):
     older = draw(learned, "a photo of a <grooty> in a forest", "blue")
     os.utime(older, (1, 1))
     draw(learned, "a photo of a toy", "green")
-    cover = overview("grooty").cover
+    cover = Overview("grooty").cover
     assert cover.getpixel((3, 3)) == (255, 0, 0) and "on a beach" in cover.alt
     shutil.rmtree(learned.grids_folder)
     samples = learned.training_folder / "samples"
     samples.mkdir()
     Image.new("RGB", (4 * 64 + 3 * 4, 64), "purple").save(samples / "00004.png")
-    assert "step 00004" in overview("grooty").cover.alt
-    assert overview("grooty").cover.size == (64, 64)
+    assert "step 00004" in Overview("grooty").cover.alt
+    assert Overview("grooty").cover.size == (64, 64)
     shutil.rmtree(samples)
-    assert "001" in overview("grooty").cover.alt or "grooty-1.png" in overview("grooty").cover.alt
+    assert "001" in Overview("grooty").cover.alt or "grooty-1.png" in Overview("grooty").cover.alt
 
 
 def test_an_empty_root_says_where_to_begin(tmp_path, monkeypatch):
@@ -214,7 +214,7 @@ def test_a_saved_picture_stays_as_it_is_and_its_word_is_known(learned):
     settings = read_settings(path)
     assert path.stat().st_mtime == before and path.read_bytes() == saved
     assert robo.with_present_word(settings.prompt) == "a photo of a <robo> on a beach"
-    assert overview("robo").cover.alt == "drawn with the word: a photo of a <robo> on a beach"
+    assert Overview("robo").cover.alt == "drawn with the word: a photo of a <robo> on a beach"
 
 
 def test_a_sheet_is_drawn_with_the_new_word(grooty):
@@ -368,7 +368,7 @@ def test_a_name_that_cannot_be_used_changes_nothing(learned, new_name, word, sen
 
 def test_a_folder_whose_name_is_no_name_can_be_given_one(learned, concepts):
     learned.folder.rename(concepts / "my grooty")
-    assert overview("my grooty").state == "damaged"
+    assert Overview("my grooty").state == "damaged"
     assert delete_concept("my grooty").startswith("Delete my grooty")
 
 
@@ -381,7 +381,7 @@ def test_a_rename_that_breaks_off_leaves_the_word(learned, monkeypatch):
     monkeypatch.setattr("helpers.concept.embedding.write_whole", full)
     with pytest.raises(OSError):
         rename_concept("grooty", "robo")
-    assert overview("robo").state == "learned" and torch.equal(read_rows(Concept.load("robo"))[0], rows[0])
+    assert Overview("robo").state == "learned" and torch.equal(read_rows(Concept.load("robo"))[0], rows[0])
 
 
 def test_a_rename_leaves_torn_files_as_they_are(learned):
@@ -389,7 +389,7 @@ def test_a_rename_leaves_torn_files_as_they_are(learned):
     for path in torn:
         path.write_bytes(path.read_bytes()[:50])
     rename_concept("grooty", "robo")
-    assert overview("robo").state == "learned" and read_rows(Concept.load("robo"))
+    assert Overview("robo").state == "learned" and read_rows(Concept.load("robo"))
     assert len(torn[0].parents[3].joinpath("robo/training/steps/00004.safetensors").read_bytes()) == 50
 
 
@@ -516,7 +516,7 @@ def test_a_name_that_windows_keeps_for_itself_is_refused(name):
 @pytest.mark.parametrize("copy", ["grooty copy", "grooty (2)", "größty"])
 def test_a_folder_that_was_copied_by_hand_says_so_and_is_not_opened_unasked(copy, grooty, concepts):
     shutil.copytree(grooty.folder, concepts / copy)
-    assert overview(copy).state == "damaged" and chosen_concept() == "grooty"
+    assert Overview(copy).state == "damaged" and chosen_concept() == "grooty"
     with pytest.raises(UserError, match=f"No concept can be called “{re.escape(copy)}”: rename its folder"):
         Concept.load(copy)
 
@@ -616,4 +616,4 @@ def test_a_folder_in_the_place_of_the_settings_is_one_sentence(grooty):
     for act in (grooty.save, lambda: Concept.load("grooty"), lambda: rename_concept("grooty", "robo")):
         with pytest.raises(UserError, match=r"^concept\.json is a folder: give it another name"):
             act()
-    assert (overview("grooty").state, path.is_dir()) == ("damaged", True)
+    assert (Overview("grooty").state, path.is_dir()) == ("damaged", True)

@@ -14,14 +14,14 @@ from PIL import Image
 from helpers.common import places
 from helpers.concept.concept import Concept
 from helpers.concept.embedding import read_rows, save_result
-from helpers.export.hub import model_card
+from helpers.export.files import model_card
 
 # huggingface_hub reads its settings once, when it is imported: so a process of its own asks.
 _CLIENT = """
 import sys
 from helpers.common.errors import UserError
 from helpers.concept import Concept
-from helpers.export.hub import pull_concept, push_concept
+from helpers.export.files import pull_concept, push_concept
 try:
     print(eval(sys.argv[1]))
 except UserError as error:
