@@ -50,6 +50,11 @@ SHORT = {
 }
 
 
+def put_pictures(concept):
+    """Give a concept the five pictures of the concept of the series."""
+    shutil.copytree(places.data_folder() / "grooty", concept.images_folder)
+
+
 @pytest.fixture
 def concepts(tmp_path, monkeypatch):
     """An empty root of concepts, in a temporary folder."""
@@ -70,7 +75,7 @@ def grooty(concepts, short):
     """The concept of the series with its five pictures, saved under `concepts`, not trained."""
     concept = Concept.make("grooty", initializer_token="toy", training=short)
     concept.save()
-    shutil.copytree(places.data_folder() / "grooty", concept.images_folder)
+    put_pictures(concept)
     return concept
 
 
@@ -83,7 +88,7 @@ def learned_once(tmp_path_factory):
         patch.setenv(places.ROOT_VARIABLE, str(tmp_path_factory.mktemp("learned")))
         concept = Concept.make("grooty", initializer_token="toy", training=SHORT)
         concept.save()
-        shutil.copytree(places.data_folder() / "grooty", concept.images_folder)
+        put_pictures(concept)
         train(concept)
         return concept.folder
 
@@ -99,7 +104,7 @@ def families(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def miniature(tmp_path_factory):
-    """A concept whose word means `red toy`, green at step 10, and its pipeline."""
+    """A concept whose word means `red toy`, green at step 10, red again at step 20; and its pipeline."""
     from known_words import known_rows
 
     from helpers.concept.embedding import save_result, save_rows, step_path
@@ -109,6 +114,8 @@ def miniature(tmp_path_factory):
         patch.setenv("CONCEPTS_ROOT", str(tmp_path_factory.mktemp("concepts")))
         concept = Concept.make("grooty", vectors=2)
         concept.save()
-        save_result(concept, known_rows("miniature", "red toy"))
+        rows = known_rows("miniature", "red toy")
+        save_result(concept, rows)
         save_rows(step_path(concept, 10), concept, known_rows("miniature", "green toy"))
+        save_rows(step_path(concept, 20), concept, rows)
         yield concept, pipeline_with_word("grooty")

@@ -14,7 +14,7 @@ from .many import measure_many
 from .memory import measure_memory
 from .setting import FOLDER
 from .steps import measure_compiled, measure_steps
-from .table import write_table
+from .table import section, write_table
 
 PARTS = {
     "steps": measure_steps,
@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
     ledger = Ledger(PATH, this_machine())
     for name in [only] if only else PARTS:
         _measure(name, ledger)
-    print(write_table(ledger.content()))
+    print(write_table("bench", section(ledger.content())))
 
 
 def _measure(name: str, ledger: Ledger) -> None:

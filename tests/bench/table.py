@@ -1,4 +1,4 @@
-"""The table in the README, between its two marks."""
+"""The README's tables, each between its two marks."""
 
 import re
 from pathlib import Path
@@ -7,8 +7,6 @@ from typing import Any
 from helpers.common.places import repository_folder
 
 from .busy import AT_MOST
-
-_PLACE = re.compile(r"(?<=<!-- bench -->\n).*?(?=<!-- /bench -->)", re.DOTALL)
 
 _HEAD = """\
 ## What a step takes
@@ -22,21 +20,27 @@ _HEAD = """\
 """
 
 
-def write_table(content: dict[str, Any], readme: Path | None = None) -> str:
-    """Put the section between `<!-- bench -->` and `<!-- /bench -->`; return it.
+def write_table(name: str, text: str, readme: Path | None = None) -> str:
+    """Put a section between `<!-- name -->` and `<!-- /name -->`; return it.
 
     Args:
-        content: what the ledger holds.
         readme: the repository's own if None. One without the marks is left as it is.
     """
-    readme, text = readme or repository_folder() / "README.md", section(content)
+    readme, place = (
+        readme or repository_folder() / "README.md",
+        rf"(?<=<!-- {name} -->\n).*?(?=<!-- /{name} -->)",
+    )
     old = readme.read_text(encoding="utf-8")
-    readme.write_text(_PLACE.sub(lambda _: text, old), encoding="utf-8")
+    readme.write_text(re.sub(place, lambda _: text, old, flags=re.DOTALL), encoding="utf-8")
     return text
 
 
 def section(content: dict[str, Any]) -> str:
-    """The section as Markdown: a row for each comparison that has been measured."""
+    """The section `bench` as Markdown: a row for each comparison that has been measured.
+
+    Args:
+        content: what the ledger holds.
+    """
     rows = [*_step_rows(content), *_large_rows(content), *_many_rows(content)]
     rows += _busy_rows(content)
     lines = [f"| {' | '.join(row)} |\n" for row in rows]

@@ -11,7 +11,7 @@ from helpers.miniature.judge import Reading
 from helpers.miniature.world import Drawing
 from helpers.training.processes import Processes
 from helpers.training.train import train
-from tests.bench import busy, many, setting, table, truth, truth_table
+from tests.bench import busy, many, setting, table, truth
 from tests.bench.figures import figures
 from tests.bench.ledger import Ledger
 from tests.bench.population import population
@@ -146,7 +146,7 @@ def test_the_table_is_written_between_its_marks(tmp_path):
     ledger = Ledger(tmp_path / "bench.json", MACHINE)
     seconds = {"source": 0.04, "diffusers": 0.05, "ours_batch1": 0.02, "ours": 0.04}
     ledger.measurements["steps"] = {"batch": 4, "seconds": seconds}
-    table.write_table(ledger.content(), readme)
+    table.write_table("bench", table.section(ledger.content()), readme)
     text = readme.read_text(encoding="utf-8")
     assert text.startswith("before\n") and text.endswith("<!-- /bench -->\nafter\n") and "old" not in text
     assert "| a step at batch 1 | 40 ms | 50 ms | 20 ms | 2.0 |" in text
@@ -196,7 +196,7 @@ def test_truth_is_resumed_and_counts_its_toys(concepts, truth_folder, monkeypatc
 
     monkeypatch.setattr(truth, "judged", judged)
     monkeypatch.setitem(truth.TRAINERS, "ours", lambda concepts: taught.extend(one.name for one in concepts))
-    monkeypatch.setattr(truth, "write_table", lambda content: truth_table.write_table(content, readme))
+    monkeypatch.setattr(truth, "write_table", lambda *given: table.write_table(*given, readme))
     readme = truth_folder / "README.md"
     readme.write_text("<!-- truth -->\n<!-- /truth -->\n")
     truth.main(["--toys", "1", "--seed", "1", "--trainers", "ours"])

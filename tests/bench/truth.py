@@ -41,7 +41,8 @@ from .ledger import this_machine
 from .population import SETTINGS, Setting, Sitter, population
 from .rivals import DiffusersLoop, SourceLoop
 from .setting import INITIALIZER, their_parts
-from .truth_table import write_table
+from .table import write_table
+from .truth_table import section
 
 PATH = Path(__file__).with_name("truth.json")
 SIDE = 256  # pixels of a drawing, as the pictures that ship have
@@ -287,7 +288,7 @@ def report(seeds: list[int]) -> None:
     lines = [f" {json.dumps(name)}: {json.dumps(value)}" for name, value in everything.items()]
     rows = ",\n".join(f"  {json.dumps(result)}" for result in results)
     write_whole(PATH, "{\n" + ",\n".join(lines) + ',\n "results": [\n' + rows + "\n ]\n}\n")
-    write_table(everything)
+    write_table("truth", section(everything))
 
 
 if __name__ == "__main__":

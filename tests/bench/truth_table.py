@@ -1,12 +1,7 @@
-"""The README's table of toys that nobody tuned to, between its two marks."""
+"""The README's table of toys that nobody tuned to."""
 
-import re
-from pathlib import Path
 from typing import Any
 
-from helpers.common.places import repository_folder
-
-_PLACE = re.compile(r"(?<=<!-- truth -->\n).*?(?=<!-- /truth -->)", re.DOTALL)
 _HEAD = """\
 ## Toys that no setting was chosen on
 
@@ -24,21 +19,12 @@ step was kept; it was mended by toys of seed 104.
 """
 
 
-def write_table(content: dict[str, Any], readme: Path | None = None) -> str:
-    """Put the section between `<!-- truth -->` and `<!-- /truth -->`; return it.
+def section(content: dict[str, Any]) -> str:
+    """The section `truth` as Markdown: a row for each trainer and setting that has been measured.
 
     Args:
         content: by trainer and setting, as `truth.content` gives it.
-        readme: the repository's own if None. One without the marks is left as it is.
     """
-    readme, text = readme or repository_folder() / "README.md", section(content)
-    old = readme.read_text(encoding="utf-8")
-    readme.write_text(_PLACE.sub(lambda _: text, old), encoding="utf-8")
-    return text
-
-
-def section(content: dict[str, Any]) -> str:
-    """The section as Markdown: a row for each trainer and setting that has been measured."""
     cells = [
         (f"{trainer}, {setting}", cell)
         for setting in ("easy", "hard")

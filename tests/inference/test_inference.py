@@ -48,20 +48,6 @@ def distance(one, other):
     return np.abs(pixels(one).astype(int) - pixels(other).astype(int)).max()
 
 
-@pytest.fixture(scope="module")
-def miniature(tmp_path_factory):
-    """A concept whose word means what `red toy` means, with two kept steps, and its pipeline."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CONCEPTS_ROOT", str(tmp_path_factory.mktemp("concepts")))
-        concept = Concept.make("grooty", vectors=2)
-        concept.save()
-        rows = known_rows("miniature", "red toy")
-        save_result(concept, rows)
-        save_rows(step_path(concept, 10), concept, known_rows("miniature", "green toy"))
-        save_rows(step_path(concept, 20), concept, rows)
-        yield concept, pipeline_with_word("grooty")
-
-
 def test_the_word_means_what_its_rows_say(miniature):
     _, pipeline = miniature
     by_word, by_name = generate(
