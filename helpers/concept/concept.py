@@ -285,22 +285,15 @@ class Concept(Settings):
         _check_is_no_folder(path)
         try:
             settings = json.loads(path.read_bytes().decode("utf-8-sig"))
-        except OSError as error:
-            raise UserError(
-                f"concept.json can't be read ({error.strerror}): check its permissions."
-            ) from None
-        except (ValueError, RecursionError):
-            settings = None
-        if not isinstance(settings, dict):
-            raise UserError("concept.json is damaged: repair it, or delete it and run notebook 2 again.")
-        try:
             with settings_in_words():
                 return cls.model_validate({**settings, "name": name})
         except UserError as error:
-            raise UserError(
-                f"concept.json can't be used; another version may have written it. {error} Correct it, "
-                "or delete the file and run notebook 2 again."
-            ) from None
+            problem = f"can't be used; another version may have written it. {error} Correct it"
+        except OSError as error:
+            problem = f"can't be read ({error.strerror}): check its permissions"
+        except (ValueError, TypeError, RecursionError):  # no JSON, or no settings
+            problem = "is damaged: repair it"
+        raise UserError(f"concept.json {problem}, or delete it and run notebook 2 again.")
 
     @classmethod
     def open(cls, name: str, default_base_model: str = _MINIATURE, **settings) -> "Concept":

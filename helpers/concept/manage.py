@@ -269,7 +269,15 @@ def _safe_members(archive: zipfile.ZipFile, packed_size: int) -> list[zipfile.Zi
 
 
 def _move_in(unpacked: Path, root: Path) -> Concept:
-    concept = _concept_in(unpacked)
+    folders = list(unpacked.iterdir())
+    if len(folders) != 1 or not folders[0].is_dir():
+        raise UserError("This zip does not hold one concept's folder: make it with `pack`.")
+    concept, settings = Concept.make(folders[0].name), folders[0] / SETTINGS_FILE
+    if settings.exists():
+        try:
+            concept = Concept.read(settings)
+        except UserError as error:
+            raise UserError("The settings in this zip (concept.json) are damaged: pack it again.") from error
     new, here = unpacked / concept.name, root / concept.name
     known = {_portable(path.relative_to(here)): path for path in _files(here)}
     for name, path in known.items():
@@ -284,17 +292,3 @@ def _move_in(unpacked: Path, root: Path) -> Concept:
             (here / name).parent.mkdir(parents=True, exist_ok=True)
             path.replace(here / name)
     return concept
-
-
-def _concept_in(unpacked: Path) -> Concept:
-    folders = list(unpacked.iterdir())
-    if len(folders) != 1 or not folders[0].is_dir():
-        raise UserError("This zip does not hold one concept's folder: make it with `pack`.")
-    concept = Concept.make(folders[0].name)
-    settings = folders[0] / SETTINGS_FILE
-    if not settings.exists():
-        return concept
-    try:
-        return Concept.read(settings)
-    except UserError as error:
-        raise UserError("The settings in this zip (concept.json) are damaged: pack it again.") from error

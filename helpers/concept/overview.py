@@ -27,30 +27,23 @@ _UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  
 
 
 class Overview:
-    """One concept, read from its folder; there must be one of that name.
-
-    Attributes:
-        concept: its settings; None where there are none that can be read: `problem` says why.
-        pictures: how many it has to learn from.
-        cover: how it looks; None where there is no picture.
-        scores: `identity` and `prompt`, if its word was scored.
-        size: of all its files, in bytes.
-        changed: when the newest of its files was written.
-    """
+    """One concept, read from its folder; there must be one of that name."""
 
     def __init__(self, name: str):
         folder = concept_folder(name)
-        self.name, self.concept, self.problem = name, None, ""
+        self.name = name
+        self.concept: Concept | None = None  # its settings, where there are some that can be read
+        self.problem = ""  # why they can't
         if (folder / SETTINGS_FILE).exists():
             try:
                 self.concept = Concept.load(name)
             except UserError as error:
                 self.problem = str(error)
-        self.pictures = len(picture_files(folder / "images"))
+        self.pictures = len(picture_files(folder / "images"))  # to learn from
         self.cover = next(_covers(folder, self.concept if self.state == "learned" else None), None)
-        self.scores = _scores(folder / "scores.json")
+        self.scores = _scores(folder / "scores.json")  # `identity` and `prompt`, if its word was scored
         files = [path.stat() for path in folder.rglob("*") if path.is_file() and path.name != _OPENED]
-        self.size = sum(file.st_size for file in files)
+        self.size = sum(file.st_size for file in files)  # in bytes
         self.changed = datetime.fromtimestamp(max((file.st_mtime for file in files), default=0))
 
     @property

@@ -5,7 +5,6 @@ Pictures or captions that are missing or can't be used are a `UserError`.
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -25,14 +24,11 @@ _KEPT_BACK = slice(4, None, 9)  # three of the 27 sentences for an object, two o
 
 
 class View(NamedTuple):
-    """A picture by its place among the concept's, mirrored or not, in one of its random crops.
+    """One way to show a picture."""
 
-    `crop` is None for the crop that `center_crop` says.
-    """
-
-    picture: int
+    picture: int  # its place among the concept's
     flipped: bool = False
-    crop: int | None = None
+    crop: int | None = None  # which of its random crops; None for the one that `center_crop` says
 
 
 class TextualInversionDataset(torch.utils.data.Dataset):
@@ -43,14 +39,6 @@ class TextualInversionDataset(torch.utils.data.Dataset):
 
     The numbers have no end. Its length is that of one pass, in which each picture comes once; the next
     pass has another order. (The source tutorial's `repeats=100` only made a pass longer.)
-
-    Attributes:
-        templates: all sentences with `{}` for the word: first those for any picture, then the captions.
-        for_any_picture: how many of them are for any picture.
-        captions: for a picture that has its own, by its place: which of `templates`.
-        prompts: the same sentences with the word, all of its tokens written out.
-        input_ids: the same as token ids, for each tokenizer int64 (sentences, length).
-        transform: makes a `View` into a dictionary, entries of a sample; its pixel values unless set.
 
     Args:
         concept: its pictures, templates and training settings.
@@ -66,10 +54,13 @@ class TextualInversionDataset(torch.utils.data.Dataset):
                 resize(crop(image, self.settings), self.resolution, self.settings.interpolation)
                 for image in self.pictures
             ]
+        # Sentences with `{}` for the word: first those for any picture, then captions. Of a picture that has
+        # its own, by its place: which of the sentences they are.
         self.templates, self.captions = with_captions(concept, training_templates(concept))
         self.for_any_picture = len(self.templates) - sum(map(len, self.captions.values()))
         self.prompts = with_word(concept, self.templates)
-        self.input_ids = checked_ids(concept, tokenizers, self.templates)
+        self.input_ids = checked_ids(concept, tokenizers, self.templates)  # int64 (sentences, length) each
+        # What a view gives to a sample; a run sets it to give latents.
         self.transform = lambda view: {"pixel_values": self.pixel_values(view)}
 
     def __len__(self) -> int:
@@ -241,25 +232,15 @@ def tokenizers_with_word(concept: Concept) -> list[Any]:
 # A sample by choice, in place of chance.
 
 
-@dataclass(frozen=True)
-class Example:
-    """A picture with a sentence, as training takes them.
+class Example(NamedTuple):
+    """A picture with a sentence, as training takes them."""
 
-    Attributes:
-        picture: the name of its file.
-        original: the picture as it is kept.
-        image: the square that the network gets, in the model's size.
-        sentence: with the word in it, written as in a prompt.
-        tokens: what the (first) tokenizer makes of it, as far as the model reads: pieces and their ids.
-        cut_off: the end of the sentence that the model never reads; mostly empty.
-    """
-
-    picture: str
-    original: Image.Image
-    image: Image.Image
-    sentence: str
-    tokens: list[tuple[str, int]]
-    cut_off: str
+    picture: str  # the name of its file
+    original: Image.Image  # as it is kept
+    image: Image.Image  # the square that the network gets, in the model's size
+    sentence: str  # with the word in it, written as in a prompt
+    tokens: list[tuple[str, int]]  # pieces and ids of the (first) tokenizer, as far as the model reads
+    cut_off: str  # the end of the sentence that the model never reads; mostly empty
 
 
 class Preview:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from http import HTTPStatus
 from itertools import chain
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
@@ -42,26 +41,24 @@ _HEADERS = {"User-Agent": "textual-inversion-notebooks/0.1 (python-requests)", "
 
 @dataclass(frozen=True)
 class Fetched:
-    """One file that was asked for: its bytes, or the sentence that says why there are none.
-
-    A folder that also holds other files gets one more entry, with neither: its `note` sums them up.
-    """
+    """One file that was asked for: its bytes, or the sentence that says why there are none."""
 
     source: str
     data: bytes | None = None
     problem: str | None = None
-    note: str | None = None
+    note: str | None = None  # of an entry with neither: what else is in a folder
 
 
 def fetch_all(
-    addresses: Sequence[str | Path] | str | Path, timeout: float = 10.0, retries: int = 2
+    addresses: Sequence[str | Path | Fetched] | str | Path, timeout: float = 10.0, retries: int = 2
 ) -> list[Fetched]:
     """Fetch every address, several at a time; a bad one never loses the others.
 
     Args:
         addresses: `http://` or `https://` addresses, paths of files or folders (looked for in the
             working folder, in `notebooks/`, and beside that), and `dataset:owner/name` for the pictures of a
-            data set of the hub. Of a folder only picture files are taken.
+            data set of the hub. Of a folder only picture files are taken. What is here already, such as an
+            upload, stays as it is.
         timeout: seconds to wait for a connection, and for each piece of an answer. A whole picture
             may take six times as long.
         retries: how often a request is repeated that fails in a way that may pass.
@@ -71,13 +68,16 @@ def fetch_all(
     """
     if isinstance(addresses, str | Path):
         addresses = [addresses]
-    wanted = [address for address in (str(address).strip() for address in addresses) if address]
+    wanted = [one if isinstance(one, Fetched) else str(one).strip() for one in addresses]
+    wanted = list(filter(None, wanted))
     with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
         found = pool.map(lambda address: _fetch(address, timeout, retries), wanted)
         return list(chain.from_iterable(progress(found, "fetching pictures", total=len(wanted))))
 
 
-def _fetch(address: str, timeout: float, retries: int) -> list[Fetched]:
+def _fetch(address: str | Fetched, timeout: float, retries: int) -> list[Fetched]:
+    if isinstance(address, Fetched):
+        return [address]
     try:
         if address.startswith(DATASET):
             return _from_folder(_dataset_files(address.removeprefix(DATASET)), address)
@@ -158,7 +158,7 @@ def _get(session: requests.Session, address: str, timeout: float) -> bytes:
     deadline = time.monotonic() + _PATIENCE * timeout
     with session.get(address, timeout=timeout, stream=True) as response:
         if not response.ok:
-            raise UserError(_refusal(response.status_code))
+            raise UserError(_refusal(response.status_code, response.reason))
         body = bytearray()
         # read1 returns with what has come, so that neither limit waits for a full chunk.
         while piece := response.raw.read1(_CHUNK, decode_content=True):
@@ -245,14 +245,13 @@ def _looking(pool: type) -> type:
     return type("Pool", (pool,), {"ConnectionCls": Connection})
 
 
-def _refusal(status: int) -> str:
-    known = status in {one.value for one in HTTPStatus}
-    phrase = f"{status} ({HTTPStatus(status).phrase})" if known else str(status)
+def _refusal(status: int, reason: str) -> str:
+    answered = f"The server answered {status} ({reason})" if reason else f"The server answered {status}"
     if status in (404, 410):
-        return f"The server answered {phrase}: check the address."
+        return f"{answered}: check the address."
     if status in _TEMPORARY or status >= 500:
-        return f"The server answered {phrase}, again and again: try again later."
-    return f"The server answered {phrase}: save the picture with your browser, and give its path."
+        return f"{answered}, again and again: try again later."
+    return f"{answered}: save the picture with your browser, and give its path."
 
 
 def _sentence(error: Exception, timeout: float) -> str:

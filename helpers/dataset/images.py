@@ -31,12 +31,12 @@ ConceptLike = Concept | str | Path
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of one source. `path` is the picture in `images/` that it is, or is like, if any."""
+    """What became of one source."""
 
     source: str
     outcome: Literal["kept", "already kept", "refused", "left alone"]
     why: str = ""
-    path: Path | None = None
+    path: Path | None = None  # of the picture in `images/` that it is, or is like
 
 
 def default_sources(base_model: str, concept: ConceptLike | None = None) -> list[str]:
@@ -59,7 +59,10 @@ def default_sources(base_model: str, concept: ConceptLike | None = None) -> list
 
 
 def add_images(
-    concept: ConceptLike, sources: Sequence[str | Path] | str | Path, base_model: str | None = None
+    concept: ConceptLike,
+    sources: Sequence[str | Path | Fetched] | str | Path,
+    base_model: str | None = None,
+    keep_alike: bool = False,
 ) -> list[Verdict]:
     """Fetch pictures, check them, and keep the good ones as `images/001.png`, `002.png`, ...
 
@@ -67,29 +70,16 @@ def add_images(
 
     Args:
         concept: need not be saved.
-        sources: addresses, paths, folders or data sets, as `fetch_all` takes them.
+        sources: addresses, paths, folders, data sets or files that are here, as `fetch_all` takes them.
         base_model: says how large a picture has to be: at least half the side that the model draws.
             None: the concept's, or the default one.
+        keep_alike: keep also what looks like a picture that is there, unless all its pixels are the same.
 
     Returns:
         A verdict on each picture, in the order of the sources.
     """
-    return add_fetched(concept, fetch_all(sources), base_model)
-
-
-def add_fetched(
-    concept: ConceptLike,
-    fetched: Sequence[Fetched],
-    base_model: str | None = None,
-    keep_alike: bool = False,
-) -> list[Verdict]:
-    """Check pictures whose bytes are here already, such as uploads; otherwise as `add_images`.
-
-    Args:
-        keep_alike: keep also what looks like a picture that is there, unless all its pixels are the same.
-    """
-    folder = _images_folder(concept)
-    resolution = _resolution(concept, base_model)
+    folder, resolution = _images_folder(concept), _resolution(concept, base_model)
+    fetched = fetch_all(sources)
     places.make_folder(folder)
     with locked(folder.parent / _LOCK_FILE, _ANOTHER):  # two would give one name to two pictures
         known = {path: fingerprint(_open(path)) for path in picture_files(folder)}

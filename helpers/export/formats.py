@@ -43,22 +43,15 @@ _LISTED = re.compile(r"\d+\..+")
 
 @dataclass(frozen=True)
 class FoundWord:
-    """What a trainer's file holds; None where it does not say.
+    """What a trainer's file holds; None where it does not say."""
 
-    Attributes:
-        rows: tensors (vectors, width) by text encoder: `clip_l`, `clip_g`, `clip_h`, `t5xxl` or as it is
-            named there.
-        word: what it is called.
-        base_model: the model that it was taught to.
-        step: how long it was taught.
-        left_out: names of rows that no other program reads: OneTrainer's output rows.
-    """
-
-    rows: dict[str, torch.Tensor]
+    rows: dict[
+        str, torch.Tensor
+    ]  # (vectors, width) by text encoder: `clip_l`, `clip_g`, or as the file has it
     word: str | None
-    base_model: str | None
-    step: int | None
-    left_out: tuple[str, ...]
+    base_model: str | None  # that it was taught to
+    step: int | None  # how long it was taught
+    left_out: tuple[str, ...]  # names of rows that no other program reads: OneTrainer's output rows
 
     @property
     def family(self) -> str | None:

@@ -18,6 +18,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import requests
 import torch
@@ -28,31 +29,25 @@ from ..common.files import write_whole
 from ..common.places import find_path
 from .formats import read_word
 
-NAMES = {
-    "automatic1111": "AUTOMATIC1111",
-    "forge": "Forge",
-    "sdnext": "SD.Next",
-    "comfyui": "ComfyUI",
-    "invokeai": "InvokeAI",
+
+class _Program(NamedTuple):
+    name: str
+    embeddings: str | None  # where it looks for them; None: in its model manager
+    signs: str  # what tells its folder from another's
+
+
+_PROGRAMS = {  # the forks of AUTOMATIC1111 are looked for before it
+    "forge": _Program("Forge", "embeddings", "launch.py modules_forge"),
+    "sdnext": _Program("SD.Next", "models/embeddings", "launch.py installer.py modules/textual_inversion"),
+    "automatic1111": _Program("AUTOMATIC1111", "embeddings", "launch.py modules/textual_inversion"),
+    "comfyui": _Program("ComfyUI", "models/embeddings", "main.py comfy"),
+    "invokeai": _Program("InvokeAI", None, "invokeai.yaml"),
 }
+NAMES = {program: about.name for program, about in _PROGRAMS.items()}
 LAUNCHED = ("automatic1111", "forge", "sdnext")  # one family, with the same options on the command line
-# What tells a program's folder from another's. The forks of AUTOMATIC1111 are asked before it.
-_SIGNS = {
-    "forge": ("launch.py", "modules_forge"),
-    "sdnext": ("launch.py", "installer.py", "modules/textual_inversion"),
-    "automatic1111": ("launch.py", "modules/textual_inversion"),
-    "comfyui": ("main.py", "comfy"),
-    "invokeai": ("invokeai.yaml",),
-}
-_EMBEDDINGS = {
-    **dict.fromkeys(("automatic1111", "forge"), "embeddings"),
-    **dict.fromkeys(("sdnext", "comfyui"), "models/embeddings"),
-}
 _CHECKPOINTS = "models/Stable-diffusion"
 _FILE_TYPES = {".safetensors", ".pt", ".bin", ".png"}
-# On Gradient, Colab, Kaggle, RunPod, and in containers.
-_CLOUD_FOLDERS = ("/notebooks", "/storage", "/content", "/content/drive/MyDrive")
-_CLOUD_FOLDERS += ("/kaggle/working", "/workspace", "/opt")
+_CLOUD_FOLDERS = "/notebooks /storage /content /content/drive/MyDrive /kaggle/working /workspace /opt".split()
 
 
 @dataclass(frozen=True)
@@ -65,7 +60,7 @@ class WebUI:
     @property
     def embeddings_folder(self) -> Path | None:
         """Where it looks for embeddings; None for InvokeAI, which takes them in its model manager."""
-        inside = _EMBEDDINGS.get(self.program)
+        inside = _PROGRAMS[self.program].embeddings
         return inside and self.folder / inside
 
     @property
@@ -105,8 +100,8 @@ def find_web_uis(folders: Iterable[Path | str] | None = None) -> list[WebUI]:
 
 
 def _program_in(folder: Path) -> str | None:
-    for program, signs in _SIGNS.items():
-        if all((folder / sign).exists() for sign in signs):
+    for program, about in _PROGRAMS.items():
+        if all((folder / sign).exists() for sign in about.signs.split()):
             return program
     return None
 

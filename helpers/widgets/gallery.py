@@ -17,7 +17,7 @@ from ..dataset.fetch import Fetched, fetch_all
 from ..dataset.images import (
     ConceptLike,
     Verdict,
-    add_fetched,
+    add_images,
     advice,
     crop_image,
     image_path,
@@ -102,7 +102,7 @@ class Gallery(View):
 
     def _judge(self, files: Sequence[Fetched], **how: bool) -> list[Verdict]:
         """The steps of `add_images`, with the bytes kept at hand: also what is refused gets a thumbnail."""
-        verdicts = add_fetched(self._concept, files, self._base_model, **how)
+        verdicts = add_images(self._concept, files, self._base_model, **how)
         for one, verdict in zip(files, verdicts, strict=True):
             if verdict.outcome == "kept":
                 note = f"{short_source(verdict.source)}: kept as {verdict.path.name}. {verdict.why}"

@@ -18,7 +18,6 @@ from helpers.concept.concept import Concept
 from helpers.dataset import check as pictures
 from helpers.dataset.fetch import Fetched
 from helpers.dataset.images import (
-    add_fetched,
     add_images,
     advice,
     default_sources,
@@ -65,7 +64,7 @@ def png_that_claims(width, height):
 
 
 def add(*contents, concept="toy"):
-    return add_fetched(concept, [Fetched(f"{n}.jpg", data) for n, data in enumerate(contents)], "miniature")
+    return add_images(concept, [Fetched(f"{n}.jpg", data) for n, data in enumerate(contents)], "miniature")
 
 
 def refusal(content):
@@ -227,10 +226,10 @@ def test_too_small_is_refused_and_small_is_said(concepts):
 
 def test_how_large_is_asked_of_the_model(concepts):
     content = Fetched("a.png", encoded(drawing()))
-    (verdict,) = add_fetched("toy", [content], "stable-diffusion-v1-5/stable-diffusion-v1-5")
+    (verdict,) = add_images("toy", [content], "stable-diffusion-v1-5/stable-diffusion-v1-5")
     assert "at least 256" in verdict.why
     with pytest.raises(UserError, match="no base model"):
-        add_fetched("toy", [content], "no such model")
+        add_images("toy", [content], "no such model")
 
 
 def test_a_folder_that_is_no_model_is_named(concepts, tmp_path):
@@ -240,7 +239,7 @@ def test_a_folder_that_is_no_model_is_named(concepts, tmp_path):
 
 def test_the_concepts_own_model_counts(concepts):
     concept = Concept.make("toy", base_model="owner/model")
-    (verdict,) = add_fetched(concept, [Fetched("a.png", encoded(drawing()))])
+    (verdict,) = add_images(concept, [Fetched("a.png", encoded(drawing()))])
     assert "at least 256" in verdict.why
 
 

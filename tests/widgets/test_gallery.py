@@ -15,7 +15,7 @@ from PIL import Image, ImageEnhance
 from helpers.common.errors import UserError
 from helpers.dataset.fetch import Fetched
 from helpers.dataset.images import (
-    add_fetched,
+    add_images,
     crop_image,
     image_paths,
     load_image,
@@ -42,7 +42,7 @@ def encoded(image, form="PNG", **how):
 
 
 def add(*images, concept="toy"):
-    return add_fetched(concept, [Fetched(f"{n}.png", encoded(one)) for n, one in enumerate(images)], MODEL)
+    return add_images(concept, [Fetched(f"{n}.png", encoded(one)) for n, one in enumerate(images)], MODEL)
 
 
 def kept_as(name="001.png"):
