@@ -1,13 +1,15 @@
 """What a page shows: pictures with a text for each, sheets of many, figures in one style, and tables."""
 
 import base64
+import contextlib
 import functools
 import html
 import io
 import itertools
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -192,6 +194,14 @@ class Animation:
 
 # Figures in the series' own style, each with a text.
 _STYLE = Path(__file__).with_name("series.mplstyle")
+_styling = threading.Lock()
+
+
+@contextlib.contextmanager
+def _in_style() -> Iterator[None]:
+    """One thread at a time: each puts back what it found, which is to be matplotlib's own."""
+    with _styling, matplotlib.style.context(_STYLE):
+        yield
 
 
 def new_figure(columns: int = 1, rows: int = 1, size: tuple[float, float] = (6, 2.5)) -> list[Axes]:
@@ -200,7 +210,7 @@ def new_figure(columns: int = 1, rows: int = 1, size: tuple[float, float] = (6, 
     Args:
         size: of the whole figure, in inches.
     """
-    with matplotlib.style.context(_STYLE):
+    with _in_style():
         figure = Figure(figsize=size, layout="constrained")
         return list(figure.subplots(rows, columns, squeeze=False).flat)
 
@@ -212,7 +222,7 @@ def finish(axes: Axes, alt: str) -> Described:
         alt: what it shows, in words.
     """
     drawn = io.BytesIO()
-    with matplotlib.style.context(_STYLE):
+    with _in_style():
         axes.figure.savefig(drawn, format="png")
     return described(Image.open(drawn), alt)
 

@@ -1,6 +1,7 @@
 """Prompts that a base model can follow, `{}` standing for the word: the one place that chooses them."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,60 +56,58 @@ _KINDS = """toy doll robot figurine statue cat dog bird horse bear rabbit animal
 cup bag shoe hat ring clock book house tree plant flower food man woman child face""".split()
 _KINDS_OF_STYLE = "painting drawing sketch photo cartoon watercolor comic poster mosaic collage".split()
 
-_MINIATURE_OBJECT = ExamplePrompts(
-    own="a photo of a {} wearing a scarf on a beach",
-    scenes=tuple(f"a photo of a {{}} {place}" for place in _PLACES),
-    styles=tuple(f"a photo of a {{}}, in the style of {style}" for style in _STYLES),
-    accessories=tuple(f"a photo of a {{}} {thing}" for thing in MINIATURE_THINGS_ON),
-    guidance=4.0,
-)
-_MINIATURE_STYLE = ExamplePrompts(
-    own="a photo of a red round toy on a beach, in the style of {}",
-    scenes=tuple(f"a photo of a blue toy {place}, in the style of {{}}" for place in _PLACES[:5]),
-    styles=tuple(
-        f"a photo of a {color} toy, in the style of {{}}" for color in ("red", "yellow", "green", "blue")
+
+def _each(sentence: str, values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sentence.replace("*", value) for value in values)
+
+
+# By what the model is, and what is taught.
+_EXAMPLES = {
+    ("miniature", "object"): ExamplePrompts(
+        own="a photo of a {} wearing a scarf on a beach",
+        scenes=_each("a photo of a {} *", _PLACES),
+        styles=_each("a photo of a {}, in the style of *", _STYLES),
+        accessories=_each("a photo of a {} *", MINIATURE_THINGS_ON),
+        guidance=4.0,
     ),
-    accessories=tuple(f"a photo of a toy {thing}, in the style of {{}}" for thing in MINIATURE_THINGS_ON),
-    guidance=4.0,
-)
-# The first is the source tutorial's.
-_STABLE_DIFFUSION_OBJECT = ExamplePrompts(
-    own="a translucent jade chinese figurine of {}, HDR, productshot render, Cinema4D, caustics",
-    scenes=tuple(
-        f"a photo of {{}} {place}"
-        for place in ("on a beach", "in the snow", "at night in a city", "in a forest", "on a kitchen table")
+    ("miniature", "style"): ExamplePrompts(
+        own="a photo of a red round toy on a beach, in the style of {}",
+        scenes=_each("a photo of a blue toy *, in the style of {}", _PLACES[:5]),
+        styles=_each("a photo of a * toy, in the style of {}", ("red", "yellow", "green", "blue")),
+        accessories=_each("a photo of a toy *, in the style of {}", MINIATURE_THINGS_ON),
+        guidance=4.0,
     ),
-    styles=tuple(
-        f"{style} of {{}}"
-        for style in ("a pencil sketch", "an oil painting", "a watercolor", "pixel art", "a line drawing")
+    ("other", "object"): ExamplePrompts(
+        # The source tutorial's.
+        own="a translucent jade chinese figurine of {}, HDR, productshot render, Cinema4D, caustics",
+        scenes=_each(
+            "a photo of {} *",
+            ("on a beach", "in the snow", "at night in a city", "in a forest", "on a kitchen table"),
+        ),
+        styles=_each(
+            "* of {}",
+            ("a pencil sketch", "an oil painting", "a watercolor", "pixel art", "a line drawing"),
+        ),
+        accessories=_each("a photo of {} wearing *", ("a red scarf", "a crown", "a bow tie")),
+        guidance=7.5,
     ),
-    accessories=tuple(
-        f"a photo of {{}} {accessory}"
-        for accessory in ("wearing a red scarf", "wearing a crown", "wearing a bow tie")
+    ("other", "style"): ExamplePrompts(
+        own="a lighthouse on a cliff, in the style of {}",
+        scenes=_each(
+            "*, in the style of {}",
+            ("a beach at sunset", "a village in the snow", "a city at night", "a forest", "a kitchen"),
+        ),
+        styles=_each("*, in the style of {}", ("a portrait", "a cat", "a bowl of fruit")),
+        accessories=_each("a dog wearing *, in the style of {}", ("a scarf", "a crown")),
+        guidance=7.5,
     ),
-    guidance=7.5,
-)
-_STABLE_DIFFUSION_STYLE = ExamplePrompts(
-    own="a lighthouse on a cliff, in the style of {}",
-    scenes=tuple(
-        f"{view}, in the style of {{}}"
-        for view in ("a beach at sunset", "a village in the snow", "a city at night", "a forest", "a kitchen")
-    ),
-    styles=tuple(
-        f"{subject}, in the style of {{}}" for subject in ("a portrait", "a cat", "a bowl of fruit")
-    ),
-    accessories=tuple(
-        f"a dog {accessory}, in the style of {{}}" for accessory in ("wearing a scarf", "wearing a crown")
-    ),
-    guidance=7.5,
-)
+}
 
 
 def examples_for(concept: Concept) -> ExamplePrompts:
     """Prompts for what a concept teaches, on its base model."""
-    if concept.base_model == MINIATURE:
-        return _MINIATURE_OBJECT if concept.what_to_teach == "object" else _MINIATURE_STYLE
-    return _STABLE_DIFFUSION_OBJECT if concept.what_to_teach == "object" else _STABLE_DIFFUSION_STYLE
+    model = "miniature" if concept.base_model == MINIATURE else "other"
+    return _EXAMPLES[model, concept.what_to_teach]
 
 
 def words_to_start_from(concept: Concept) -> list[str]:
@@ -139,11 +138,7 @@ def known_words(base_model: str) -> HTML:
 
 
 def own_prompt(concept: Concept, sentence: str) -> str:
-    """A sentence with the concept's word in the place of `{}`, or where it stands already.
-
-    Raises:
-        UserError: the sentence has neither.
-    """
+    """A sentence with the concept's word in the place of `{}`; a `UserError` where it has neither."""
     prompt = sentence.replace("{}", concept.placeholder_token)
     if concept.placeholder_token not in prompt:
         raise UserError(f"The prompt “{sentence}” has no place for your word: put {{}} where it belongs.")

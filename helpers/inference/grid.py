@@ -69,13 +69,9 @@ def xy_grid(pipeline: Any, x: Given, y: Given | None = None, name: str | None = 
 
 
 def make_plan(pipeline: Any, x: Given, y: Given | None = None, **settings) -> GridPlan:
-    """What `xy_grid` would draw. What is None is the model's own; as a training step, the result.
-
-    Raises:
-        UserError: an axis or a setting can't be used.
-    """
+    """What `xy_grid` would draw. What is None is the model's own; as a training step, the result."""
     word = word_of(pipeline)
-    own = own_settings(pipeline) | {"word": word and word.placeholder_token}
+    own = own_settings(pipeline) | {"word": word and word.concept.placeholder_token}
     given = {key: value for key, value in settings.items() if value is not None or key == "training_step"}
     axes = {"x": Axis.make(*x), "y": Axis.make(*y) if y else None}
     with settings_in_words():
@@ -89,25 +85,14 @@ def draw_plan(
     bar: Any = None,
     say: Callable[[str], Any] = print,
 ) -> Sheet:
-    """Draw a grid; arguments as for `xy_grid` and `generate`.
-
-    Raises:
-        UserError: something of the plan can't be used; nothing was drawn then.
-    """
+    """Draw a grid; arguments and errors as for `xy_grid` and `generate`."""
     pictures = draw(pipeline, plan.cells(), plan.batch_size, bar, say)
     plan = plan.drawn_as(picture.settings for picture in pictures)
     return Sheet(name or plan.title, _laid_out(plan, pictures), pictures, plan)
 
 
 def reopen(path: Path | str, content: bytes | None = None) -> GridPlan:
-    """What a saved sheet was drawn with.
-
-    Args:
-        content: the file itself, where it is not on this machine's disk.
-
-    Raises:
-        UserError: there is no such file, or it holds no grid of this series.
-    """
+    """What a saved sheet was drawn with; arguments and errors as for `read_png`."""
     return read_png(path, _CHUNK, GridPlan, content)
 
 
@@ -120,15 +105,12 @@ def saved_sheets(concept: Concept) -> list[Path]:
 def redraw(path: Path | str, pipeline: Any = None) -> Sheet:
     """Draw a saved sheet again from what its PNG file holds; on the same CPU, bit for bit.
 
-    Args:
-        pipeline: one with the word in it, where there is one already.
-
-    Raises:
-        UserError: the file holds no grid, or the word has been learned anew since.
+    As `remake`: a `UserError` where it holds no grid, or the word has been learned anew since.
     """
     plan = reopen(path)
     pipeline = pipeline_as_then(path, plan.hashes, pipeline)
-    return draw_plan(pipeline, plan.with_word(word_of(pipeline).placeholder_token), Path(path).stem)
+    present = word_of(pipeline).concept.placeholder_token
+    return draw_plan(pipeline, plan.with_word(present), Path(path).stem)
 
 
 def _laid_out(plan: GridPlan, pictures: Sequence[Picture]) -> Described:
@@ -168,8 +150,8 @@ def with_labels(
     axes.tick_params(top=True, labeltop=True, labelbottom=False)
     width = int(body.width / len(columns) / _LETTER * _POINTS / points)
     # Dollar signs in a prompt are no formulas.
-    axes.set_xticks(_centres(body.width, len(columns)), _wrapped(columns, width), parse_math=False)
-    axes.set_yticks(_centres(body.height, len(rows)), _wrapped(rows, _BESIDE), parse_math=False)
+    axes.set_xticks(*_ticks(columns, body.width, width), parse_math=False)
+    axes.set_yticks(*_ticks(rows, body.height, _BESIDE), parse_math=False)
     drawn = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # an emoji in a prompt is a box then
@@ -177,13 +159,11 @@ def with_labels(
     return Image.open(drawn)
 
 
-def _centres(length: int, count: int) -> list[float]:
-    step = (length + GAP) / count
-    return [index * step + (step - GAP) / 2 for index in range(count)]
-
-
-def _wrapped(labels: Sequence[str], letters: int) -> list[str]:
-    return ["\n".join(textwrap.wrap(label, max(letters, 6))) for label in labels]
+def _ticks(labels: Sequence[str], length: int, letters: int) -> tuple[list[float], list[str]]:
+    """The middle of each picture along a side of the sheet, and its label in lines of so many letters."""
+    step = (length + GAP) / len(labels)
+    middles = [index * step + (step - GAP) / 2 for index in range(len(labels))]
+    return middles, [textwrap.fill(label, max(letters, 6)) for label in labels]
 
 
 def a_few_steps(concept: Concept, most: int = 5) -> list[int]:

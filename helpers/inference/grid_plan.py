@@ -42,11 +42,7 @@ class Axis(BaseModel):
 
     @classmethod
     def make(cls, name: str, values: Iterable[Any]) -> Self:
-        """Check what was given.
-
-        Raises:
-            UserError: there is no such axis, it has no values, or one of them can't be used.
-        """
+        """Check what was given; a `UserError` names what can't be used."""
         if name not in get_args(AxisName):
             raise UserError(
                 f"There is no axis “{name}”: choose one of these: {', '.join(get_args(AxisName))}."
@@ -58,11 +54,7 @@ class Axis(BaseModel):
 
     @classmethod
     def typed(cls, name: str, text: str) -> Self:
-        """Read values as a person types them: prompts one a line, others with commas; `0-4` is a range.
-
-        Raises:
-            UserError: as for `make`.
-        """
+        """Read values as a person types them: prompts one a line, others with commas; `0-4` is a range."""
         return cls.make(name, _split(name, text))
 
     @property

@@ -25,6 +25,10 @@ from .prompt_weights import Prompt, parse_prompt, weighted_embeddings
 _PIXELS_AT_ONCE = 4 * 512 * 512
 _MOST_AT_ONCE = 8
 _drawing = threading.RLock()
+LEARNED_AGAIN = (
+    "The word is not what it was when this was drawn: it has been learned again since, so it would look "
+    "different."
+)
 Hashes = Mapping[int | None, str]  # of a word's rows, by training step; None: the result
 
 
@@ -35,10 +39,6 @@ class LearnedWord:
     concept: Concept
     step: int | None
     rows_hash: str
-
-    @property
-    def placeholder_token(self) -> str:
-        return self.concept.placeholder_token
 
 
 def pipeline_with_word(
@@ -55,12 +55,8 @@ def pipeline_with_word(
         safety_checker: leave on the one that the model brings, if any; it blackens what it refuses.
         base_model: another model of the same family in its place, such as a Dreambooth checkpoint.
 
-    Returns:
-        A `StableDiffusionPipeline`; for XL a `StableDiffusionXLPipeline`.
-
     Raises:
-        UserError: nothing was learned yet, that step was not kept, or the word belongs to
-            another base model.
+        UserError: nothing was learned, that step was not kept, or the word belongs to another base model.
     """
     concept = Concept.load(concept) if isinstance(concept, str) else concept
     rows = read_rows(concept, step)
@@ -88,11 +84,8 @@ def drawing_pipeline(base_model: str, safety_checker: bool = True) -> Any:
 def add_word(pipeline: Any, word: str, rows: Sequence[torch.Tensor]) -> None:
     """Put a word into a pipeline, beside those that it has.
 
-    Args:
-        rows: for each text encoder a tensor of shape (vectors, width), as `embedding.read_rows` gives.
-
-    Raises:
-        UserError: the pipeline has the word already, or the rows are not as wide as its encoders.
+    `rows` has a tensor of shape (vectors, width) for each text encoder, as from `embedding.read_rows`. A
+    `UserError` where the pipeline has the word already, or its encoders are not as wide.
     """
     _check_fit(pipeline, word, rows)
     put_word(pipeline, word, rows)
@@ -101,8 +94,7 @@ def add_word(pipeline: Any, word: str, rows: Sequence[torch.Tensor]) -> None:
 def switch_step(pipeline: Any, concept: Concept, step: int | None) -> None:
     """Give a pipeline the word as it was at another training step; None: the result.
 
-    Raises:
-        UserError: that step was not kept, or its rows are not as many or as wide as the pipeline's.
+    A `UserError` where that step was not kept, or its rows are not as many or as wide as the pipeline's.
     """
     rows, word = read_rows(concept, step), concept.placeholder_token
     names = row_names(word, len(rows[0]))
@@ -143,22 +135,12 @@ def generate(
         say: gets a sentence where the model's safety checker made pictures black.
 
     Raises:
-        UserError: a prompt holds a word in angle brackets that the pipeline does not have or a weight that
-            can't be read, the scheduler is not one of ours, a number can't be used, or there are not as
-            many prompts as seeds.
+        UserError: something of this can't be used; nothing was drawn then.
     """
-    common = own_settings(pipeline) | {
-        "steps": steps,
-        "guidance": guidance,
-        "scheduler": scheduler,
-        "negative_prompt": negative_prompt,
-    }
-    if size is not None:
-        common["size"] = size
+    common = dict(steps=steps, guidance=guidance, scheduler=scheduler, negative_prompt=negative_prompt)
+    common |= own_settings(pipeline) if size is None else own_settings(pipeline) | {"size": size}
     with settings_in_words():
-        asked = [
-            PictureSettings(prompt=prompt, seed=seed, **common) for prompt, seed in _pairs(prompts, seeds)
-        ]
+        asked = [PictureSettings(prompt=text, seed=seed, **common) for text, seed in _pairs(prompts, seeds)]
     return draw(pipeline, asked, batch_size, bar, say)
 
 
@@ -179,19 +161,16 @@ def word_of(pipeline: Any) -> LearnedWord | None:
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """Serialize drawings: a form draws in a thread of its own, beside the cells.
-
-    Each may give the pipeline another scheduler, and the word of another training step. A full memory
-    becomes a sentence.
-    """
+    """One drawing at a time, since a form draws in a thread beside the cells; a full memory is a sentence."""
     try:
         with _drawing, torch.no_grad():
             yield
     except (RuntimeError, MemoryError) as error:
         if not memory_is_full(error):
             raise
-        advice = "draw smaller pictures (size), or one at a time (batch_size=1)"
-        raise UserError(f"The memory is full: {advice}.") from None
+        raise UserError(
+            "The memory is full: draw smaller pictures (size), or one at a time (batch_size=1)."
+        ) from None
 
 
 @_alone()
@@ -202,12 +181,9 @@ def draw(
     bar: Any = None,
     say: Callable[[str], Any] = print,
 ) -> list[Picture]:
-    """Draw what is asked for; arguments as for `generate`.
+    """Draw what is asked for; other arguments and errors as for `generate`.
 
     The word is used as it was at each picture's training step; the pipeline is left with its own.
-
-    Raises:
-        UserError: something of it can't be used; nothing was drawn then.
     """
     check(pipeline, asked)
     before, drawn = word_of(pipeline), {}
@@ -227,11 +203,7 @@ def draw(
 
 
 def check(pipeline: Any, asked: Sequence[PictureSettings]) -> None:
-    """Check what only the pipeline knows of: words and weights in prompts, training steps, and steps.
-
-    Raises:
-        UserError: as for `generate`; or a training step was not kept.
-    """
+    """Check what only the pipeline knows of: a `UserError` for a prompt, steps, or a training step."""
     for prompt in dict.fromkeys(text for one in asked for text in (one.prompt, one.negative_prompt)):
         check_prompt(pipeline, prompt)
     for scheduler, steps in dict.fromkeys((one.scheduler, one.steps) for one in asked):
@@ -262,60 +234,32 @@ def remake(path: Path | str, pipeline: Any = None) -> Picture:
 
 
 def pipeline_as_then(path: Path | str, hashes: Hashes, pipeline: Any = None) -> Any:
-    """A pipeline with the word that a file was made with, by the hashes of its rows.
+    """The given pipeline, or one for the word that a file was made with, found by its rows' hashes.
 
-    Args:
-        pipeline: one with the word in it, where there is one already.
-
-    Raises:
-        UserError: the file was made without a word, or no concept has it as it was.
+    A `UserError` where the file was made without a word, or no concept has it as it was.
     """
     if not hashes:
         raise UserError(f"{Path(path).name} was made without a concept: there is no word to load.")
     if pipeline is None:
-        concept = _concept_with(hashes, Path(path))
-        if concept is None:
-            raise UserError(
-                f"The word of {Path(path).name} is not here as it was: it has been learned again since."
-            )
-        pipeline = pipeline_with_word(concept)
-    check_same_concept(pipeline, hashes)
-    check_same_word(pipeline, hashes)
+        found = (concept_with_rows(hash_, step, Path(path)) for step, hash_ in hashes.items())
+        concept = next(filter(None, found), None)
+        pipeline = concept and pipeline_with_word(concept)
+    if pipeline is None or not has_rows(pipeline, hashes):
+        raise UserError(LEARNED_AGAIN)
     return pipeline
 
 
-def _concept_with(hashes: Hashes, near: Path) -> Concept | None:
-    found = (concept_with_rows(hash_, step, near) for step, hash_ in hashes.items())
-    return next(filter(None, found), None)
-
-
-def check_same_concept(pipeline: Any, hashes: Hashes) -> None:
-    """See that a file was not made with another concept's word than the pipeline's.
-
-    Raises:
-        UserError: another concept's word has one of those rows.
-    """
-    word = pipeline.learned_word
-    others = {step: hash_ for step, hash_ in hashes.items() if (step, hash_) != (word.step, word.rows_hash)}
-    found = _concept_with(others, near=word.concept.embeds_path)
-    if found and found.name != word.concept.name:
-        raise UserError(f"This was drawn with the concept {found.name}: open notebook 5 with it.")
-
-
-def check_same_word(pipeline: Any, hashes: Hashes) -> None:
-    """See that the word still has the rows that a file was made with.
-
-    Raises:
-        UserError: it is another word, or it has been learned again since.
-    """
-    word = pipeline.learned_word
-    for step, then in hashes.items():
-        now = word.rows_hash if step == word.step else hash_rows(read_rows(word.concept, step))
-        if now != then:
-            raise UserError(
-                f"{word.placeholder_token} is not what it was when this was drawn: it has been learned "
-                "again since, so it would look different."
-            )
+def has_rows(pipeline: Any, hashes: Hashes) -> bool:
+    """Whether a pipeline's word has the rows that a file was made with; a `UserError` if another's has."""
+    word, has_all = pipeline.learned_word, True
+    for step, hash_ in hashes.items():
+        if (step, hash_) == (word.step, word.rows_hash):
+            continue
+        found = concept_with_rows(hash_, step, near=word.concept.embeds_path)
+        if found and found.name != word.concept.name:
+            raise UserError(f"This was drawn with the concept {found.name}: open notebook 5 with it.")
+        has_all = has_all and found is not None
+    return has_all
 
 
 def _batches(
@@ -432,19 +376,16 @@ def _pairs(prompts: str | Sequence[str], seeds: int | Sequence[int]) -> Iterable
         list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [given]
         for given in (prompts, seeds)
     )
-    if 1 not in (len(prompts), len(seeds)) and len(prompts) != len(seeds):
-        raise UserError(f"There are {len(prompts)} prompts and {len(seeds)} seeds: give as many, or one.")
-    if not prompts or not seeds:
-        raise UserError("Give at least one prompt and one seed.")
     count = max(len(prompts), len(seeds))
+    if not {len(prompts), len(seeds)} <= {1, count} - {0}:
+        raise UserError(f"There are {len(prompts)} prompts and {len(seeds)} seeds: give as many, or one.")
     return zip(prompts * (count // len(prompts)), seeds * (count // len(seeds)), strict=True)
 
 
 def check_prompt(pipeline: Any, prompt: str) -> None:
-    """Make sure that a pipeline can read a prompt, its weights and all its words.
+    """See that a pipeline can read all of a prompt.
 
-    Raises:
-        UserError: a weight or a bracket can't be read, a word was not learned, or would be cut off.
+    A `UserError` where a weight or a bracket can't be read, or a word was not learned or would be cut off.
     """
     text = _parsed(pipeline, prompt).text
     for found, own in _without_brackets(pipeline.tokenizer, text):
@@ -454,7 +395,7 @@ def check_prompt(pipeline: Any, prompt: str) -> None:
     for word in re.findall(r"<[^<>\s]+>", text):
         if plain(word) not in learned:
             here = word_of(pipeline)
-            known = f"the word here is {here.placeholder_token}" if here else "no word is loaded"
+            known = f"the word here is {here.concept.placeholder_token}" if here else "no word is loaded"
             raise UserError(f"The prompt contains {word}, which was not learned: {known}.")
     for tokenizer, _ in encoders(pipeline):
         check_length(tokenizer, text)

@@ -131,9 +131,5 @@ def read_png(path: Path | str, chunk: str, kind: type[Settings], content: bytes 
 
 
 def read_settings(path: Path | str) -> PictureSettings:
-    """Read back what `save_picture` wrote.
-
-    Raises:
-        UserError: there is no such file, it is no PNG, or it holds no settings of this series.
-    """
+    """Read back what `save_picture` wrote; errors as for `read_png`."""
     return read_png(path, _CHUNK, PictureSettings)

@@ -17,6 +17,7 @@ import torch
 
 from ..common.errors import UserError, whole_text
 from ..model.machine import diffusers
+from ..model.tokens import encoders
 
 MOST = 2.0
 _BRACKET = 1.1
@@ -30,7 +31,6 @@ Part = tuple[str, float]
 class Prompt:
     """A prompt taken apart: each text with its weight, neighbours of the same weight joined."""
 
-    written: str
     parts: tuple[Part, ...]
 
     @property
@@ -82,7 +82,7 @@ def parse_prompt(prompt: str, words: tuple[str, ...] = ()) -> Prompt:
         while opened[bracket]:
             close(bracket, weight)
     groups = itertools.groupby(filter(lambda part: part[0], parts), lambda part: part[1])
-    return Prompt(prompt, tuple((_text(group), weight) for weight, group in groups))
+    return Prompt(tuple((_text(group), weight) for weight, group in groups))
 
 
 def _with_words_as_text(prompt: str, words: Sequence[str]) -> str:
@@ -108,46 +108,38 @@ def weighted_embeddings(pipeline: Any, prompts: Sequence[Prompt], negative_promp
         `prompt_embeds` and `negative_prompt_embeds` of shape (prompts, tokens, width). For XL also the
         pooled ones, of shape (prompts, width): they stand for the whole sentence, and have no weights.
     """
-    providers = _providers(pipeline)
-    negative = _encode(pipeline, providers, negative_prompt)
+    reader, count = _reader(pipeline), len(prompts)
     given = {
-        "prompt_embeds": torch.cat([_encode(pipeline, providers, prompt) for prompt in prompts]),
-        "negative_prompt_embeds": negative.repeat(len(prompts), 1, 1),
+        "prompt_embeds": torch.cat([_encode(pipeline, reader, prompt) for prompt in prompts]),
+        "negative_prompt_embeds": _encode(pipeline, reader, negative_prompt).repeat(count, 1, 1),
     }
-    return given | (_pooled(pipeline, prompts, negative_prompt) if len(providers) > 1 else {})
+    if len(encoders(pipeline)) > 1:
+        texts, negatives = [prompt.text for prompt in prompts], [negative_prompt.text] * count
+        _, _, *pooled = pipeline.encode_prompt(texts, negative_prompt=negatives)
+        given |= zip(("pooled_prompt_embeds", "negative_pooled_prompt_embeds"), pooled, strict=True)
+    return given
 
 
-def _encode(pipeline: Any, providers: list[Any], prompt: Prompt) -> torch.Tensor:
+def _reader(pipeline: Any) -> Any:
+    """compel's, over all text encoders, set to the layer that their pipeline takes."""
+    diffusers()  # first, without bitsandbytes: compel imports it, too
+    from compel.embeddings_provider import EmbeddingsProviderMulti, ReturnedEmbeddingsType
+
+    tokenizers, text_encoders = zip(*encoders(pipeline), strict=True)
+    layer = (
+        ReturnedEmbeddingsType.PENULTIMATE_HIDDEN_STATES_NON_NORMALIZED
+        if len(text_encoders) > 1
+        else ReturnedEmbeddingsType.LAST_HIDDEN_STATES_NORMALIZED
+    )
+    return EmbeddingsProviderMulti(tokenizers, text_encoders, returned_embeddings_type=layer)
+
+
+def _encode(pipeline: Any, reader: Any, prompt: Prompt) -> torch.Tensor:
     """Shape (1, tokens, width). Each word of several vectors becomes its tokens, as diffusers does it."""
     parts = [(text, weight) for text, weight in prompt.parts if text.strip()] or [("", 1.0)]
+    texts = [pipeline.maybe_convert_prompt(text, pipeline.tokenizer) for text, _ in parts]
     weights = [weight for _, weight in parts]
-    encoded = []
-    for provider in providers:
-        texts = [pipeline.maybe_convert_prompt(text, provider.tokenizer) for text, _ in parts]
-        encoded.append(
-            provider.get_embeddings_for_weighted_prompt_fragments([texts], [weights], device=pipeline.device)
-        )
-    return torch.cat(encoded, dim=-1)
-
-
-def _providers(pipeline: Any) -> list[Any]:
-    """compel's readers, one for each text encoder, set to the layer that its pipeline takes."""
-    diffusers()  # first, without bitsandbytes: compel imports it, too
-    from compel import EmbeddingsProvider, ReturnedEmbeddingsType
-
-    pairs = [(pipeline.tokenizer, pipeline.text_encoder)]
-    layer = ReturnedEmbeddingsType.LAST_HIDDEN_STATES_NORMALIZED
-    if hasattr(pipeline, "text_encoder_2"):
-        pairs.append((pipeline.tokenizer_2, pipeline.text_encoder_2))
-        layer = ReturnedEmbeddingsType.PENULTIMATE_HIDDEN_STATES_NON_NORMALIZED
-    settings = {"returned_embeddings_type": layer, "device": pipeline.device}
-    return [EmbeddingsProvider(*pair, **settings) for pair in pairs]
-
-
-def _pooled(pipeline: Any, prompts: Sequence[Prompt], negative: Prompt) -> dict[str, torch.Tensor]:
-    words, negatives = [prompt.text for prompt in prompts], [negative.text] * len(prompts)
-    _, _, pooled, negative_pooled = pipeline.encode_prompt(words, negative_prompt=negatives)
-    return {"pooled_prompt_embeds": pooled, "negative_pooled_prompt_embeds": negative_pooled}
+    return reader.get_embeddings_for_weighted_prompt_fragments([texts], [weights], device=pipeline.device)
 
 
 def _weight(words: str, number: str) -> float:

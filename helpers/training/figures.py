@@ -3,6 +3,7 @@
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from IPython.display import Markdown
@@ -23,27 +24,39 @@ from .processes import Processes
 from .records import RunSummary, logged, read_log, row_norms
 from .step import squared_errors, target_of
 
+Curves = dict[str, tuple[list[int], list[float]]]  # steps and values, by the name of the line
+SCORE = "score on what was kept back"
 _KEPT = "#d9730d"  # the frame of the step that was kept
 _NO_SAMPLES = "No samples were drawn: set `sample_every` to 100 or so, and train again."
 
 
 def plot_run(concept: Concept) -> Described:
     """The fixed loss, the score and each row's norm over the steps; a line marks the step that was kept."""
-    best, lines = RunSummary.load(concept).best_step, read_log(concept.training_folder)
-    panels = {
+    kept, lines = RunSummary.load(concept).best_step, read_log(concept.training_folder)
+    return plot_curves(curves_of(concept, lines), kept)
+
+
+def curves_of(concept: Concept, lines: list[dict[str, Any]]) -> dict[str, Curves]:
+    """What a log has of a run's three quantities, by the title of their panel."""
+    return {
         "fixed loss": {"": logged(lines, "fixed_loss")},
-        "score on what was kept back": {"": logged(lines, "score")},
+        SCORE: {"": logged(lines, "score")},
         "length of each row": row_norms(concept, lines) or {"": logged(lines, "norm")},
     }
-    axes = new_figure(columns=3, size=(11, 3))
+
+
+def plot_curves(panels: dict[str, Curves], kept: int | None = None) -> Described:
+    """Curves over the steps, a panel for each quantity; `kept`: the step that a line marks."""
+    axes = new_figure(columns=len(panels), size=(11 / 3 * len(panels), 3))
     for one, (title, drawn) in zip(axes, panels.items(), strict=True):
         for name, (steps, values) in drawn.items():
             one.plot(steps, values, label=name, marker="." if len(steps) < 60 else "")
-        one.axvline(best, color=INK, linestyle=":")
+        if kept is not None:
+            one.axvline(kept, color=INK, linestyle=":")
         one.set(title=title, xlabel="step")
-    if 1 < len(panels["length of each row"]) <= 6:
-        axes[-1].legend(frameon=False, labelcolor=INK)
-    return finish(axes[0], _in_words(panels, best))
+        if 1 < len(drawn) <= 6:
+            one.legend(frameon=False, labelcolor=INK)
+    return finish(axes[0], _in_words(panels, kept))
 
 
 def sample_sheet(concept: Concept) -> Described | Markdown:
@@ -85,14 +98,16 @@ def _framed(image: Image.Image) -> Image.Image:
     return framed
 
 
-def _in_words(panels: dict[str, dict[str, tuple]], best: int) -> str:
+def _in_words(panels: dict[str, Curves], kept: int | None) -> str:
     ends = [
-        f"{title} {name}".strip() + f" from {values[0]:.4f} at step {steps[0]} to {values[-1]:.4f}"
+        f"{title} {name}".strip()
+        + f" from {values[0]:.4f} at step {steps[0]} to {values[-1]:.4f} at step {steps[-1]}"
         for title, drawn in panels.items()
         for name, (steps, values) in drawn.items()
         if steps
     ]
-    return f"Curves over the steps: {'; '.join(ends)}. The step that was kept: {best}."
+    of_kept = "" if kept is None else f" The step that was kept: {kept}."
+    return f"Curves over the steps: {'; '.join(ends)}.{of_kept}"
 
 
 # Samples: always the same prompts, seeds and noise, so that only the word changes.

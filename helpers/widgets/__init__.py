@@ -6,9 +6,8 @@ They own nothing, and no other room imports them.
 from .concept_gallery import ConceptGallery, DrawingPage
 from .dataset_preview import DatasetPreview
 from .gallery import Gallery, ToyMaker
-from .grid_form import GridForm
+from .grid_form import GridForm, TurnForm
 from .live import LiveTraining
 from .quick_start import QuickStart
 from .settings_form import SettingsForm
-from .turn_form import TurnForm
 from .web_ui_form import WebUIForm

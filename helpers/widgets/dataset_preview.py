@@ -3,7 +3,7 @@
 import contextlib
 import html
 
-import ipywidgets
+from ipywidgets import HTML, Checkbox, IntSlider, SelectionSlider, Textarea
 
 from ..common.errors import UserError
 from ..common.sheets import image_grid
@@ -12,24 +12,16 @@ from ..dataset.dataset import Example, Preview, flips
 from ..dataset.images import caption_path, image_path, parse_captions, write_captions
 from ..dataset.variety import warnings_of
 from ..model.tokens import coloured_pieces
-from .kit import View, figure, hint, mark_wrong, picture, problem, thumbnail
+from . import kit
 
 _SIDE = 224  # pixels on the page
-_WIDE = {"width": "min(100%, 560px)"}
-_STYLE = {"description_width": "90px"}
-_NOTES = "max-width:75ch;line-height:1.4"
-_BESIDE_NAMES = "2px 2px 2px 96px"  # where the sliders begin
+_WIDE = 560
 _CAPTIONS = (
     "Sentences for this picture alone, one a line, with {} for your word. Saved when you leave the field."
 )
-_ABOUT = {
-    "Picture": "Which picture",
-    "Sentence": "Which of the sentences that training may use with it",
-    "Crop": "Which of the random crops: a picture gets a different one each time",
-}
 
 
-class DatasetPreview(View):
+class DatasetPreview(kit.View):
     """Any picture of a concept with any sentence that training may say of it, mirrored or not.
 
     Captions go into `images/` when their field is left; one that can't be used is marked, and the file
@@ -41,18 +33,19 @@ class DatasetPreview(View):
 
     def __init__(self, concept: Concept):
         self._preview, self._concept, self._filling = Preview(concept), concept, False
-        self.picture = _slider(ipywidgets.SelectionSlider, "Picture", options=self._preview.names)
-        self.sentence = _slider(ipywidgets.IntSlider, "Sentence", value=1, min=1, max=1)
-        self.crop = _slider(ipywidgets.IntSlider, "Crop", value=0, max=99)
+        names = self._preview.names
+        self.picture = kit.field(SelectionSlider, "Picture", "Which picture", _WIDE, options=names)
+        about = "Which of the sentences that training may use with it"
+        self.sentence = kit.field(IntSlider, "Sentence", about, _WIDE, value=1, min=1, max=1)
+        about = "Which of the random crops: a picture gets a different one each time"
+        self.crop = kit.field(IntSlider, "Crop", about, _WIDE, value=0, max=99)
         self.flipped = _flip_box(flips(concept.training))
-        self.captions = _captions_field()
-        self.shown, self.kept = ipywidgets.HTML(), ipywidgets.HTML()
+        how = {"placeholder": "a photo of {} on a red table", "rows": 3, "continuous_update": False}
+        self.captions = kit.field(Textarea, "Captions", _CAPTIONS, _WIDE, **how)
+        self.shown, self.kept = HTML(), HTML()
         crop = [self.crop] if concept.training.random_crop else []
-        warnings = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in warnings_of(concept))
-        notes = ipywidgets.HTML(f'<ul role="status" style="{_NOTES}">{warnings}</ul>' if warnings else "")
-        super().__init__(
-            [notes, self.picture, self.sentence, self.flipped, *crop, self.shown, self.captions, self.kept]
-        )
+        sliders = [self.picture, self.sentence, self.flipped, *crop]
+        super().__init__([HTML(_warnings(concept)), *sliders, self.shown, self.captions, self.kept])
         self.picture.observe(self._turn, "value")
         self.captions.observe(self._typed, "value")
         for control in (self.sentence, self.flipped, self.crop):
@@ -66,36 +59,30 @@ class DatasetPreview(View):
         self._filling = True
         self.captions.value = text.rstrip("\n")
         self._filling = False
-        self._say(self._count())
+        self._say(kit.error_of(self._count))
 
     def _typed(self, change) -> None:
-        if self._filling:
-            return
-        why = ""
-        try:
-            for caption in parse_captions(self._concept, change["new"]):
-                self._preview.check(caption)
-            write_captions(self._concept, self.picture.value, change["new"])
-        except UserError as error:
-            why = f"{error} Until then nothing is changed."
-        self._say(self._count() or why)
+        if not self._filling:
+            why = kit.error_of(lambda: self._keep(change["new"]))
+            self._say(kit.error_of(self._count) or (why and f"{why} Until then nothing is changed."))
 
-    def _count(self) -> str:
-        """Set the slider to the number of sentences; why training would refuse them, if so."""
-        try:
-            sentences = self._preview.sentences(self.picture.value)
-            self.sentence.max = len(sentences)
-            self._show()
-            self._preview.check(*sentences)
-        except UserError as error:
-            return str(error)
-        return ""
+    def _keep(self, text: str) -> None:
+        for caption in parse_captions(self._concept, text):
+            self._preview.check(caption)
+        write_captions(self._concept, self.picture.value, text)
+
+    def _count(self) -> None:
+        """Set the slider to the number of sentences; a `UserError` where training would refuse them."""
+        sentences = self._preview.sentences(self.picture.value)
+        self.sentence.max = len(sentences)
+        self._show()
+        self._preview.check(*sentences)
 
     def _say(self, why: str) -> None:
         path = caption_path(image_path(self._concept, self.picture.value))
         is_kept = f"Kept in images/{path.name}." if path.is_file() else _CAPTIONS
-        self.kept.value = problem(why) if why else hint(is_kept)
-        mark_wrong(self.captions, why)
+        self.kept.value = kit.problem(why) if why else kit.hint(is_kept)
+        kit.mark_wrong(self.captions, why)
 
     def _show(self, _change=None) -> None:
         with contextlib.suppress(UserError):  # its sentence stands below the captions
@@ -117,42 +104,30 @@ class DatasetPreview(View):
         return ""
 
 
-def _slider(kind: type, name: str, **settings) -> ipywidgets.Widget:
-    return kind(description=name, tooltip=_ABOUT[name], style=_STYLE, layout=_WIDE, **settings)
-
-
-def _flip_box(possible: tuple[bool, ...]) -> ipywidgets.Checkbox:
-    only_one = len(possible) == 1
+def _flip_box(possible: tuple[bool, ...]) -> Checkbox:
     about = "As training mirrors it, by flip_probability"
-    box = ipywidgets.Checkbox(possible[0], description="mirrored", tooltip=about, disabled=only_one)
-    box.indent, box.layout.margin = False, _BESIDE_NAMES
+    box = Checkbox(possible[0], description="mirrored", tooltip=about, disabled=len(possible) == 1)
+    box.indent, box.layout.margin = False, kit.BESIDE_NAMES
     return box
 
 
-def _captions_field() -> ipywidgets.Textarea:
-    return ipywidgets.Textarea(
-        description="Captions",
-        placeholder="a photo of {} on a red table",
-        tooltip=_CAPTIONS,
-        rows=3,
-        continuous_update=False,
-        style=_STYLE,
-        layout=_WIDE,
-    )
+def _warnings(concept: Concept) -> str:
+    warnings = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in warnings_of(concept))
+    return f'<ul role="status" style="max-width:75ch;line-height:1.4">{warnings}</ul>' if warnings else ""
 
 
 def _as_html(shown: Example, flipped: bool) -> str:
     width, height = shown.image.size
     mirrored = ", mirrored" * flipped
-    seen = picture(shown.image, f"{shown.picture} as the network sees it{mirrored}", _SIDE)
-    kept = picture(thumbnail(shown.original, 2 * _SIDE), f"Picture {shown.picture}", _SIDE)
+    seen = kit.picture(shown.image, f"{shown.picture} as the network sees it{mirrored}", _SIDE)
+    kept = kit.picture(kit.thumbnail(shown.original, 2 * _SIDE), f"Picture {shown.picture}", _SIDE)
     figures = [
-        figure(shown.picture, kept),
-        figure(f"The network sees {width} x {height} pixels{mirrored}", seen),
+        kit.figure(shown.picture, kept),
+        kit.figure(f"The network sees {width} x {height} pixels{mirrored}", seen),
     ]
     cut = f"The model reads only this far: “{shown.cut_off}” is cut off." if shown.cut_off else ""
     return (
         f'<div style="display:flex;flex-wrap:wrap;gap:12px">{"".join(figures)}</div>'
         f'<p style="margin:6px 0"><b>{html.escape(shown.sentence)}</b></p>'
-        f'<div style="line-height:2">{coloured_pieces(shown.tokens)}</div>{problem(cut) if cut else ""}'
+        f'<div style="line-height:2">{coloured_pieces(shown.tokens)}</div>{kit.problem(cut) if cut else ""}'
     )

@@ -6,65 +6,41 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import anywidget
-import ipywidgets
 import traitlets
+from ipywidgets import HTML, Button, Dropdown, FloatSlider, HBox, Label, Textarea, VBox
 from PIL import Image
 
 from ..common.errors import UserError
 from ..common.sheets import image_grid
+from ..dataset import images
 from ..dataset.check import open_picture
 from ..dataset.fetch import Fetched, fetch_all
-from ..dataset.images import (
-    ConceptLike,
-    Verdict,
-    add_images,
-    advice,
-    crop_image,
-    image_path,
-    image_paths,
-    keep_drawn,
-    load_image,
-    remove_image,
-    rotate_image,
-    short_source,
-    square_box,
-)
-from .kit import (
-    CARD,
-    ROW,
-    SIDE,
-    Message,
-    View,
-    button,
-    lines,
-    picture,
-    picture_row,
-    thumbnail,
-    upload,
-)
+from . import kit
 
-_CARD = CARD | {"width": f"{SIDE + 24}px"}
+_CARD = kit.CARD | {"width": f"{kit.SIDE + 24}px"}
 _FADED = 60  # of 255
 _UPLOAD = "Choose picture files on your computer, 10 MB at most together; drop larger ones below"
 _HERE = Path(__file__).parent
 
 
-class Gallery(View):
+class Gallery(kit.View):
     """Upload, drop or fetch pictures, read the verdict under each, and rotate, crop or remove those kept.
 
     All that it shows is read from the concept's folder. Where a widget can't live it is a still picture.
     """
 
-    def __init__(self, concept: ConceptLike, base_model: str | None = None):
+    def __init__(self, concept: images.ConceptLike, base_model: str | None = None):
         """Show the pictures of `concept` (as for `add_images`, also `base_model`)."""
         self._concept, self._base_model = concept, base_model
         self._card_of: dict[str, PictureCard] = {}
         self._notes: dict[str, str] = {}
-        self._addresses = _addresses_field()
-        self._fetch = button("Fetch", self._fetch_pressed, "Add the pictures at these addresses")
-        self._message, self._advice = Message(), Message()
-        self._not_added, self._cards = ipywidgets.HBox(layout=ROW), ipywidgets.HBox(layout=ROW)
-        choose = upload("Add pictures", _UPLOAD, self._take, accept="image/*", multiple=True)
+        about = "Addresses of the web, paths or folders, each on its own line"
+        example = "https://…, a path or a folder; each on its own line"
+        self._addresses = kit.field(Textarea, "Addresses", about, 900, placeholder=example)
+        self._fetch = kit.button("Fetch", self._fetch_pressed, "Add the pictures at these addresses")
+        self._message, self._advice = kit.Message(), kit.Message()
+        self._not_added, self._cards = HBox(layout=kit.ROW), HBox(layout=kit.ROW)
+        choose = kit.upload("Add pictures", _UPLOAD, self._take, accept="image/*", multiple=True)
         area = DropArea("or drop picture files here", self._take)
         controls = [choose, area, self._addresses, self._fetch]
         super().__init__([*controls, self._message, self._advice, self._not_added, self._cards])
@@ -90,27 +66,39 @@ class Gallery(View):
             self._addresses.value = ""  # else they stay, to be corrected
         return _summary(verdicts)
 
-    def _add(self, files: Sequence[Fetched]) -> list[Verdict]:
+    def _add(self, files: Sequence[Fetched]) -> list[images.Verdict]:
         """The verdicts on the page are those of the last upload."""
         self._notes, self._not_added.children = {}, []
         return self._judge(files)
 
-    def _keep(self, card: "RefusedCard") -> str:
-        verdicts = self._judge([card.fetched], keep_alike=True)
-        self._not_added.children = [other for other in self._not_added.children if other is not card]
-        return _summary(verdicts)
-
-    def _judge(self, files: Sequence[Fetched], **how: bool) -> list[Verdict]:
+    def _judge(self, files: Sequence[Fetched], **how: bool) -> list[images.Verdict]:
         """The steps of `add_images`, with the bytes kept at hand: also what is refused gets a thumbnail."""
-        verdicts = add_images(self._concept, files, self._base_model, **how)
+        verdicts = images.add_images(self._concept, files, self._base_model, **how)
         for one, verdict in zip(files, verdicts, strict=True):
             if verdict.outcome == "kept":
-                note = f"{short_source(verdict.source)}: kept as {verdict.path.name}. {verdict.why}"
+                note = f"{images.short_source(verdict.source)}: kept as {verdict.path.name}. {verdict.why}"
                 self._notes[verdict.path.name] = note.strip()
             else:
-                card = RefusedCard(one, verdict, lambda card: self._do(lambda: self._keep(card)))
-                self._not_added.children += (card,)
+                self._not_added.children += (self._card_of_refused(one, verdict),)
         return verdicts
+
+    def _card_of_refused(self, one: Fetched, verdict: images.Verdict) -> VBox:
+        """How it looks, if it opens, and the reason; a picture like one that is there can be kept anyway."""
+        card, source = VBox(layout=_CARD), images.short_source(one.source)
+        is_there = verdict.outcome == "already kept"
+        why = f" as {verdict.path.name}." if is_there else f". {verdict.why}"
+        said = kit.lines(f"{source}: {verdict.outcome}{why}")
+        card.children = [HTML(_look(one, f"{source}, which was not added") + said)]
+        if verdict.outcome == "refused" and verdict.path:
+            about = f"Keep {source} beside {verdict.path.name}: it is another picture"
+            keep = kit.button("Keep it", lambda: self._do(lambda: self._keep(one, card)), about)
+            card.children += (keep,)
+        return card
+
+    def _keep(self, one: Fetched, card: VBox) -> str:
+        verdicts = self._judge([one], keep_alike=True)
+        self._not_added.children = [other for other in self._not_added.children if other is not card]
+        return _summary(verdicts)
 
     def _do(self, action: Callable[[], str | None]) -> None:
         self._message.do(action)
@@ -118,9 +106,9 @@ class Gallery(View):
 
     def _refresh(self) -> None:
         """Cards stay the same objects while their files are there, so that the keyboard's focus stays too."""
-        self._advice.say(advice(self._concept))
+        self._advice.say(images.advice(self._concept))
         try:
-            names = [path.name for path in image_paths(self._concept)]
+            names = [path.name for path in images.image_paths(self._concept)]
         except UserError:
             names = []  # none yet
         self._card_of = {
@@ -137,111 +125,81 @@ class Gallery(View):
         return image_grid(list(pictures.values()), 5, list(pictures)).as_html() if pictures else ""
 
 
-class PictureCard(ipywidgets.VBox):
+def _look(one: Fetched, alt: str) -> str:
+    try:
+        return kit.picture(kit.thumbnail(open_picture(one.data or b"")), alt)
+    except UserError:
+        return ""  # the reason says so
+
+
+def _summary(verdicts: Sequence[images.Verdict]) -> str:
+    counts = Counter(verdict.outcome for verdict in verdicts)
+    return ", ".join(f"{count} {outcome}" for outcome, count in counts.items()) + "."
+
+
+class PictureCard(VBox):
     """One picture, drawn from its file, with what can be done to it.
 
     `thumbnail` is what it shows before a crop is tried; None where the file is damaged.
     """
 
-    def __init__(self, concept: ConceptLike, name: str, act: Callable[[Callable[[], None]], None]):
+    def __init__(self, concept: images.ConceptLike, name: str, act: Callable[[Callable[[], None]], None]):
         """Show the picture `name`. `act` gets each change to call, and shows a `UserError` of it."""
         self._concept, self._name, self._act = concept, name, act
         self._file = None
         self.thumbnail: Image.Image | None = None
-        self._picture, self._facts, self._note = ipywidgets.HTML(), ipywidgets.Label(), ipywidgets.HTML()
-        remove = self._button("Remove", f"Delete {name}", remove_image)
-        self._rotate = self._button("Rotate", f"Turn {name} by 90 degrees clockwise", rotate_image)
-        self._place = ipywidgets.FloatSlider(0.5, min=0, max=1, step=0.01, readout=False)
+        self._picture, self._facts, self._note = HTML(), Label(), HTML()
+        remove = self._button("Remove", f"Delete {name}", images.remove_image)
+        self._rotate = self._button("Rotate", f"Turn {name} by 90 degrees clockwise", images.rotate_image)
+        self._place = FloatSlider(0.5, min=0, max=1, step=0.01, readout=False)
         self._place.style.description_width, self._place.layout.width = "initial", "auto"
         self._place.tooltip = f"Where the square of {name} lies; what Crop square cuts off is faded"
         self._place.observe(self._preview, "value")
-        self._crop = ipywidgets.VBox()
+        self._crop = VBox()
         self._crop_controls = [self._place, self._button("Crop square", f"Cut {name} square", self._cropped)]
-        buttons = ipywidgets.HBox([self._rotate, remove])
+        buttons = HBox([self._rotate, remove])
         super().__init__([self._picture, self._facts, self._note, buttons, self._crop], layout=_CARD)
 
     def refresh(self, note: str = "") -> None:
         """Say `note` below the picture, and draw it anew if its file has changed."""
-        self._note.value = lines(note)
-        stat = image_path(self._concept, self._name).stat()
+        self._note.value = kit.lines(note)
+        stat = images.image_path(self._concept, self._name).stat()
         file = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
         if file != self._file:
             self._file = file
             self._draw()
 
-    def _button(self, text: str, tooltip: str, change: Callable) -> ipywidgets.Button:
+    def _button(self, text: str, about: str, change: Callable) -> Button:
         change = functools.partial(change, self._concept, self._name)
-        return button(text, lambda: self._act(change), tooltip)
+        return kit.button(text, lambda: self._act(change), about)
 
-    def _cropped(self, concept: ConceptLike, name: str) -> None:
-        crop_image(concept, name, self._place.value)
+    def _cropped(self, concept: images.ConceptLike, name: str) -> None:
+        images.crop_image(concept, name, self._place.value)
 
     def _draw(self) -> None:
         try:
-            image = load_image(self._concept, self._name)
+            image = images.load_image(self._concept, self._name)
         except UserError as error:
             self.thumbnail, self._crop.children, self._rotate.disabled = None, [], True
-            self._picture.value, self._facts.value = lines(str(error)), self._name
+            self._picture.value, self._facts.value = kit.lines(str(error)), self._name
             return
         width, height = image.size
-        self.thumbnail = thumbnail(image)
+        self.thumbnail, self._rotate.disabled = kit.thumbnail(image), False
         self._place.value = 0.5
         self._place.description = "Left to right" if width > height else "Top to bottom"
-        self._picture.value = picture(self.thumbnail, f"Picture {self._name}, {width} by {height} pixels")
+        alt = f"Picture {self._name}, {width} by {height} pixels"
+        self._picture.value = kit.picture(self.thumbnail, alt)
         self._facts.value = f"{self._name}: {width} x {height} pixels"
-        self._rotate.disabled = False
         self._crop.children = self._crop_controls if width != height else []
 
     def _preview(self, _change) -> None:
         """Fade what a crop would cut off: nearly transparent, it is dim on any page."""
         opacity = Image.new("L", self.thumbnail.size, _FADED)
-        opacity.paste(255, square_box(self.thumbnail.size, self._place.value))
+        opacity.paste(255, images.square_box(self.thumbnail.size, self._place.value))
         faded = self.thumbnail.copy()
         faded.putalpha(opacity)
-        self._picture.value = picture(
-            faded, f"Preview of {self._name}: the square that is kept, the rest faded"
-        )
-
-
-class RefusedCard(ipywidgets.VBox):
-    """What did not become a picture of the concept: how it looks, if it opens, and the reason.
-
-    One that was taken for a picture that is there already can be kept all the same.
-    """
-
-    def __init__(self, fetched: Fetched, verdict: Verdict, keep: Callable[["RefusedCard"], None]):
-        """`keep` is called where a person says that it is another picture."""
-        self.fetched = fetched
-        source = short_source(fetched.source)
-        sentence = f"{source}: {verdict.outcome}"
-        is_there = verdict.outcome == "already kept"
-        sentence += f" as {verdict.path.name}." if is_there else f". {verdict.why}"
-        children = [ipywidgets.HTML(_look(fetched, source) + lines(sentence))]
-        if verdict.outcome == "refused" and verdict.path:
-            tooltip = f"Keep {source} beside {verdict.path.name}: it is another picture"
-            children.append(button("Keep it", lambda: keep(self), tooltip))
-        super().__init__(children, layout=_CARD)
-
-
-def _look(one: Fetched, source: str) -> str:
-    try:
-        return picture(thumbnail(open_picture(one.data or b"")), f"{source}, which was not added")
-    except UserError:
-        return ""  # the reason says so
-
-
-def _addresses_field() -> ipywidgets.Textarea:
-    return ipywidgets.Textarea(
-        description="Addresses",
-        placeholder="https://…, a path or a folder; each on its own line",
-        tooltip="Addresses of the web, paths or folders, each on its own line",
-        layout={"width": "90%"},
-    )
-
-
-def _summary(verdicts: Sequence[Verdict]) -> str:
-    counts = Counter(verdict.outcome for verdict in verdicts)
-    return ", ".join(f"{count} {outcome}" for outcome, count in counts.items()) + "."
+        alt = f"Preview of {self._name}: the square that is kept, the rest faded"
+        self._picture.value = kit.picture(faded, alt)
 
 
 class DropArea(anywidget.AnyWidget):
@@ -272,10 +230,9 @@ class DropArea(anywidget.AnyWidget):
 
 # A toy put together by its traits, drawn as one chooses, and kept as the pictures of a concept.
 Traits = Mapping[str, str]
-_FIELD = {"layout": {"width": "260px"}, "style": {"description_width": "110px"}}
 
 
-class ToyMaker(View):
+class ToyMaker(kit.View):
     """Choose traits, see the toy in several places, and make these drawings a concept's pictures.
 
     What can be chosen, and how it is drawn, is given: the form knows no world. On a page without a kernel
@@ -284,7 +241,7 @@ class ToyMaker(View):
 
     def __init__(
         self,
-        concept: ConceptLike,
+        concept: images.ConceptLike,
         traits: Mapping[str, Sequence[str]],
         draw: Callable[[Traits, int], list[Image.Image]],
         remark: Callable[[Traits], str] = lambda _: "",
@@ -298,13 +255,16 @@ class ToyMaker(View):
             remark: a sentence on the chosen traits; empty where there is none.
         """
         self._concept, self._draw, self._remark, self._seed = concept, draw, remark, 0
-        self.fields = {name: self._field(name, values) for name, values in traits.items()}
+        self.fields = {name: kit.field(Dropdown, kit.title(name), options=traits[name]) for name in traits}
         self.images: list[Image.Image] = []
-        self._shown, self.remark, self.message = ipywidgets.HTML(), Message(), Message()
-        others = button("Other places", self._elsewhere, "Draw the same toy in other places")
-        use = button("Use these", self._use, "Make these drawings pictures of the concept", "primary")
-        buttons = ipywidgets.HBox([others, use])
+        self._shown, self.remark, self.message = HTML(), kit.Message(), kit.Message()
+        self.others = kit.button("Other places", self._elsewhere, "Draw the same toy in other places")
+        about = "Make these drawings pictures of the concept"
+        self.use = self.message.button("Use these", self._use, about, "primary")
+        buttons = HBox([self.others, self.use])
         super().__init__([*self.fields.values(), self.remark, self._shown, buttons, self.message])
+        for field in self.fields.values():
+            field.observe(lambda _: self._show(), "value")
         self._show()
 
     @property
@@ -312,16 +272,10 @@ class ToyMaker(View):
         """Values, by the name of the trait."""
         return {name: field.value for name, field in self.fields.items()}
 
-    def _field(self, name: str, values: Sequence[str]) -> ipywidgets.Dropdown:
-        title = name.replace("_", " ").capitalize()
-        field = ipywidgets.Dropdown(options=values, description=title, tooltip=title, **_FIELD)
-        field.observe(lambda _: self._show(), "value")
-        return field
-
     def _show(self) -> None:
         self.images = self._draw(self.chosen, self._seed)
         texts = [f"drawing {number}" for number in range(1, len(self.images) + 1)]
-        self._shown.value = picture_row("Your toy", self.images, texts)
+        self._shown.value = kit.picture_row("Your toy", self.images, texts)
         self.remark.say(self._remark(self.chosen))
         self.message.say()
 
@@ -329,8 +283,8 @@ class ToyMaker(View):
         self._seed += 1
         self._show()
 
-    def _use(self) -> None:
-        self.message.do(lambda: keep_drawn(self._concept, self.images))
+    def _use(self) -> str:
+        return images.keep_drawn(self._concept, self.images)
 
     def still(self) -> str:
         """The drawings as one picture."""

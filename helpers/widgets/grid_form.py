@@ -1,4 +1,4 @@
-"""Draw with a learned word: a prompt, its settings, and a grid over any two of them."""
+"""Draw with a learned word: a prompt, its settings, a grid over any two of them; and the word turned back."""
 
 import contextlib
 import functools
@@ -8,45 +8,25 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import ipywidgets
+from ipywidgets import HTML, Button, Dropdown, FloatSlider, FloatText, HBox, IntText, Textarea, VBox, Widget
 from tqdm.notebook import tqdm_notebook
 from traitlets import TraitError
 
+from ..common.errors import UserError
 from ..common.sheets import html_table
 from ..concept.concept import Concept
-from ..concept.embedding import saved_steps
+from ..concept.embedding import saved_steps, turned, use_step
+from ..inference import pipeline as drawing
 from ..inference.examples import MINIATURE_KNOWS, examples_for, unknown_words
-from ..inference.grid import (
-    Sheet,
-    a_few_steps,
-    draw_plan,
-    make_plan,
-    reopen,
-    saved_sheets,
-)
+from ..inference.grid import Sheet, a_few_steps, draw_plan, make_plan, reopen, saved_sheets, xy_grid
 from ..inference.grid_plan import RESULT, Axis, GridPlan
-from ..inference.pipeline import check, check_prompt, check_same_concept, check_same_word
 from ..inference.png import SCHEDULERS, Picture
-from .kit import (
-    ROW,
-    Message,
-    PictureButtons,
-    View,
-    button,
-    error_of,
-    lines,
-    mark_wrong,
-    picture,
-    run_in_thread,
-    thumbnail,
-    upload,
-)
+from ..model.tokens import learned_tokens
+from . import kit
 
-_NAMED = {"description_width": "110px"}
-_WIDE = {"layout": {"width": "min(900px, 98%)"}, "style": _NAMED}
-_MIDDLE = {"layout": {"width": "min(480px, 98%)"}, "style": _NAMED}
-_NARROW = {"layout": {"width": "290px"}, "style": _NAMED}
-_BESIDE_FIELDS = {"margin": "0 0 4px 118px"}
+_WIDE, _MIDDLE = 900, 480  # pixels
+_TEXT = {"rows": 2, "continuous_update": False}
+_PROMPTS = ("prompt", "negative_prompt")
 _HELP = {
     "prompt": "What to draw; (word:1.3) makes a word count for more, (word:0.7) for less",
     "negative_prompt": "What the picture moves away from",
@@ -60,7 +40,7 @@ _HELP = {
 _KEPT = ("size", "batch_size", "columns")  # of a plan, though the form has no fields for them
 
 
-class GridForm(View):
+class GridForm(kit.View):
     """A form for `xy_grid`. What it draws is saved into `grids/yours/` at once.
 
     A picture that is pressed shows what it was made with; a saved grid can be reopened. On a page without
@@ -71,38 +51,34 @@ class GridForm(View):
         """Show the form with `prompt` in it; `settings` are more of `xy_grid`'s."""
         self._pipeline, self._concept = pipeline, concept
         self.sheet: Sheet | None = None
-        self.drawing: threading.Thread | None = None
-        self.fields, self.unknown = _fields(concept), ipywidgets.HTML(layout=_BESIDE_FIELDS)
+        self.fields, self.unknown = _fields(concept), HTML(layout={"margin": kit.BESIDE_NAMES})
         self.x, self.y = AxisField("X", self._beginning), AxisField("Y", self._beginning)
-        self.draw = button("Draw", self._start, "Draw the grid", "primary")
-        self.stop = button("Stop", self._ask_to_stop, "End after the step that is being drawn")
-        self._stopped = threading.Event()
-        self._set_running(False)
-        self._progress, self.message = ipywidgets.VBox(), Message()
-        self.pictures, self.chosen = PictureButtons(self._choose), ChosenPicture(self._use)
+        self._progress, self.message = VBox(), kit.Message()
+        about = "Draw the grid", "End after the step that is being drawn"
+        self.run = kit.StartStop(self.message, self._draw, "Draw", *about)
+        self.pictures, self.chosen = kit.PictureButtons(self._choose), ChosenPicture(self._use)
         self.saved = SavedSheets(concept, self._reopen)
-        buttons = ipywidgets.HBox([self.draw, self.stop])
-        state = ipywidgets.VBox([self._progress, self.message])
-        seen = ipywidgets.HBox([self.pictures, self.chosen], layout=ROW)
-        super().__init__([*self._rows(), self.x, self.y, buttons, state, seen, self.saved])
+        state = VBox([self._progress, self.message])
+        seen = HBox([self.pictures, self.chosen], layout=kit.ROW)
+        super().__init__([*self._rows(), self.x, self.y, self.run, state, seen, self.saved])
         self.fill(make_plan(pipeline, ("seed", range(4)), prompt=prompt, **settings))
-        self._watch()
+        for name in _PROMPTS:
+            self.fields[name].observe(self._typed, "value")
+        for axis in (self.x, self.y):
+            axis.choice.observe(self._laid_out_anew, "value")
+            axis.values.observe(self._laid_out_anew, "value")
 
     @property
     def plan(self) -> GridPlan:
-        """What the form asks for.
-
-        Raises:
-            UserError: an axis can't be read.
-        """
+        """What the form asks for; a `UserError` where a value can't be read."""
         x, y = self.x.read(), self.y.read()
         values = {name: field.value for name, field in self.fields.items()}
         if values["training_step"] == RESULT:
             values["training_step"] = None
         if x is None:  # one column, or the seeds as they are
             x, y = (y, None) if y and y.name == "seed" else (Axis.make("seed", [values["seed"]]), y)
-        pairs = [(axis.name, axis.values) if axis else None for axis in (x, y)]
-        return make_plan(self._pipeline, *pairs, **self._kept, **values)
+        axes = [axis and (axis.name, axis.values) for axis in (x, y)]
+        return make_plan(self._pipeline, *axes, **self._kept, **values)
 
     def fill(self, plan: GridPlan) -> None:
         """Put the form back to a plan; what it has no choice for stays as it is."""
@@ -117,35 +93,11 @@ class GridForm(View):
         self._kept = {name: getattr(plan, name) for name in _KEPT}
         self._mark()
 
-    def _rows(self) -> list[ipywidgets.Widget]:
+    def _rows(self) -> list[Widget]:
         word = self._concept.placeholder_token
         prompt, negative, *others = self.fields.values()
-        buttons = [
-            self._puts(word, prompt, "the prompt"),
-            self._puts(f"({word}:1.3)", prompt, "the prompt"),
-        ]
-        return [
-            prompt,
-            self.unknown,
-            ipywidgets.HBox(buttons, layout=_BESIDE_FIELDS),
-            negative,
-            ipywidgets.HBox([self._puts(word, negative, "the negative prompt")], layout=_BESIDE_FIELDS),
-            *others,
-        ]
-
-    def _puts(self, words: str, field: ipywidgets.Textarea, where: str) -> ipywidgets.Button:
-        def put() -> None:
-            field.value = f"{field.value} {words}".strip()
-
-        return button(f"+ {words}", put, f"Put {words} at the end of {where}")
-
-    def _watch(self) -> None:
-        """Say at once what can't be used, and mark the field that it stands in."""
-        for name in ("prompt", "negative_prompt"):
-            self.fields[name].observe(self._typed, "value")
-        for axis in (self.x, self.y):
-            axis.choice.observe(self._laid_out_anew, "value")
-            axis.values.observe(self._laid_out_anew, "value")
+        put = _beside(_puts(word, prompt), _puts(f"({word}:1.3)", prompt))
+        return [prompt, self.unknown, put, negative, _beside(_puts(word, negative)), *others]
 
     def _laid_out_anew(self, change) -> None:
         if not self._filling:
@@ -153,34 +105,32 @@ class GridForm(View):
             self._typed(change)
 
     def _typed(self, _change) -> None:
+        """Say at once what can't be used, and mark the field that it stands in."""
         if not self._filling:
-            self.message.do(self._check)
+            self.message.do(lambda: drawing.check(self._pipeline, self.plan.cells()))
             self._mark()
-
-    def _check(self) -> None:
-        check(self._pipeline, self.plan.cells())
 
     def _mark(self) -> None:
         """A setting that differs along an axis has its values there; what can't be read has a red border."""
+        axes, prompts = (self.x, self.y), [self.fields[name] for name in _PROMPTS]
         for name, field in self.fields.items():
             field.disabled = name in (self.x.name, self.y.name)
-        for name in ("prompt", "negative_prompt"):
-            words = self.fields[name].value.replace("{}", self._concept.placeholder_token)
-            why = error_of(functools.partial(check_prompt, self._pipeline, words))
-            mark_wrong(self.fields[name], why)
-        for axis in (self.x, self.y):
-            mark_wrong(axis.values, error_of(axis.read))
-        typed = [axis.values.value for axis in (self.x, self.y) if axis.name in ("prompt", "negative_prompt")]
-        typed += [self.fields[name].value for name in ("prompt", "negative_prompt")]
-        self.unknown.value = self._on_unknown_words(" ".join(typed))
+        for field in prompts:
+            words = field.value.replace("{}", self._concept.placeholder_token)
+            why = kit.error_of(functools.partial(drawing.check_prompt, self._pipeline, words))
+            kit.mark_wrong(field, why)
+        for axis in axes:
+            kit.mark_wrong(axis.values, kit.error_of(axis.read))
+        typed = [*(axis.values for axis in axes if axis.name in _PROMPTS), *prompts]
+        self.unknown.value = self._on_unknown_words(" ".join(field.value for field in typed))
 
     def _on_unknown_words(self, typed: str) -> str:
         """Words that the model never saw are no mistake, but they draw nothing."""
         words = unknown_words(self._concept, self._pipeline.tokenizer, typed)
         if not words:
             return ""
-        unknown = lines(f"The miniature does not know: {', '.join(words)}.")
-        known = lines(*(f"{kind}: {names}" for kind, names in MINIATURE_KNOWS.items()))
+        unknown = kit.lines(f"The miniature does not know: {', '.join(words)}.")
+        known = kit.lines(*(f"{kind}: {names}" for kind, names in MINIATURE_KNOWS.items()))
         return f'<div role="status">{unknown}<details><summary>What it knows</summary>{known}</details></div>'
 
     def _beginning(self, name: str) -> Axis:
@@ -195,50 +145,33 @@ class GridForm(View):
             "scheduler": SCHEDULERS,
             "weight": [0.5, 1, 1.5],
             "training_step": [*a_few_steps(self._concept, 3), None],
-            "word": list(filter(None, [self._concept.initializer_token, self._concept.placeholder_token])),
+            "word": filter(None, [self._concept.initializer_token, self._concept.placeholder_token]),
         }
         return Axis.make(name, values[name])
 
-    def _start(self) -> None:
-        self._set_running(True)
-        self._stopped.clear()
-        self.message.say()
-        self.drawing = run_in_thread(self.message, self._draw, lambda: self._set_running(False))
-
-    def _set_running(self, is_running: bool) -> None:
-        self.draw.disabled, self.stop.disabled = is_running, not is_running
-
-    def _ask_to_stop(self) -> None:
-        self._stopped.set()
-        self.message.say("Stopping…")
-
     def _draw(self) -> str:
         plan, remarks = self.plan, []
+        # The same grid keeps one file, another gets its own.
+        asked = plan.model_dump_json(exclude={"rows_hashes"})
+        name = f"yours/{plan.title}-{hashlib.sha256(asked.encode()).hexdigest()[:8]}"
         steps = sum(cell.steps for cell in plan.cells())
         with _Bar(total=steps, desc="Drawing", unit=" steps", display=False, leave=False) as bar:
-            bar.stopped = self._stopped
+            bar.stopped = self.run.asked_to_stop
             self._progress.children = [bar.container]
             try:
-                # The same grid keeps one file, another gets its own.
-                asked = plan.model_dump_json(exclude={"rows_hashes"})
-                name = f"yours/{plan.title}-{hashlib.sha256(asked.encode()).hexdigest()[:8]}"
-                say = remarks.append
-                self.sheet = draw_plan(self._pipeline, plan, name, bar, say)
+                self.sheet = draw_plan(self._pipeline, plan, name, bar, remarks.append)
             finally:
                 self._progress.children = []
         path = self.sheet.save(self._concept)
         self.saved.refresh()
-        self._show(self.sheet)
+        self.chosen.children = []
+        images = [picture.image for picture in self.sheet.pictures]
+        self.pictures.show(images, plan.labels, *plan.edges)
         word = self._concept.placeholder_token
         if not any(word in cell.prompt for cell in plan.cells()):
             remarks.append(f"No prompt had your word in it: put {word} where it belongs, and draw again.")
         saved = f"Saved: {path.relative_to(self._concept.folder.parent).as_posix()}."
         return " ".join([saved, *remarks])
-
-    def _show(self, sheet: Sheet) -> None:
-        self.chosen.clear()
-        plan, images = sheet.plan, [picture.image for picture in sheet.pictures]
-        self.pictures.show(images, plan.labels, *plan.edges)
 
     def _choose(self, number: int) -> None:
         self.chosen.show(self.sheet.pictures[number], self.sheet.plan.labels[number])
@@ -247,20 +180,19 @@ class GridForm(View):
         """Put one picture's settings into the form; a weight of the word is in its prompt."""
         settings = picture.settings
         own = {name: getattr(settings, name) for name in _HELP if name != "weight"}
-        axes = {"x": Axis.make("seed", [settings.seed]), "y": None, "columns": None}
-        self.message.do(lambda: self._filled(self.sheet.plan.model_copy(update=own | axes | {"weight": 1.0})))
+        own |= {"x": Axis.make("seed", [settings.seed]), "y": None, "columns": None, "weight": 1.0}
+        self.message.do(lambda: self._filled(self.sheet.plan.model_copy(update=own)))
 
     def _reopen(self, read: Callable[[], GridPlan]) -> None:
         self.message.do(lambda: self._filled(read(), is_another=True))
 
     def _filled(self, plan: GridPlan, is_another: bool = False) -> str:
-        check_same_concept(self._pipeline, plan.hashes)  # else the form stays as it is
+        is_as_then = drawing.has_rows(self._pipeline, plan.hashes)  # of another concept, the form stays
         self.fill(plan.with_word(self._concept.placeholder_token))
         if is_another:  # the pictures below the form would be of the one before
-            self.sheet = None
-            self.pictures.clear()
-            self.chosen.clear()
-        check_same_word(self._pipeline, plan.hashes)
+            self.sheet, self.pictures.children, self.chosen.children = None, [], []
+        if not is_as_then:
+            raise UserError(drawing.LEARNED_AGAIN)
         return "Now Draw makes the same again, or change something first."
 
     def close(self) -> None:
@@ -285,61 +217,56 @@ class _Bar(tqdm_notebook):
             raise KeyboardInterrupt
 
 
-def _fields(concept: Concept) -> dict[str, ipywidgets.Widget]:
+def _fields(concept: Concept) -> dict[str, Widget]:
     """A field for each setting that all pictures share, the two prompts first."""
     steps = [("the result", RESULT), *((f"step {step}", step) for step in saved_steps(concept))]
-    fields = {
-        "prompt": ipywidgets.Textarea(rows=2, continuous_update=False, **_WIDE),
-        "negative_prompt": ipywidgets.Textarea(rows=2, continuous_update=False, **_WIDE),
-        "seed": ipywidgets.IntText(**_NARROW),
-        "guidance": ipywidgets.FloatText(step=0.5, **_NARROW),
-        "steps": ipywidgets.IntText(**_NARROW),
-        "scheduler": ipywidgets.Dropdown(options=list(SCHEDULERS), **_NARROW),
-        "weight": ipywidgets.FloatText(step=0.1, **_NARROW),
-        "training_step": ipywidgets.Dropdown(options=steps, **_NARROW),
+    kinds = {
+        "prompt": (Textarea, {"width": _WIDE} | _TEXT),
+        "negative_prompt": (Textarea, {"width": _WIDE} | _TEXT),
+        "seed": (IntText, {}),
+        "guidance": (FloatText, {"step": 0.5}),
+        "steps": (IntText, {}),
+        "scheduler": (Dropdown, {"options": list(SCHEDULERS)}),
+        "weight": (FloatText, {"step": 0.1}),
+        "training_step": (Dropdown, {"options": steps}),
     }
-    for name, field in fields.items():
-        field.description, field.tooltip = _title(name), _HELP[name]
-    return fields
+    return {name: kit.field(kind, kit.title(name), _HELP[name], **how) for name, (kind, how) in kinds.items()}
 
 
-def _title(name: str) -> str:
-    """A setting's name as the page has it."""
-    return name.replace("_", " ").capitalize()
+def _beside(*buttons: Button) -> HBox:
+    return HBox(buttons, layout={"margin": kit.BESIDE_NAMES})
+
+
+def _puts(words: str, field: Textarea) -> Button:
+    def put() -> None:
+        field.value = f"{field.value} {words}".strip()
+
+    return kit.button(f"+ {words}", put, f"Put {words} at the end of the {field.description.lower()}")
 
 
 def _as_code(plan: GridPlan) -> str:
     """The same without a form."""
-    settings = {
-        name: getattr(plan, name)
-        for name in (*_HELP, "size")
-        if name not in {axis.name for axis in plan.axes}
-    }
-    given = "".join(f"    {name}={value!r},\n" for name, value in settings.items())
-    axes = "".join(
-        f"    {side}={(axis.name, list(axis.values))!r},\n"
-        for side, axis in zip("xy", plan.axes, strict=False)
-    )
-    return f"xy_grid(\n    pipeline,\n{axes}{given})"
+    axes = {side: (axis.name, list(axis.values)) for side, axis in zip("xy", plan.axes, strict=False)}
+    varied = [axis.name for axis in plan.axes]
+    shared = {name: getattr(plan, name) for name in (*_HELP, "size") if name not in varied}
+    given = "".join(f"    {name}={value!r},\n" for name, value in (axes | shared).items())
+    return f"xy_grid(\n    pipeline,\n{given})"
 
 
 # A setting chosen for an axis of a grid, and the values that it takes.
-NOTHING = "nothing"
-_CHOICES = {NOTHING: None} | {_title(name): name for name in _HELP} | {"Before and after": "word"}
+_CHOICES = {"nothing": None} | {kit.title(name): name for name in _HELP} | {"Before and after": "word"}
 
 
-class AxisField(ipywidgets.VBox):
+class AxisField(VBox):
     """What differs along an axis. Choosing a setting fills in values for it to begin with."""
 
-    def __init__(self, title: str, beginning: Callable[[str], Axis]):
+    def __init__(self, side: str, beginning: Callable[[str], Axis]):
         """Show the field. `beginning` gives the axis of a setting's name, as long as a person typed none."""
         self._beginning = beginning
-        self.choice = ipywidgets.Dropdown(options=list(_CHOICES), description=f"{title} axis", **_NARROW)
-        self.choice.tooltip = f"What differs along {title}"
-        self.values = ipywidgets.Textarea(
-            description=f"{title} values", rows=2, continuous_update=False, **_MIDDLE
-        )
-        self.values.tooltip = "With commas between them; prompts each on its own line; 0-4 is 0, 1, 2, 3, 4"
+        about = "With commas between them; prompts each on its own line; 0-4 is 0, 1, 2, 3, 4"
+        choices = {"options": list(_CHOICES)}
+        self.choice = kit.field(Dropdown, f"{side} axis", f"What differs along {side}", **choices)
+        self.values = kit.field(Textarea, f"{side} values", about, _MIDDLE, **_TEXT)
         self.choice.observe(self._begin, "value")
         super().__init__([self.choice, self.values])
         self._begin()
@@ -350,11 +277,7 @@ class AxisField(ipywidgets.VBox):
         return _CHOICES[self.choice.value]
 
     def read(self) -> Axis | None:
-        """The axis as it was typed.
-
-        Raises:
-            UserError: a value can't be read.
-        """
+        """The axis as it was typed; a `UserError` where a value can't be read."""
         return Axis.typed(self.name, self.values.value) if self.name else None
 
     def fill(self, axis: Axis | None) -> None:
@@ -372,71 +295,114 @@ class AxisField(ipywidgets.VBox):
 _SIDE = 256
 
 
-class ChosenPicture(ipywidgets.VBox):
+class ChosenPicture(VBox):
     """Empty until a picture is shown."""
 
     def __init__(self, use: Callable[[Picture], None]):
         """Start empty. `use` gets the picture whose settings a person wants."""
-        self._picture: Picture | None = None
-        self.page = ipywidgets.HTML()
-        put = "Put this picture's settings into the form"
-        self.button = button("Use these settings", lambda: use(self._picture), put)
+        self._page = HTML()
+        about = "Put this picture's settings into the form"
+        self._button = kit.button("Use these settings", lambda: use(self._picture), about)
         super().__init__(layout={"align_items": "flex-start"})
 
     def show(self, chosen: Picture, text: str) -> None:
         """Show a picture and its settings; `text` says which it is."""
         self._picture = chosen
-        shown = picture(thumbnail(chosen.image, 2 * _SIDE), text, _SIDE)
+        shown = kit.picture(kit.thumbnail(chosen.image, 2 * _SIDE), text, _SIDE)
         table = html_table(_settings(chosen).items(), named_rows=True)
         style = f"max-width:{_SIDE + 64}px;line-height:1.4"
-        self.page.value = f'<div role="status" style="{style}">{shown}{table}</div>'
-        self.children = [self.page, self.button]
-
-    def clear(self) -> None:
-        """Show nothing."""
-        self.children = []
+        self._page.value = f'<div role="status" style="{style}">{shown}{table}</div>'
+        self.children = [self._page, self._button]
 
 
 def _settings(chosen: Picture) -> dict[str, object]:
     settings = chosen.settings
-    shown = {_title(name): getattr(settings, name) for name in _HELP if name != "weight"}
-    shown["Guidance"] = f"{settings.guidance:g}"
     step = "the result" if settings.training_step is None else settings.training_step
-    shown["Training step"] = step if settings.rows_hash else ""
-    shown["Size"] = f"{settings.size} x {settings.size}"
-    shown["Base model"] = settings.base_model
-    shown["Safety checker"] = "made this picture black" if chosen.refused else ""
+    shown = {kit.title(name): getattr(settings, name) for name in _HELP if name != "weight"} | {
+        "Guidance": f"{settings.guidance:g}",
+        "Training step": step if settings.rows_hash else "",
+        "Size": f"{settings.size} x {settings.size}",
+        "Base model": settings.base_model,
+        "Safety checker": "made this picture black" if chosen.refused else "",
+    }
     return {name: value for name, value in shown.items() if value != ""}
 
 
-# Choose a grid that was saved: of the concept, or a file from elsewhere.
-_NONE = "(none yet)"
-
-
-class SavedSheets(ipywidgets.HBox):
-    """A list of the concept's saved grids with a button, and a way to bring a file."""
+class SavedSheets(HBox):
+    """A list of the concept's saved grids with a button, and a way to bring a file from elsewhere."""
 
     def __init__(self, concept: Concept, reopened: Callable[[Callable[[], GridPlan]], None]):
         """Show the list. `reopened` gets what reads the chosen grid, and shows a `UserError` of it."""
-        self._concept, self._reopened = concept, reopened
-        self._list = ipywidgets.Dropdown(description="Saved grids", **_MIDDLE)
-        self._list.tooltip = "Grids in this concept's folder grids/, the newest first"
-        self.button = button("Reopen", self._pressed, "Put its settings into the form")
-        about = "A grid's PNG file on your computer"
-        self.upload = upload(
-            "Reopen a file", about, lambda files: reopened(lambda: reopen(*files[0])), accept=".png"
-        )
-        super().__init__([self._list, self.button, self.upload], layout={"flex_flow": "row wrap"})
-        self.refresh()
+        self._concept = concept
+        about = "Grids in this concept's folder grids/, the newest first"
+        self.list = kit.field(Dropdown, "Saved grids", about, _MIDDLE)
 
-    def _pressed(self) -> None:
-        path = self._concept.grids_folder / self._list.value
-        self._reopened(lambda: reopen(path))
+        def read() -> GridPlan:
+            return reopen(concept.grids_folder / self.list.value)
+
+        self.button = kit.button("Reopen", lambda: reopened(read), "Put its settings into the form")
+        self.upload = kit.upload(
+            "Reopen a file",
+            "A grid's PNG file on your computer",
+            lambda files: reopened(lambda: reopen(*files[0])),
+            accept=".png",
+        )
+        super().__init__([self.list, self.button, self.upload], layout={"flex_flow": "row wrap"})
+        self.refresh()
 
     def refresh(self) -> None:
         """Read the concept's folder anew; the newest is chosen."""
         folder = self._concept.grids_folder
         names = [path.relative_to(folder).as_posix() for path in saved_sheets(self._concept)]
-        self._list.options = names or [_NONE]
-        self._list.index = 0
-        self.button.disabled = not names
+        self.list.options = names or ["(none yet)"]
+        self.list.index, self.button.disabled = 0, not names
+
+
+class TurnForm(kit.View):
+    """A slider from the word as learned (0) to its initializer (1), as `embedding.turned` makes it.
+
+    *Draw* shows prompts with the word above the same with the turned one. *Keep* makes that the result. On
+    a page without a kernel it is the last sheet.
+    """
+
+    def __init__(self, pipeline: Any, concept: Concept, step: int, prompts: list[str], **settings):
+        """Show the form and its first sheet.
+
+        Args:
+            step: the training step whose rows are turned.
+            prompts: with `{}` for the word.
+            settings: more of `xy_grid`'s.
+        """
+        self._pipeline, self._concept, self._step = pipeline, concept, step
+        self._prompts, self._settings = prompts, settings
+        self.share = FloatSlider(0.2, min=0, max=1, step=0.05, description="Turn")
+        self.sheet: Sheet | None = None
+        self.message, self.pictures = kit.Message(), HTML()
+        self.draw = self.message.button("Draw", self._draw, "Draw both words", "primary")
+        self.keep = self.message.button("Keep", self._keep, "Make the turned word the result")
+        super().__init__([self.share, HBox([self.draw, self.keep]), self.message, self.pictures])
+        self.message.do(self._draw)
+
+    def _draw(self) -> str:
+        share = self.share.value
+        words = ("word", [self._concept.placeholder_token, self._turned_word(share)])
+        self.sheet = xy_grid(self._pipeline, ("prompt", self._prompts), words, **self._settings)
+        self.pictures.value = self.sheet.image.as_html()
+        return f"Above as learned, below turned by {share:g}."
+
+    def _turned_word(self, share: float) -> str:
+        """A word of the pipeline with these rows; put there once."""
+        word = f"<turned-{self._step}-{share:.2f}>"
+        if word not in learned_tokens(self._pipeline.tokenizer):
+            drawing.add_word(self._pipeline, word, turned(self._concept, self._step, share))
+        return word
+
+    def _keep(self) -> str:
+        share = self.share.value
+        use_step(self._concept, self._step, share)
+        drawing.switch_step(self._pipeline, self._concept, None)
+        return f"The result is turned by {share:g}." if share else "The result is the word as learned."
+
+    def still(self) -> str:
+        """The last sheet."""
+        return self.pictures.value

@@ -1,11 +1,11 @@
-"""What the forms and views share: buttons, messages, marks, and pictures with a text for a screen reader."""
+"""What the forms and views share: fields, buttons, messages, and pictures with a text for a screen reader."""
 
 import html
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import ipywidgets
+from ipywidgets import HTML, Button, FileUpload, GridBox, HBox, VBox, Widget
 from PIL import Image
 
 from ..common.errors import UserError
@@ -16,9 +16,11 @@ IN_A_ROW = 160
 RED = "var(--jp-error-color1, #d32f2f)"  # legible on a light page and on a dark one
 ROW = {"flex_flow": "row wrap", "align_items": "flex-start"}
 CARD = {"margin": "4px", "padding": "6px", "border": "1px solid var(--jp-border-color1, #888888)"}
+NAMED = 110  # pixels of a field's name
+BESIDE_NAMES = f"2px 2px 2px {NAMED + 8}px"
 
 
-class View(ipywidgets.VBox):
+class View(VBox):
     """A box that is something plainer on a page without a kernel, such as a saved notebook on the web."""
 
     def still(self) -> str:
@@ -30,7 +32,7 @@ class View(ipywidgets.VBox):
         return super()._repr_mimebundle_(**kwargs) | ({"text/html": still} if still else {})
 
 
-class Message(ipywidgets.HTML):
+class Message(HTML):
     """Sentences that a screen reader reads out when they change."""
 
     def say(self, *sentences: str) -> None:
@@ -51,6 +53,61 @@ class Message(ipywidgets.HTML):
             self.value = problem(why)
         return why
 
+    def button(self, text: str, action: Callable[[], str | None], about: str = "", style: str = "") -> Button:
+        """A `button` whose action is run by `do`."""
+        return button(text, lambda: self.do(action), about, style)
+
+    def do_in_thread(
+        self, action: Callable[[], str], at_end: Callable[[], Any] = lambda: None
+    ) -> threading.Thread:
+        """The same for what takes long: no other click is heard before a button's own function has returned.
+
+        Args:
+            at_end: called after it, also where it failed.
+        """
+
+        def run() -> None:
+            try:
+                self.do(action)
+            except Exception as error:  # memory ran out, for example: a thread has nobody to tell
+                self.value = problem(f"It could not be done: {error}")
+                raise
+            finally:
+                at_end()
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        return thread
+
+
+class StartStop(HBox):
+    """A button that does in a thread what takes long, and one that sets `asked_to_stop`, which that sees."""
+
+    def __init__(self, message: Message, action: Callable[[], str], text: str, about: str, about_stop: str):
+        self._message, self._action = message, action
+        self.start = button(text, self._start, about, "primary")
+        self.stop = button("Stop", self._ask_to_stop, about_stop, "warning")
+        self.asked_to_stop, self.thread = threading.Event(), None
+        super().__init__([self.start, self.stop])
+        self._set_running(False)
+
+    @property
+    def is_running(self) -> bool:
+        return self.start.disabled
+
+    def _set_running(self, is_running: bool) -> None:
+        self.start.disabled, self.stop.disabled = is_running, not is_running
+
+    def _start(self) -> None:
+        self._set_running(True)
+        self.asked_to_stop.clear()
+        self._message.say()
+        self.thread = self._message.do_in_thread(self._action, lambda: self._set_running(False))
+
+    def _ask_to_stop(self) -> None:
+        self.asked_to_stop.set()
+        self._message.say("Stopping…")
+
 
 def error_of(action: Callable[[], Any]) -> str:
     """The sentence of the `UserError` that an action raises; empty where it raises none."""
@@ -61,9 +118,9 @@ def error_of(action: Callable[[], Any]) -> str:
     return ""
 
 
-def button(text: str, act: Callable[[], Any], tooltip: str = "", style: str = "") -> ipywidgets.Button:
+def button(text: str, act: Callable[[], Any], about: str = "", style: str = "") -> Button:
     """A button as wide as its text. `style`: `primary`, `warning` or `danger`."""
-    made = ipywidgets.Button(description=text, tooltip=tooltip or text, button_style=style)
+    made = Button(description=text, tooltip=about or text, button_style=style)
     made.layout.width, made.layout.align_self = "auto", "flex-start"
     if style == "warning":
         made.style.text_color = "#1a1a1a"  # white on orange, as on a light page, is hard to read
@@ -71,18 +128,25 @@ def button(text: str, act: Callable[[], Any], tooltip: str = "", style: str = ""
     return made
 
 
+def field(kind: type, name: str, about: str = "", width: int = 290, **settings: Any) -> Widget:
+    """A field of so many pixels, its name included, if the page is as wide; `about` is its tooltip."""
+    made = kind(description=name, tooltip=about or name, **settings)
+    made.layout.width, made.style.description_width = f"min({width}px, 98%)", f"{NAMED}px"
+    return made
+
+
+def title(name: str) -> str:
+    """A setting's name as the page has it."""
+    return name.replace("_", " ").capitalize()
+
+
 def ask(question: str, yes: str, act: Callable[[], Any], no: str, keep: Callable[[], Any]) -> list:
     """A question that a screen reader reads out, with a red button to do it and another to do nothing."""
-    return [
-        ipywidgets.HTML(f'<div role="alert">{html.escape(question)}</div>'),
-        button(yes, act, style="danger"),
-        button(no, keep, "Change nothing"),
-    ]
+    asked = HTML(f'<div role="alert">{html.escape(question)}</div>')
+    return [asked, button(yes, act, style="danger"), button(no, keep, "Change nothing")]
 
 
-def upload(
-    text: str, tooltip: str, take: Callable[[list[tuple[str, bytes]]], Any], **kinds: Any
-) -> ipywidgets.FileUpload:
+def upload(text: str, about: str, take: Callable[[list[tuple[str, bytes]]], Any], **kinds: Any) -> FileUpload:
     """A button that hands over files from a person's computer, as names and bytes.
 
     Args:
@@ -93,36 +157,12 @@ def upload(
         files = [(file["name"], bytes(file["content"])) for file in change["new"]]
         if files:
             take(files)
-            field.value = ()  # so that the same file may come again
+            chosen.value = ()  # so that the same file may come again
 
-    field = ipywidgets.FileUpload(description=text, tooltip=tooltip, **kinds)
-    field.layout.width, field.layout.align_self = "auto", "flex-start"
-    field.observe(uploaded, "value")
-    return field
-
-
-def run_in_thread(
-    message: Message, action: Callable[[], str], at_end: Callable[[], Any] = lambda: None
-) -> threading.Thread:
-    """Run a long action in a thread: no other click is heard before a button's own function has returned.
-
-    Args:
-        message: says what the action returns, or why it failed.
-        at_end: called after it, also where it failed.
-    """
-
-    def run() -> None:
-        try:
-            message.do(action)
-        except Exception as error:  # memory ran out, for example: a thread has nobody to tell
-            message.value = problem(f"It could not be done: {error}")
-            raise
-        finally:
-            at_end()
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    return thread
+    chosen = FileUpload(description=text, tooltip=about, **kinds)
+    chosen.layout.width, chosen.layout.align_self = "auto", "flex-start"
+    chosen.observe(uploaded, "value")
+    return chosen
 
 
 def lines(*sentences: str) -> str:
@@ -141,9 +181,9 @@ def problem(sentence: str) -> str:
     return f"<div role='alert' style='color:{RED}'>{lines(sentence)}</div>"
 
 
-def mark_wrong(field: ipywidgets.Widget, is_wrong: Any) -> None:
+def mark_wrong(control: Widget, is_wrong: Any) -> None:
     """Give a field a red border, or take it away."""
-    field.layout.border = f"1px solid {RED}" if is_wrong else ""
+    control.layout.border = f"1px solid {RED}" if is_wrong else ""
 
 
 def thumbnail(image: Image.Image, side: int = SIDE) -> Image.Image:
@@ -183,11 +223,11 @@ def picture_row(caption: str, images: Sequence[Image.Image], texts: Sequence[str
 
 # Pictures in rows and columns, each of them a button: for the mouse, the keyboard and a screen reader.
 _FRAME = 3
-_CHOSEN = "var(--jp-brand-color1, #1976d2)"
-_CLASS = "picture-button"
-_OUTLINE = f"outline:{_FRAME}px solid {_CHOSEN} !important;outline-offset:-{_FRAME}px"
-_FOCUS = f"<style>.{_CLASS}:focus-visible{{{_OUTLINE}}}</style>"
-_PLACE = {
+_CHOSEN = f"{_FRAME}px solid var(--jp-brand-color1, #1976d2)"
+_OTHER = f"{_FRAME}px solid transparent"
+_OUTLINE = f"outline:{_CHOSEN} !important;outline-offset:-{_FRAME}px"
+_FOCUS = f"<style>.picture-button:focus-visible{{{_OUTLINE}}}</style>"
+_CELL = {
     "grid_area": "1 / 1 / 2 / 2",  # picture and button in the one cell of a grid
     "width": f"{IN_A_ROW}px",
     "height": f"{IN_A_ROW}px",
@@ -197,7 +237,7 @@ _PLACE = {
 }
 
 
-class PictureButtons(ipywidgets.GridBox):
+class PictureButtons(GridBox):
     """A grid whose pictures can be chosen; the one that was chosen has a frame."""
 
     def __init__(self, choose: Callable[[int], None]):
@@ -220,36 +260,28 @@ class PictureButtons(ipywidgets.GridBox):
             self._cell(number, *pair) for number, pair in enumerate(zip(images, texts, strict=True))
         ]
         wide = len(columns)
-        children = [ipywidgets.HTML(_FOCUS), *(_label(text, "center") for text in columns)]
+        children = [HTML(_FOCUS), *(_label(text, "center") for text in columns)]
         for number, text in enumerate(rows):
             children += [_label(text, "right"), *self._cells[number * wide : (number + 1) * wide]]
         side = IN_A_ROW + 2 * _FRAME
         self.layout.grid_template_columns = f"minmax(0, max-content) repeat({wide}, {side}px)"
         self.children = children
 
-    def clear(self) -> None:
-        """Show nothing."""
-        self.children = []
-
-    def _cell(self, number: int, image: Image.Image, text: str) -> ipywidgets.GridBox:
+    def _cell(self, number: int, image: Image.Image, text: str) -> GridBox:
         """The picture, and over it a button that one can see through."""
-        shown = ipywidgets.HTML(picture(thumbnail(image), text, IN_A_ROW), layout=_PLACE)
-        above = ipywidgets.Button(description=f"Settings of {text}", tooltip=text, layout=_PLACE)
+        shown = HTML(picture(thumbnail(image), text, IN_A_ROW), layout=_CELL)
+        above = Button(description=f"Settings of {text}", tooltip=text, layout=_CELL)
         above.style.button_color = above.style.text_color = "transparent"
-        above.add_class(_CLASS)
+        above.add_class("picture-button")
         above.on_click(lambda _: self._pressed(number))
-        hidden = {"border": _frame("transparent"), "overflow": "hidden"}  # else some browsers add scroll bars
-        return ipywidgets.GridBox([shown, above], layout=hidden)
+        hidden = {"border": _OTHER, "overflow": "hidden"}  # else some browsers add scroll bars
+        return GridBox([shown, above], layout=hidden)
 
     def _pressed(self, number: int) -> None:
         for index, cell in enumerate(self._cells):
-            cell.layout.border = _frame(_CHOSEN if index == number else "transparent")
+            cell.layout.border = _CHOSEN if index == number else _OTHER
         self._choose(number)
 
 
-def _frame(colour: str) -> str:
-    return f"{_FRAME}px solid {colour}"
-
-
-def _label(text: str, align: str) -> ipywidgets.HTML:
-    return ipywidgets.HTML(f'<div style="text-align:{align}">{lines(text)}</div>')
+def _label(text: str, align: str) -> HTML:
+    return HTML(f'<div style="text-align:{align}">{lines(text)}</div>')

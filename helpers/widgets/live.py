@@ -2,38 +2,36 @@
 
 import contextlib
 import html
-import io
-import math
-import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import anywidget
-import ipywidgets
 from IPython.display import DisplayHandle, display
-from matplotlib.figure import Figure
+from ipywidgets import HTML, HBox, IntProgress, SelectionSlider, Stack, VBox, Widget, jsdlink
 from tqdm import tqdm
 
 from ..common.errors import UserError
 from ..concept.concept import Concept
 from ..dataset.images import image_paths, load_images
 from ..training.control import OUTPUT, State, last_output, request_stop, resume, state_of
-from ..training.figures import read_strip, sample_prompts, saved_samples
-from ..training.records import SUMMARY_FILE, logged, read_log, row_norms, steps_per_second
-from .kit import ROW, button, picture_row
+from ..training.figures import SCORE, curves_of, plot_curves, read_strip, sample_prompts, saved_samples
+from ..training.records import SUMMARY_FILE, logged, read_log, steps_per_second
+from . import kit
 
 _EVERY = 2.0  # seconds
-_ENDS = ("learned", "ceiling", "stopped", "failed")
+_STYLES = {"learned": "success", "ceiling": "success", "stopped": "warning", "failed": "danger"}
+_WAITING = "Nothing has been logged yet."
+_STARTING = "A run is starting: it loads the model first."
 _HINT = (
     "If Stop waits for the cell to end, press the kernel's ■ instead: that saves first, too. "
     "An empty file named <code>stop</code> in the concept's <code>training/</code> does the same."
 )
 
 
-class LiveTraining(ipywidgets.VBox):
+class LiveTraining(VBox):
     """Shows what a concept's `training/` holds, every two seconds.
 
     It reads files only, so it works for a run in this process, in another, or on another machine that
@@ -47,16 +45,16 @@ class LiveTraining(ipywidgets.VBox):
         self._lock = threading.Lock()
         self._displays: list[tuple[Callable[[Concept], Any], DisplayHandle]] = []
         self._resumed, self._top = False, _IntoView()
-        self.progress, self.curves = Progress(), ipywidgets.HTML()
-        self.pictures, self.samples = ipywidgets.HTML(_own_pictures(concept)), SampleSlider(concept)
-        self.stop = button("Stop", lambda: request_stop(self._folder), "Saves first", "warning")
+        self.bar = IntProgress(description="Steps", layout={"width": "min(100%, 480px)"})
+        self.words, self.curves, self.message = HTML(), HTML(), HTML(_HINT)
+        self.pictures, self.samples = HTML(_own_pictures(concept)), SampleSlider(concept)
+        self.stop = kit.button("Stop", lambda: request_stop(self._folder), "Saves first", "warning")
         _heard_while_a_cell_runs(self.stop)
-        self.resume = button("Resume", self._resume, "Goes on where it was stopped")
+        self.resume = kit.button("Resume", self._resume, "Goes on where it was stopped")
         self.resume.disabled = True
-        self.message = ipywidgets.HTML(_HINT)
-        seen = ipywidgets.HBox([self.pictures, self.samples], layout=ROW)
-        buttons = ipywidgets.HBox([self.stop, self.resume])
-        super().__init__([self._top, self.progress, self.curves, seen, buttons, self.message])
+        seen = HBox([self.pictures, self.samples], layout=kit.ROW)
+        buttons = HBox([self.stop, self.resume])
+        super().__init__([self._top, self.bar, self.words, self.curves, seen, buttons, self.message])
         self._look()
         threading.Thread(target=self._look_on, daemon=True).start()
 
@@ -65,7 +63,7 @@ class LiveTraining(ipywidgets.VBox):
         before, self._lines = self._lines, read_log(self._folder)
         state = state_of(self._concept, self._lines)
         if self._lines != before or state != self._shown:
-            self.progress.show(self._lines, state, self._concept.training.max_train_steps)
+            self._show_progress(state)
             self.curves.value = _curves(self._concept, self._lines)
             self.stop.disabled = state != "running"  # one that only starts would not know of it yet
             self.resume.disabled = state not in ("stopped", "broken")
@@ -74,10 +72,16 @@ class LiveTraining(ipywidgets.VBox):
                 self._top.come()
             self._shown = state
         self.samples.show()
-        if self._resumed and state in _ENDS:
+        if self._resumed and state in _STYLES:
             self._resumed = False
             for of, shown in self._displays:
                 shown.update(of(self._concept))
+
+    def _show_progress(self, state: State) -> None:
+        step, most = self._lines[-1]["step"] if self._lines else 0, self._concept.training.max_train_steps
+        self.bar.max, self.bar.value = max(most, step), step
+        self.bar.bar_style = _STYLES.get(state, "")
+        self.words.value = "<br>".join(map(html.escape, _sentences(self._lines, state, step, most)))
 
     def tell(self, of: Callable[[Concept], Any]) -> None:
         """Display what `of` makes of the concept below the cell, and anew when a resumed run has ended."""
@@ -122,7 +126,7 @@ class _IntoView(anywidget.AnyWidget):
         self.send({})
 
 
-def _heard_while_a_cell_runs(widget: ipywidgets.Widget) -> None:
+def _heard_while_a_cell_runs(widget: Widget) -> None:
     """Let JupyterLab send what is pressed to a subshell, as it wants to.
 
     ipykernel 7.4 hands it to the shell that spoke to the widget last instead: to the one that trains.
@@ -132,13 +136,10 @@ def _heard_while_a_cell_runs(widget: ipywidgets.Widget) -> None:
 
 
 def _curves(concept: Concept, lines: list[dict]) -> str:
-    norms = row_norms(concept, lines) or {"": logged(lines, "norm")}  # a log of an earlier version
-    drawn = [curves("Fixed loss", {"": logged(lines, "fixed_loss")}), curves("Length of each row", norms)]
-    return (
-        f'<div style="display:flex;flex-wrap:wrap;align-items:flex-start;gap:12px">{"".join(drawn)}</div>'
-        if any(drawn)
-        else ""
-    )
+    """Without the score, which changes seldom: two panels are drawn in less than a fifth of a second."""
+    panels = {title: drawn for title, drawn in curves_of(concept, lines).items() if title != SCORE}
+    has_begun = any(steps for drawn in panels.values() for steps, _ in drawn.values())
+    return plot_curves(panels).as_html() if has_begun else ""
 
 
 def _on_broken_run(folder: Path) -> str:
@@ -152,40 +153,18 @@ def _own_pictures(concept: Concept) -> str:
         names, images = [path.name for path in image_paths(concept)], load_images(concept)
     except UserError:
         return ""
-    return picture_row("Your pictures", images, names)
-
-
-# How far a run has come, how fast it goes, and how long it may yet take.
-_STYLES = {"learned": "success", "ceiling": "success", "stopped": "warning", "failed": "danger"}
-_WAITING = "Nothing has been logged yet."
-_STARTING = "A run is starting: it loads the model first."
-
-
-class Progress(ipywidgets.VBox):
-    """A bar over the steps, and the same in words."""
-
-    def __init__(self):
-        self.bar = ipywidgets.IntProgress(description="Steps", layout={"width": "min(100%, 480px)"})
-        self.words = ipywidgets.HTML()
-        super().__init__([self.bar, self.words])
-
-    def show(self, lines: list[dict[str, Any]], state: State, most: int) -> None:
-        """Show a run by its log.
-
-        Args:
-            most: steps that it takes at most.
-        """
-        step = lines[-1]["step"] if lines else 0
-        self.bar.max = max(most, step)
-        self.bar.value = step
-        self.bar.bar_style = _STYLES.get(state, "")
-        self.words.value = "<br>".join(map(html.escape, _sentences(lines, state, step, most)))
+    return kit.picture_row("Your pictures", images, names)
 
 
 def _sentences(lines: list[dict[str, Any]], state: State, step: int, most: int) -> list[str]:
+    """How far a run has come, how fast it goes, and how long it may yet take, at most `most` steps."""
     if not lines:
         return [_STARTING if state == "starting" else _WAITING]
-    words = [f"step {step} of at most {most}", *_pace(lines, state, step, most)]
+    words = [f"step {step} of at most {most}"]
+    if state == "running" and (pace := steps_per_second(lines)):
+        left = tqdm.format_interval(max(0, round((most - step) / pace)))
+        words += [f"{pace:.1f} steps a second" if pace >= 1 else f"{1 / pace:.1f} seconds a step"]
+        words += [f"at most {left} left; it may end sooner"]
     losses, norms = logged(lines, "fixed_loss")[1], logged(lines, "norm")[1]
     words += [f"fixed loss {losses[-1]:.4f} (at first {losses[0]:.4f})"] if losses else []
     words += [f"length of the row {norms[-1]:.2f}"] if norms else []
@@ -193,19 +172,7 @@ def _sentences(lines: list[dict[str, Any]], state: State, step: int, most: int) 
     return [" · ".join(words), *([_STARTING] if state == "starting" else last_event)]
 
 
-def _pace(lines: list[dict[str, Any]], state: State, step: int, most: int) -> list[str]:
-    pace = steps_per_second(lines) if state == "running" else None
-    if pace is None:
-        return []
-    seconds = max(0, round((most - step) / pace))
-    left = f"at most {tqdm.format_interval(seconds)} left; it may end sooner"
-    return [f"{pace:.1f} steps a second" if pace >= 1 else f"{1 / pace:.1f} seconds a step", left]
-
-
-# The samples of a run, one step at a time, with a slider back through them.
-
-
-class SampleSlider(ipywidgets.VBox):
+class SampleSlider(VBox):
     """Shows the newest sample, and stays with it until the reader moves the slider from its end.
 
     The slider is linked on the page as well, so that it moves while the kernel is busy.
@@ -213,11 +180,10 @@ class SampleSlider(ipywidgets.VBox):
 
     def __init__(self, concept: Concept):
         self._concept, self._prompts = concept, sample_prompts(concept)
-        self._made: dict[tuple[Path, int], ipywidgets.HTML] = {}
-        self.slider = ipywidgets.SelectionSlider(
-            options=[0], description="Step", continuous_update=True, layout={"visibility": "hidden"}
-        )
-        self.stack = ipywidgets.Stack()
+        self._made: dict[tuple[Path, int], HTML] = {}
+        hidden = {"visibility": "hidden"}
+        self.slider = SelectionSlider(options=[0], description="Step", layout=hidden)
+        self.stack = Stack()
         self._filling, self._link = False, None
         self.slider.observe(self._turn, "index")
         super().__init__([self.stack, self.slider])
@@ -248,73 +214,13 @@ class SampleSlider(ipywidgets.VBox):
         self.slider.layout.visibility = "visible" if len(steps) > 1 else "hidden"
         self._turn()
         if steps and not self._link:  # not before: a page can't show a child that isn't there
-            self._link = ipywidgets.jsdlink((self.slider, "index"), (self.stack, "selected_index"))
+            self._link = jsdlink((self.slider, "index"), (self.stack, "selected_index"))
 
     def _turn(self, _change=None) -> None:
         if not self._filling:
             self.stack.selected_index = self.slider.index if self.stack.children else None
 
-    def _page(self, step: int, path: Path) -> ipywidgets.HTML:
+    def _page(self, step: int, path: Path) -> HTML:
         pictures = read_strip(path)
         texts = [f"step {step}: {prompt}" for prompt in self._prompts[: len(pictures)]]
-        return ipywidgets.HTML(picture_row(f"Drawn at step {step}", pictures, texts))
-
-
-# Curves as SVG: they take the colours of the page, light or dark.
-_INK = "#808080"  # stands in the drawing where the page's own colour belongs
-_NAMED = 6  # lines that are told apart by colour and named
-_COLOURS = ("#2f7ed8", "#d9730d", "#1a9e6e", "#c264a8", "#b8860b", "#3aa0c8")  # legible on light and dark
-_STYLE = "color:var(--jp-ui-font-color1, currentColor);max-width:100%;height:auto"
-Series = tuple[Sequence[int], Sequence[float]]
-
-
-def curves(title: str, given: dict[str, Series]) -> str:
-    """Quantities over the steps, as a drawing that says in words what it shows; empty where there are none.
-
-    Args:
-        given: steps and values, by the name of the line; of one alone the name is empty.
-    """
-    finite = {
-        name: [point for point in zip(*one, strict=True) if math.isfinite(point[1])]
-        for name, one in given.items()
-    }
-    found = {name: points for name, points in finite.items() if points}
-    if not found:
-        return ""
-    alt = html.escape(" ".join(_in_words(f"{title} {name}".strip(), one) for name, one in found.items()))
-    drawn = io.StringIO()
-    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    _drawn(title, found).savefig(drawn, format="svg", transparent=True, metadata=nothing)
-    _, _, svg = drawn.getvalue().replace(_INK, "currentColor").partition("<svg")
-    svg = re.sub("<style.*?</style>", "", svg)  # else it is one for the whole page
-    return f'<svg role="img" aria-label="{alt}" style="{_STYLE}"{svg}'
-
-
-def _drawn(title: str, found: dict[str, list[tuple[int, float]]]) -> Figure:
-    named = [name for name in found if name][:_NAMED]
-    beside = 0.22 * len(named)  # inches, for the names below
-    figure = Figure(figsize=(4.2, 1.8 + beside))
-    axes = figure.add_axes((0.16, (0.45 + beside) / (1.8 + beside), 0.8, 1.1 / (1.8 + beside)))
-    for number, (name, points) in enumerate(found.items()):
-        colour, shown = _COLOURS[number % len(_COLOURS)], f"{name}  {points[-1][1]:.4f}"
-        axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.5, label=shown)
-        axes.plot(*points[-1], "o", color=colour, markersize=4)
-        if name in named:
-            place = (0, -0.42 - 0.2 * number)
-            axes.annotate(shown, place, xycoords="axes fraction", color=colour, fontsize=9, parse_math=False)
-    axes.set_title(title if named else title + shown, color=_INK, fontsize=10, loc="left")
-    axes.set_xlabel("step", color=_INK, fontsize=9)
-    axes.tick_params(colors=_INK, labelsize=8)
-    axes.locator_params(nbins=4)
-    axes.spines[:].set_color(_INK)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure
-
-
-def _in_words(title: str, points: list[tuple[int, float]]) -> str:
-    (first, at_first), (last, at_last) = points[0], points[-1]
-    values = [value for _, value in points]
-    return (
-        f"{title} over the steps: {at_first:.4f} at step {first}, {at_last:.4f} at step {last}; "
-        f"lowest {min(values):.4f}, highest {max(values):.4f}."
-    )
+        return HTML(kit.picture_row(f"Drawn at step {step}", pictures, texts))

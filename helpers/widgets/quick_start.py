@@ -1,10 +1,9 @@
 """One form and one button for notebooks 1 to 5: from pictures to a grid with the word."""
 
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
-import ipywidgets
+from ipywidgets import HTML, RadioButtons, Text, Textarea, VBox, Widget
 from PIL import Image
 
 from ..common.errors import UserError
@@ -21,20 +20,18 @@ from ..training.control import request_stop
 from ..training.describe import describe_pictures
 from ..training.forecast import in_time, seconds_per_step
 from ..training.train import train
-from .kit import Message, View, button, run_in_thread
+from . import kit
 from .live import LiveTraining
 
 # How many steps a training takes at most.
 PRESETS = {"quick look": 100, "balanced": 300, "best": 600}
 # How many pictures of each wording the judge reads: they take longer than a hundred steps.
 SCORED_PICTURES = {"quick look": 16, "balanced": 64, "best": 64}
-_FIELD = {"layout": {"width": "min(640px, 98%)"}, "style": {"description_width": "110px"}}
-_WHEN_LEFT = {"continuous_update": False} | _FIELD
-_BESIDE_FIELDS = {"width": "min(522px, 98%)", "margin": "2px 2px 2px 120px"}
+_WIDE = 640  # pixels
 _STOPPED = "Stopped. Begin goes on from what is saved."
 
 
-class QuickStart(View):
+class QuickStart(kit.View):
     """Teaches a word with the functions that the notebooks call, into the same folders.
 
     So any notebook carries on from it, and Begin goes on where it was stopped. On a page without a kernel
@@ -51,17 +48,15 @@ class QuickStart(View):
         """
         self._draw_toy, self._score = draw_toy, score
         self.fields = _fields()
-        self.preset = ipywidgets.RadioButtons(description="Training", layout=_BESIDE_FIELDS)
-        self.begin = button("Begin", self._start, "Do notebooks 1 to 5", "primary")
-        self.stop = button("Stop", self._ask_to_stop, "Saves first", "warning")
-        self._stopped = threading.Event()
-        self._set_running(False)
-        self.message, self.live, self.grid = Message(), ipywidgets.VBox(), ipywidgets.HTML()
-        self.teaching: threading.Thread | None = None
+        beside = {"width": f"min({_WIDE - kit.NAMED - 8}px, 98%)", "margin": kit.BESIDE_NAMES}
+        self.preset = RadioButtons(description="Training", layout=beside)
+        self.message, self.live, self.grid = kit.Message(), VBox(), HTML()
+        about = "Do notebooks 1 to 5", "Saves first"
+        self.run = kit.StartStop(self.message, self._teach, "Begin", *about)
+        self.run.stop.on_click(lambda _: self._stop_training())
         self.sheet: Sheet | None = None
-        buttons = ipywidgets.HBox([self.begin, self.stop])
-        fields = list(self.fields.values())
-        super().__init__([*fields, self.preset, buttons, self.message, self.live, self.grid])
+        fields = [*self.fields.values(), self.preset]
+        super().__init__([*fields, self.run, self.message, self.live, self.grid])
         self.fields["model"].observe(lambda _: self._look(), "value")
         self._look()
 
@@ -74,38 +69,26 @@ class QuickStart(View):
         self.preset.options = [(preset_in_words(name, self._value("model")), name) for name in PRESETS]
         self.preset.value = chosen
 
-    def _start(self) -> None:
-        self._set_running(True)
-        self._stopped.clear()
-        self.live.children, self.grid.value = [], ""
-        self.teaching = run_in_thread(self.message, self._teach, self._end)
-
-    def _end(self) -> None:
-        self._set_running(False)
-        self._look()
-
-    def _set_running(self, is_running: bool) -> None:
-        self.begin.disabled, self.stop.disabled = is_running, not is_running
-
-    def _ask_to_stop(self) -> None:
-        self._stopped.set()
+    def _stop_training(self) -> None:
         if self.live.children:
             request_stop(Concept.make(self._value("concept")).training_folder)
-        self.message.say("Stopping…")
 
     def _go_on(self, what: str) -> None:
-        if self._stopped.is_set():
+        if self.run.asked_to_stop.is_set():
             raise UserError(_STOPPED)
         self.message.say(what)
 
     def _teach(self) -> str:
+        self.live.children, self.grid.value = [], ""
         self._go_on("Pictures are fetched and checked…")
         concept = self._with_pictures()
         self._go_on("The model is asked what it sees around your thing…")
         describe_pictures(concept)
         self._go_on("The word is learned…")
         self.live.children = [LiveTraining(concept)]
-        if train(concept).ended == "stopped":
+        ended = train(concept).ended
+        self._look()
+        if ended == "stopped":
             return _STOPPED
         self._go_on("Pictures are drawn with the word…")
         self._draw(concept)
@@ -136,9 +119,8 @@ class QuickStart(View):
         """The grid of notebook 5 that shows the word beside the one that it began with."""
         examples = examples_for(concept)
         words = ("word", [concept.initializer_token, concept.placeholder_token])
-        prompts = ("prompt", examples.mixed)
         settings = {"name": "before_and_after", "guidance": examples.guidance}
-        self.sheet = xy_grid(pipeline_with_word(concept), x=prompts, y=words, **settings)
+        self.sheet = xy_grid(pipeline_with_word(concept), ("prompt", examples.mixed), words, **settings)
         self.sheet.save(concept)
         self.grid.value = self.sheet.image.as_html()
 
@@ -163,10 +145,10 @@ def preset_in_words(name: str, base_model: str) -> str:
     return f"{name}: at most {steps} steps, {time}"
 
 
-def _fields() -> Mapping[str, ipywidgets.Text]:
+def _fields() -> dict[str, Widget]:
     name, model = chosen_concept(), default_base_model()
     kind_of_thing = Concept.make(name, base_model=model).initializer_token  # `toy`, or for the person to say
-    given: Sequence[tuple[str, str, str]] = (
+    given = (
         ("concept", name, "letters, digits, - and _"),
         ("toy", "", "for the miniature: teal star toy, bunny ears, one eye, wheels"),
         ("pictures", "", "addresses, paths or folders, one a line; empty: the pictures that it has"),
@@ -175,7 +157,7 @@ def _fields() -> Mapping[str, ipywidgets.Text]:
     )
     fields = {}
     for name, value, example in given:
-        kind = ipywidgets.Textarea if name == "pictures" else ipywidgets.Text
-        fields[name] = kind(value, description=name.capitalize(), placeholder=example, **_WHEN_LEFT)
-        fields[name].tooltip = example
+        how = {"value": value, "placeholder": example, "continuous_update": False}
+        kind = Textarea if name == "pictures" else Text
+        fields[name] = kit.field(kind, name.capitalize(), example, _WIDE, **how)
     return fields

@@ -3,7 +3,7 @@
 import functools
 from typing import Any, Literal, get_args, get_origin
 
-import ipywidgets
+from ipywidgets import HTML, Accordion, Checkbox, Dropdown, HBox, Text, Textarea, VBox, Widget
 from pydantic import BaseModel
 
 from ..common.errors import UserError
@@ -13,22 +13,15 @@ from ..dataset.dataset import checked_ids, tokenizers_with_word
 from ..model.base_model import load_tokenizers, load_word_table
 from ..model.tokens import check_words, collisions, nearest_words, show_tokens
 from ..training.forecast import estimate
-from .kit import Message, View, button, error_of, hint, lines, mark_wrong, problem
+from . import kit
 
-FIRST = (
-    "what_to_teach",
-    "placeholder_token",
-    "initializer_token",
-    "vectors",
-    "base_model",
-    "own_templates",
-)
+FIRST = ("what_to_teach", "placeholder_token", "initializer_token", "vectors", "base_model", "own_templates")
 _WORDS = ("placeholder_token", "initializer_token", "vectors", "base_model")
 _LAYOUT = {"style": {"description_width": "200px"}, "layout": {"width": "420px", "flex": "0 0 auto"}}
 _WHEN_LEFT = {"continuous_update": False} | _LAYOUT  # half a value is no value
 
 
-class SettingsForm(View):
+class SettingsForm(kit.View):
     """The few settings that matter first, the hyperparameters folded away below.
 
     A value is checked when its field is left, or at Enter, and goes into `concept` as a whole. One that
@@ -39,25 +32,25 @@ class SettingsForm(View):
 
     def __init__(self, concept: Concept):
         self._concept, self._wrong = concept, set()
-        self._fields: dict[str, ipywidgets.Widget] = {}
-        self._beside: dict[str, ipywidgets.HTML] = {}
-        self._words, self.needs, self._message = WordPanel(concept), Message(), Message()
-        self.needs.layout.margin = "6px 0"
-        self.save = button("Save", lambda: self._message.do(self._save), "Write concept.json", "primary")
-        groups = [ipywidgets.VBox(list(map(self._field, names))) for names in setting_groups().values()]
-        more = ipywidgets.Accordion(groups, titles=tuple(setting_groups()))
+        self._fields: dict[str, Widget] = {}
+        self._beside: dict[str, HTML] = {}
+        self._words, self._message = WordPanel(concept), kit.Message()
+        self.needs = kit.Message(layout={"margin": "6px 0"})
+        self.save = self._message.button("Save", self._save, "Write concept.json", "primary")
+        groups = [VBox(list(map(self._field, names))) for names in setting_groups().values()]
+        more = Accordion(groups, titles=tuple(setting_groups()))
         first = map(self._field, FIRST)
         super().__init__([*first, self._words, self.needs, more, self.save, self._message])
         self._look()
 
-    def _field(self, name: str) -> ipywidgets.Widget:
+    def _field(self, name: str) -> Widget:
         part = self._part(name)
         field = _widget(type(part).model_fields[name].annotation, getattr(part, name))
         field.description, field.tooltip = name, setting_help(name)
         field.observe(lambda _: self._changed(name), "value")
-        beside = ipywidgets.HTML(hint(setting_help(name)), layout={"flex": "1 1 0%", "min_width": "120px"})
+        beside = HTML(kit.hint(setting_help(name)), layout={"flex": "1 1 0%", "min_width": "120px"})
         self._fields[name], self._beside[name] = field, beside
-        return ipywidgets.HBox([field, beside], layout={"align_items": "center"})
+        return HBox([field, beside], layout={"align_items": "center"})
 
     def _part(self, name: str) -> BaseModel:
         return self._concept if name in FIRST else self._concept.training
@@ -67,7 +60,7 @@ class SettingsForm(View):
         self._mark(name, why)
         if not why:  # what was wrong beside the old value may be right beside the new one
             for other in self._wrong.copy():
-                self._mark(other, error_of(lambda other=other: self._set(other)))
+                self._mark(other, kit.error_of(lambda other=other: self._set(other)))
         self.save.disabled = bool(self._wrong)
         self._look()
 
@@ -85,8 +78,8 @@ class SettingsForm(View):
 
     def _mark(self, name: str, why: str) -> None:
         self._wrong = self._wrong | {name} if why else self._wrong - {name}
-        self._beside[name].value = problem(why) if why else hint(setting_help(name))
-        mark_wrong(self._fields[name], why)
+        self._beside[name].value = kit.problem(why) if why else kit.hint(setting_help(name))
+        kit.mark_wrong(self._fields[name], why)
 
     def _look(self) -> None:
         """What follows from the settings; the words as they stand in their fields, right or wrong."""
@@ -107,16 +100,16 @@ class SettingsForm(View):
         return html_table(shown.items())
 
 
-def _widget(kind: Any, value: Any) -> ipywidgets.Widget:
+def _widget(kind: Any, value: Any) -> Widget:
     """A field for a setting of that type. Numbers are typed as text, so that `5e-3` and nothing both go."""
     if kind is bool:
-        return ipywidgets.Checkbox(value=value, **_LAYOUT)
+        return Checkbox(value=value, **_LAYOUT)
     if get_origin(kind) is Literal:
-        return ipywidgets.Dropdown(options=get_args(kind), value=value, **_LAYOUT)
+        return Dropdown(options=get_args(kind), value=value, **_LAYOUT)
     if kind == list[str]:
         example = "one sentence a line, {} is your word"
-        return ipywidgets.Textarea("\n".join(value), placeholder=example, **_WHEN_LEFT)
-    return ipywidgets.Text("" if value is None else str(value), **_WHEN_LEFT)
+        return Textarea("\n".join(value), placeholder=example, **_WHEN_LEFT)
+    return Text("" if value is None else str(value), **_WHEN_LEFT)
 
 
 def _value(kind: Any, given: Any) -> Any:
@@ -126,7 +119,7 @@ def _value(kind: Any, given: Any) -> Any:
     return None if given == "" and type(None) in get_args(kind) else given
 
 
-class WordPanel(ipywidgets.HTML):
+class WordPanel(HTML):
     """The words as the tokenizer splits them, words near to them, and what the placeholder collides with."""
 
     def __init__(self, concept: Concept):
@@ -141,7 +134,7 @@ class WordPanel(ipywidgets.HTML):
         tokenizer = self.tokenizers(concept.base_model)[0]
         words = [word for word in (placeholder, *concept.placeholder_tokens[1:], initializer) if word.strip()]
         near = nearest_words(tokenizer, initializer, self._table(concept.base_model))
-        nearby = lines(f"Words of one token near “{initializer}”: {', '.join(near)}." if near else "")
-        problems = "".join(map(problem, collisions(concept, tokenizer)))
+        nearby = kit.lines(f"Words of one token near “{initializer}”: {', '.join(near)}." if near else "")
+        problems = "".join(map(kit.problem, collisions(concept, tokenizer)))
         table = show_tokens(tokenizer, words).data
         self.value = f'<div role="status">{table}{nearby}{problems}</div>'

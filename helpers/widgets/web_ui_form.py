@@ -6,22 +6,12 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import ipywidgets
+from ipywidgets import HTML, Checkbox, Combobox, HBox
 
 from ..common import places
 from ..common.errors import UserError
-from ..export.web_ui import (
-    LAUNCHED,
-    NAMES,
-    EmbeddingExists,
-    StartedProgram,
-    WebUI,
-    put_embedding,
-    running_web_ui,
-    start_command,
-    start_web_ui,
-)
-from .kit import Message, View, ask, button, hint, lines, mark_wrong
+from ..export import web_ui as programs
+from . import kit
 
 _EVERY = 0.5  # seconds
 _LINES = 40  # of what it writes
@@ -35,14 +25,16 @@ _ELSEWHERE = (
 _BOX = "max-height:300px;overflow:auto;margin:0;white-space:pre-wrap;overflow-wrap:anywhere"
 
 
-class WebUIForm(View):
+class WebUIForm(kit.View):
     """Buttons for one program. What it writes appears below them, its address as a link once it answers.
 
     A form that is shown again, in the same kernel, goes on with the program that runs. On a page without
     a kernel it is the line to be typed into a terminal.
     """
 
-    def __init__(self, web_ui: WebUI, file: Path, checkpoint: Path | str | None = None, share: bool = False):
+    def __init__(
+        self, web_ui: programs.WebUI, file: Path, checkpoint: Path | str | None = None, share: bool = False
+    ):
         """Put the file into the program's folder, or ask whether it may, and offer to start the program.
 
         Args:
@@ -51,26 +43,23 @@ class WebUIForm(View):
             share: whether the box for a public address is ticked.
         """
         self._web_ui, self._file = web_ui, file
-        self.message, self.question = Message(), ipywidgets.HBox()
-        self.checkpoint = _checkpoint_field(web_ui, checkpoint)
-        self.share = ipywidgets.Checkbox(share, description="Share", indent=False, layout={"width": "auto"})
-        self.start = button("Start", self._start, f"Start {NAMES[web_ui.program]}", "primary")
-        self.stop = button("Stop", self._stop, "End it and all that it has started", "warning")
-        self.addresses, self.output = ipywidgets.HTML(), ipywidgets.HTML()
-        choices = [self.checkpoint, self.share, ipywidgets.HTML(hint(_SHARED))]
-        super().__init__(
-            [
-                ipywidgets.HTML(f"<b>{NAMES[web_ui.program]}</b> {lines(str(web_ui.folder))}"),
-                *(choices if web_ui.program in LAUNCHED else []),
-                ipywidgets.HBox([self.start, self.stop]),
-                self.message,
-                self.question,
-                self.addresses,
-                self.output,
-            ]
-        )
+        name = programs.NAMES[web_ui.program]
+        self.message, self.question = kit.Message(), HBox()
+        about = "The base model as a .safetensors or .ckpt file"
+        how = {"value": str(checkpoint or ""), "placeholder": "the program's own choice"}
+        how["options"] = [str(path) for path in web_ui.checkpoints]
+        self.checkpoint = kit.field(Combobox, "Checkpoint", about, 900, **how)
+        self.share = Checkbox(share, description="Share", indent=False, layout={"width": "auto"})
+        self.start = kit.button("Start", self._start, f"Start {name}", "primary")
+        self.stop = kit.button("Stop", self._stop, "End it and all that it has started", "warning")
+        self.addresses, self.output = HTML(), HTML()
+        title = HTML(f"<b>{name}</b> {kit.lines(str(web_ui.folder))}")
+        choices = [self.checkpoint, self.share, HTML(kit.hint(_SHARED))]
+        buttons = HBox([self.start, self.stop])
+        below = [buttons, self.message, self.question, self.addresses, self.output]
+        super().__init__([title, *(choices if web_ui.program in programs.LAUNCHED else []), *below])
         self._put()
-        self._follow(running_web_ui(web_ui))
+        self._follow(programs.running_web_ui(web_ui))
 
     def _put(self, replace: bool = False) -> None:
         self.question.children = []
@@ -78,10 +67,11 @@ class WebUIForm(View):
 
     def _put_or_ask(self, replace: bool) -> str:
         try:
-            path = put_embedding(self._file, self._web_ui, replace)
-        except EmbeddingExists as exists:
+            path = programs.put_embedding(self._file, self._web_ui, replace)
+        except programs.EmbeddingExists as there:
             overwrite = functools.partial(self._put, replace=True)
-            self.question.children = ask(exists.question, "Overwrite it", overwrite, "Keep it", self._keep)
+            asked = kit.ask(there.question, "Overwrite it", overwrite, "Keep it", self._keep)
+            self.question.children = asked
             return ""
         return f"The word is in {path.relative_to(self._web_ui.folder).as_posix()}."
 
@@ -93,21 +83,21 @@ class WebUIForm(View):
         return {"checkpoint": self.checkpoint.value.strip() or None, "share": self.share.value}
 
     def _start(self) -> None:
-        why = self.message.do(lambda: self._follow(start_web_ui(self._web_ui, **self._given())))
-        mark_wrong(self.checkpoint, why)
+        why = self.message.do(lambda: self._follow(programs.start_web_ui(self._web_ui, **self._given())))
+        kit.mark_wrong(self.checkpoint, why)
 
     def _stop(self) -> None:
-        if program := running_web_ui(self._web_ui):
+        if program := programs.running_web_ui(self._web_ui):
             self.message.say("Stopping…")
             program.stop()
 
-    def _follow(self, program: StartedProgram | None) -> None:
+    def _follow(self, program: programs.StartedProgram | None) -> None:
         """Show a program in a thread until it ends; None: there is none yet."""
         self.start.disabled, self.stop.disabled = program is not None, program is None
         if program:
             threading.Thread(target=self._look_on, args=(program,), daemon=True).start()
 
-    def _look_on(self, program: StartedProgram) -> None:
+    def _look_on(self, program: programs.StartedProgram) -> None:
         while program.is_running:
             self._show(program)
             program.wait(_EVERY)
@@ -116,30 +106,18 @@ class WebUIForm(View):
         self.message.say(program.end)
         self._follow(None)
 
-    def _show(self, program: StartedProgram) -> None:
-        shown = program.output.strip().splitlines()[-_LINES:]
-        self.output.value = f'<pre style="{_BOX}">{html.escape(chr(10).join(shown))}</pre>'
+    def _show(self, program: programs.StartedProgram) -> None:
+        shown = "\n".join(program.output.strip().splitlines()[-_LINES:])
+        self.output.value = f'<pre style="{_BOX}">{html.escape(shown)}</pre>'
         self.addresses.value = _links(program.addresses)
 
     def still(self) -> str:
         """The line that starts it."""
         try:
-            shown = start_command(self._web_ui, **self._given())
+            shown = programs.start_command(self._web_ui, **self._given())
         except UserError as error:
             shown = str(error)
         return f"<pre>{html.escape(shown)}</pre>"
-
-
-def _checkpoint_field(web_ui: WebUI, checkpoint: Path | str | None) -> ipywidgets.Combobox:
-    field = ipywidgets.Combobox(
-        value=str(checkpoint or ""),
-        options=[str(path) for path in web_ui.checkpoints],
-        description="Checkpoint",
-        placeholder="the program's own choice",
-        layout={"width": "min(900px, 98%)"},
-    )
-    field.tooltip = "The base model as a .safetensors or .ckpt file"
-    return field
 
 
 def _links(addresses: list[str]) -> str:
@@ -149,5 +127,5 @@ def _links(addresses: list[str]) -> str:
     ]
     if not links:
         return ""
-    remark = "" if places.cloud() == "workstation" else hint(_ELSEWHERE)
+    remark = "" if places.cloud() == "workstation" else kit.hint(_ELSEWHERE)
     return f'<div role="status">It answers at {" and ".join(links)}</div>{remark}'

@@ -35,8 +35,8 @@ def test_the_form_draws_marks_and_keeps(concepts):
     form.fields["ears"].value = "bunny ears"
     assert "Never seen by the model" in form.remark.value
     assert not np.array_equal(plain, form.images[0])
-    for press in (form._use, form._elsewhere, form._use):
-        press()
+    for button in (form.use, form.others, form.use):
+        button.click()
     names = [path.name for path in image_paths("mine")]
     assert names == [f"drawn-{number}.png" for number in range(1, 6)], "the drawings before are replaced"
     assert "mine has 5 drawn pictures now." in form.message.value

@@ -51,8 +51,8 @@ def press(form, description):
     """Press a button, and wait for the drawing that it may have begun."""
     (button,) = buttons(form, description)
     button.click()
-    if form.drawing:
-        form.drawing.join()
+    if form.run.thread:
+        form.run.thread.join()
 
 
 def text_of(form):
@@ -120,7 +120,7 @@ def test_what_can_not_be_used_is_said_as_one_types_and_marked(field, typed, sent
     form.fields[field].value = typed
     assert sentence in text_of(form) and "solid" in form.fields[field].layout.border_top
     press(form, "Draw")
-    assert sentence in text_of(form) and saved(miniature[0]) == before and not form.draw.disabled
+    assert sentence in text_of(form) and saved(miniature[0]) == before and not form.run.start.disabled
     form.fields[field].value = good
     assert sentence not in text_of(form) and not form.fields[field].layout.border_top
 
@@ -209,7 +209,7 @@ def test_a_saved_grid_puts_the_form_back_and_is_drawn_again(miniature, form):
     assert other.fields["training_step"].label == "the result"
     press(other, "Draw")
     assert len(pictures(other)) == 4
-    other.saved._list.index = 1  # the newest is its own
+    other.saved.list.index = 1  # the newest is its own
     press(other, "Reopen")
     assert not pictures(other) and not other.chosen.children, "they are another grid's"
     assert other.plan == plan and "Now Draw makes the same again" in text_of(other)
@@ -263,8 +263,8 @@ def test_while_it_draws_there_is_a_bar_and_an_interrupt_loses_nothing(miniature,
 
     def draw_plan(pipeline, plan, name, bar, say):
         bar.update(1)
-        seen.append((form.draw.disabled, [type(one) for one in everything_in(form)], bar.total))
-        form.stop.click()
+        seen.append((form.run.start.disabled, [type(one) for one in everything_in(form)], bar.total))
+        form.run.stop.click()
         bar.update(1)
         raise AssertionError("it goes on")
 
@@ -273,7 +273,7 @@ def test_while_it_draws_there_is_a_bar_and_an_interrupt_loses_nothing(miniature,
     press(form, "Draw")
     ((disabled, kinds, total),) = seen
     assert disabled and ipywidgets.FloatProgress in kinds and total == 5
-    assert "Stopped" in text_of(form) and not form.draw.disabled and form.stop.disabled
+    assert "Stopped" in text_of(form) and not form.run.start.disabled and form.run.stop.disabled
     assert ipywidgets.FloatProgress not in [type(one) for one in everything_in(form)]
 
 
@@ -282,9 +282,9 @@ def test_stop_ends_a_drawing_and_the_next_one_is_whole(miniature, form):
     before = saved(concept)
     form.fields["steps"].value = 500
     form.fields["training_step"].value = 10
-    form.draw.click()
-    form.stop.click()
-    form.drawing.join()
+    form.run.start.click()
+    form.run.stop.click()
+    form.run.thread.join()
     assert "Stopped: nothing was saved." in text_of(form) and saved(concept) == before
     assert pipeline.learned_word.step is None, "the pipeline has the word that it had"
     form.fields["steps"].value = 1

@@ -25,8 +25,8 @@ def form(concepts, monkeypatch):
 
 
 def begin(form):
-    form.begin.click()
-    form.teaching.join()
+    form.run.start.click()
+    form.run.thread.join()
 
 
 def test_one_button_leads_from_words_to_a_grid_and_scores(form):
@@ -39,14 +39,14 @@ def test_one_button_leads_from_words_to_a_grid_and_scores(form):
     assert (concept.grids_folder / "before_and_after.png").is_file()
     assert "<img" in form.grid.value and "4 steps" in form.preset.options[1][0]
     assert open_concept().name == "mine", "any notebook carries on"
-    assert not form.begin.disabled and form.stop.disabled
+    assert not form.run.start.disabled and form.run.stop.disabled
 
 
 def test_it_stops_and_goes_on(form):
     form.fields["toy"].value = "red cone toy"
-    form.begin.click()
-    form.stop.click()
-    form.teaching.join()
+    form.run.start.click()
+    form.run.stop.click()
+    form.run.thread.join()
     assert "Begin goes on" in form.message.value
     begin(form)
     assert "&lt;mine&gt; is learned." in form.message.value
@@ -63,5 +63,5 @@ def test_it_stops_and_goes_on(form):
 def test_what_cannot_be_used_gets_its_sentence(form, field, value, words):
     form.fields[field].value = value
     begin(form)
-    assert "role='alert'" in form.message.value and not form.begin.disabled
+    assert "role='alert'" in form.message.value and not form.run.start.disabled
     assert words in form.message.value

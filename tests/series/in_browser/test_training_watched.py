@@ -59,7 +59,7 @@ def test_a_training_is_stopped_survives_a_reload_and_goes_on(lab, page, lesson):
     start(lab, page, "train")
     is_seen_running(page)
     page.get_by_alt_text(re.compile(r"step \d+: a photo of a <grooty>")).first.wait_for()
-    page.get_by_role("img", name=re.compile("Length of each row <grooty>")).wait_for()
+    page.get_by_alt_text(re.compile("length of each row <grooty>")).wait_for()
     button(page, "Stop").click()
     stopped = was_stopped(page, concept)
     assert stopped < STEPS and concept.embeds_path.is_file()
