@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -110,15 +110,14 @@ def made_once(folder: Path) -> Iterator[Path]:
 class Holder:
     """Who holds a lock: a process, the machine that it runs on, and since when (seconds since 1970)."""
 
-    pid: int
-    host: str
-    start: float
+    pid: int = 0
+    host: str = field(default_factory=platform.node)
+    start: float = field(default_factory=time.time)
 
     def __str__(self) -> str:
         where = "" if self.host == platform.node() else f" on {self.host}"
-        return (
-            f"process {self.pid}{where}, since {time.strftime('%Y-%m-%d %H:%M', time.localtime(self.start))}"
-        )
+        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(self.start))
+        return f"process {self.pid}{where}, since {since}"
 
 
 @contextmanager
@@ -132,11 +131,11 @@ def locked(path: Path, refusal: str) -> Iterator[None]:
         UserError: another process has it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = _acquire(path, _PATIENCE)
+    lock = _acquire(path, seconds=1)  # one who only asks for the holder has the lock for an instant
     if lock is None:
         raise UserError(refusal.format(holder(path) or "another process"))
     try:
-        write_json(_about(path), asdict(Holder(os.getpid(), platform.node(), time.time())))
+        write_json(_about(path), asdict(Holder(os.getpid())))
         yield
     finally:
         _about(path).unlink(missing_ok=True)
@@ -150,13 +149,7 @@ def holder(path: Path) -> Holder | None:
     if lock := _acquire(path, 0):
         lock.release()
         return None
-    try:
-        return Holder(**json.loads(_about(path).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):  # it has only just taken it
-        return Holder(0, platform.node(), time.time())
-
-
-_PATIENCE = 1.0  # seconds: one who only asks for the holder has the lock for an instant
+    return Holder(**(read_json(_about(path)) or {}))  # nothing is there if it has only just taken it
 
 
 def _acquire(path: Path, seconds: float) -> BaseFileLock | None:
@@ -165,19 +158,14 @@ def _acquire(path: Path, seconds: float) -> BaseFileLock | None:
     The system's own lock ends with its process. Where a disk has none, as some that are mounted over a
     network, a file stands for it that is there or not; filelock removes that of a dead process.
     """
-    lock = FileLock(path, timeout=seconds, fallback_to_soft=False)
     try:
-        lock.acquire()
-        return lock
+        return FileLock(path, fallback_to_soft=False).acquire(seconds).lock
     except Timeout:
         return None
     except (OSError, NotImplementedError):
-        lock = SoftFileLock(_soft(path), timeout=seconds)
-    try:
-        lock.acquire()
-        return lock
-    except Timeout:
-        return None
+        with suppress(Timeout):
+            return SoftFileLock(_soft(path)).acquire(seconds).lock
+    return None
 
 
 def _soft(path: Path) -> Path:

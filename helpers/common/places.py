@@ -13,6 +13,14 @@ from .errors import UserError
 REPOSITORY_ADDRESS: str | None = None
 ROOT_VARIABLE = "CONCEPTS_ROOT"
 _SHOWN = 80  # letters of what was typed, in a sentence
+# By the variables that a cloud alone sets: its name, and the folder that outlives its machines.
+_CLOUDS = {
+    "COLAB_RELEASE_TAG": ("colab", "/content/drive/MyDrive"),
+    "KAGGLE_KERNEL_RUN_TYPE": ("kaggle", "/kaggle/working"),
+    "PAPERSPACE_NOTEBOOK_REPO_ID": ("gradient", "/storage"),
+    "PAPERSPACE_FQDN": ("gradient", "/storage"),
+    "RUNPOD_POD_ID": ("runpod", "/workspace"),
+}
 
 
 def repository_folder() -> Path:
@@ -41,13 +49,12 @@ def miniature_hash() -> str:
 
 def cloud() -> str:
     """Name the machine's kind: `colab`, `kaggle`, `gradient`, `runpod` or `workstation`."""
-    if "COLAB_RELEASE_TAG" in os.environ:
-        return "colab"
-    if "KAGGLE_KERNEL_RUN_TYPE" in os.environ:
-        return "kaggle"
-    if "PAPERSPACE_NOTEBOOK_REPO_ID" in os.environ or "PAPERSPACE_FQDN" in os.environ:
-        return "gradient"
-    return "runpod" if "RUNPOD_POD_ID" in os.environ else "workstation"
+    return _cloud_and_folder()[0]
+
+
+def _cloud_and_folder() -> tuple[str, str]:
+    found = (about for variable, about in _CLOUDS.items() if variable in os.environ)
+    return next(found, ("workstation", ""))
 
 
 def environment() -> dict[str, str]:
@@ -56,25 +63,17 @@ def environment() -> dict[str, str]:
 
 
 def concepts_root() -> Path:
-    """The folder of all concepts: the variable `CONCEPTS_ROOT`, or the place a cloud keeps.
+    """The folder of all concepts: the variable `CONCEPTS_ROOT`, or in the place that a cloud keeps.
 
-    On Colab that is Drive where it is mounted, on Kaggle `/kaggle/working`, on Gradient
-    `/storage`, on RunPod `/workspace`; anywhere else, `concepts/` in the repository.
+    On Colab that is Drive where it is mounted; anywhere else it is `concepts/` in the repository.
 
     Raises:
         UserError: `CONCEPTS_ROOT` is not the path of a folder.
     """
     if chosen := os.environ.get(ROOT_VARIABLE):
         return _chosen_root(chosen)
-    kept = {
-        "colab": Path("/content/drive/MyDrive"),
-        "kaggle": Path("/kaggle/working"),
-        "gradient": Path("/storage"),
-        "runpod": Path("/workspace"),
-    }.get(cloud())
-    if kept is not None and kept.is_dir():
-        return kept / "concepts"
-    return repository_folder() / "concepts"
+    _, kept = _cloud_and_folder()
+    return (Path(kept) if kept and Path(kept).is_dir() else repository_folder()) / "concepts"
 
 
 def _chosen_root(chosen: str) -> Path:
@@ -92,8 +91,7 @@ def _chosen_root(chosen: str) -> Path:
 def find_path(typed: str | Path, *folders: Path) -> Path | None:
     """What lies at a path that a person typed, in the first of the folders that has it; None: nothing.
 
-    Without a folder, a relative path counts from the working folder.
-    A name that no disk can have is nothing, too: a longer one, `~nobody`, one with a zero byte.
+    Without folders, it counts from the working folder. A name that no disk can have is nothing, too.
     """
     with contextlib.suppress(OSError, RuntimeError, ValueError):
         path = Path(typed).expanduser()
@@ -102,7 +100,7 @@ def find_path(typed: str | Path, *folders: Path) -> Path | None:
 
 
 def make_folder(folder: Path) -> Path:
-    """Make a folder under the root of concepts, where there is none, and see that it can be written to.
+    """Make a folder under the root of concepts, where there is none.
 
     Raises:
         UserError: it can't be made or written to; or the disk takes its name for another's.
@@ -144,7 +142,7 @@ def connection_advice() -> str:
 
 
 def mount_drive() -> None:
-    """On Colab, mount Google Drive so that concepts outlive the machine; elsewhere only say where they lie.
+    """On Colab, mount Google Drive so that concepts outlive the machine; then say where they lie.
 
     Raises:
         UserError: Drive was not mounted, for example because the question was declined.

@@ -14,10 +14,9 @@ T = TypeVar("T")
 
 
 def progress(things: Iterable[T], what: str, total: int | None = None, at_once: bool = False) -> Iterable[T]:
-    """Go through `things` under a bar that appears after two seconds and goes when it is done.
+    """Go through `things` under a bar, which goes when it is done.
 
-    It is a line of text, in a notebook and in a terminal. Where its text would go into a file, and in
-    the processes of a launcher, there is none.
+    Where its text would go into a file, and in the processes of a launcher, there is none.
 
     Args:
         what: is going on, for the bar's left side.
@@ -27,14 +26,12 @@ def progress(things: Iterable[T], what: str, total: int | None = None, at_once: 
     return _bar(what, at_once, iterable=things, total=total)
 
 
-def progress_bar(what: str, at_once: bool = False) -> tqdm:
-    """The same for one thing that has no parts to count: it says what is going on, until `with` ends."""
-    return _bar(what, at_once, bar_format="{desc}")
+def progress_bar(what: str, total: int | None = None, at_once: bool = False) -> tqdm:
+    """The same, until `with` ends, for what moves it on by itself with its `update`.
 
-
-def counting_bar(what: str, total: int) -> tqdm:
-    """The same for what moves it on by itself, with its `update`, until `with` ends."""
-    return _bar(what, at_once=False, total=total)
+    Without a total it only says what is going on.
+    """
+    return _bar(what, at_once, **({"total": total} if total else {"bar_format": "{desc}"}))
 
 
 class PageLine:

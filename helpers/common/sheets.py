@@ -46,20 +46,14 @@ def packed(image: Image.Image, format: str = "PNG", **how: Any) -> bytes:
 
 
 def data_uri(content: bytes, mime: str) -> str:
-    """A file as an address that holds all of it, for a page without files beside it.
-
-    Args:
-        mime: its kind, for example `image/png`.
-    """
+    """A file as an address that holds all of it; `mime` is its kind, for example `image/png`."""
     return f"data:{mime};base64,{base64.b64encode(content).decode()}"
 
 
 def html_picture(content: bytes, mime: str, alt: str, style: str = "", title: str = "") -> str:
-    """An `<img>` that holds its picture.
+    """An `<img>` that holds its picture's file, of the kind `mime`.
 
     Args:
-        content: the picture's file.
-        mime: its kind, for example `image/png`.
         alt: what it shows, in words: for a screen reader, and where it can't be shown.
         style: CSS of the tag.
         title: shown under the mouse.
@@ -92,9 +86,7 @@ def html_table(rows: Iterable[Sequence[Any]], head: Sequence[str] = (), named_ro
 class Table:
     """A table that a notebook shows as one, and a terminal as lines, without the cells that are HTML.
 
-    Attributes:
-        rows, head: as for `html_table`.
-        empty: what to say where there are no rows.
+    `empty` is said where there are no rows.
     """
 
     rows: Sequence[Sequence[Any]]
@@ -135,11 +127,7 @@ _ENLARGE = "document.fullscreenElement ? document.exitFullscreen() : this.reques
 
 
 class Described(Image.Image):
-    """A Pillow picture that a notebook shows together with its text; a click enlarges it.
-
-    Attributes:
-        alt: what the picture shows, in words.
-    """
+    """A Pillow picture that a notebook shows together with `alt`, what it shows in words."""
 
     alt: str
 
@@ -148,10 +136,7 @@ class Described(Image.Image):
         return {"text/html": self.as_html(), "text/plain": self.alt}, {}
 
     def as_html(self) -> str:
-        """An `<img>` no wider than its page, which a click enlarges.
-
-        It is a WebP file: as small as a JPEG, and what is transparent stays so.
-        """
+        """An `<img>`, of a WebP: as small as a JPEG, and what is transparent stays so."""
         return _enlarging(packed(self, "WEBP", quality=82), self.alt)
 
 
@@ -164,18 +149,14 @@ def described(image: Image.Image, alt: str) -> Described:
 
 
 def _enlarging(webp: bytes, alt: str) -> str:
+    """An `<img>` no wider than its page, which a click enlarges."""
     tag = html_picture(webp, "image/webp", alt, _WIDE, "Click to enlarge")
     return tag.replace("<img", f'<img onclick="{_ENLARGE}"', 1)
 
 
 @dataclass(frozen=True)
 class Animation:
-    """Pictures one after the other, over and over, in one WebP file; a notebook shows them.
-
-    Attributes:
-        content: the file.
-        alt: what it shows, in words.
-    """
+    """Pictures one after the other, over and over: `content` is their WebP file, `alt` says what it shows."""
 
     content: bytes = field(repr=False)
     alt: str
@@ -205,22 +186,14 @@ def _in_style() -> Iterator[None]:
 
 
 def new_figure(columns: int = 1, rows: int = 1, size: tuple[float, float] = (6, 2.5)) -> list[Axes]:
-    """Axes of a new figure, row by row, in the series' style. Nothing global is changed.
-
-    Args:
-        size: of the whole figure, in inches.
-    """
+    """Axes of a new figure of `size` inches, row by row, in the series' style. Nothing global is changed."""
     with _in_style():
         figure = Figure(figsize=size, layout="constrained")
         return list(figure.subplots(rows, columns, squeeze=False).flat)
 
 
 def finish(axes: Axes, alt: str) -> Described:
-    """The figure that `axes` belongs to, as a picture.
-
-    Args:
-        alt: what it shows, in words.
-    """
+    """The figure that `axes` belongs to, as a picture; `alt` says in words what it shows."""
     drawn = io.BytesIO()
     with _in_style():
         axes.figure.savefig(drawn, format="png")
@@ -243,17 +216,13 @@ def image_grid(
     cell: int = SIDE,
     alt: str | None = None,
 ) -> Described:
-    """Lay pictures out row by row on a transparent ground.
+    """Lay pictures out row by row on a transparent ground, each fitted into a square.
 
     Args:
-        images: RGB pictures, any sizes; each is fitted into a square cell.
-        columns: pictures in a row.
+        images: RGB, of any sizes.
         captions: a text under each picture, wrapped at words, in three lines at most.
-        cell: side of a cell in pixels.
+        cell: side of a square in pixels.
         alt: what the sheet shows, in words; its captions if None.
-
-    Returns:
-        One RGBA picture of `columns` x ceil(len(images) / columns) cells.
     """
     if not images:
         raise ValueError("there are no pictures to lay out")
@@ -270,9 +239,9 @@ def image_grid(
         for number, line in enumerate(wrapped[index] if captions else ()):
             place = (left + cell / 2, top + cell + 2 + number * _LINE)
             pen.text(place, line, fill=INK, font=_font(), anchor="ma")
-    count = len(images)
-    counted = "One picture" if count == 1 else f"{count} pictures, {min(columns, count)} in a row"
-    return described(sheet, alt or (f"{counted}: {', '.join(captions)}." if captions else f"{counted}."))
+    many = len(images) > 1
+    said = f"{len(images)} pictures, {min(columns, len(images))} in a row" if many else "One picture"
+    return described(sheet, alt or (f"{said}: {', '.join(captions)}." if captions else f"{said}."))
 
 
 def _fit(image: Image.Image, side: int) -> Image.Image:

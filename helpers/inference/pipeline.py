@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ..common.errors import UserError, memory_is_full
-from ..common.progress import counting_bar
+from ..common.progress import progress_bar
 from ..common.sheets import counted
 from ..concept.concept import Concept, row_names, settings_in_words
 from ..concept.embedding import concept_with_rows, hash_rows, read_rows
@@ -189,7 +189,7 @@ def draw(
     before, drawn = word_of(pipeline), {}
     steps = sum(one.steps for one in asked)
     try:
-        with counting_bar("drawing, in steps", steps) if bar is None else nullcontext(bar) as moved_on:
+        with progress_bar("drawing, in steps", steps) if bar is None else nullcontext(bar) as moved_on:
             for places in _batches(pipeline, asked, batch_size):
                 batch = [asked[place] for place in places]
                 drawn |= zip(places, _draw_batch(pipeline, batch, moved_on), strict=True)

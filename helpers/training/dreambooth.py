@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 from ..common import places
 from ..common.errors import UserError
 from ..common.files import made_once, read_json, write_json, write_whole
-from ..common.progress import counting_bar
+from ..common.progress import progress_bar
 from ..common.sheets import packed
 from ..concept.concept import Concept, Settings, saved_concepts, settings_in_words
 from ..dataset.dataset import TextualInversionDataset, preprocess, token_ids, training_templates
@@ -338,7 +338,7 @@ def _step_to_the_end(
     settings, folder, asked = learner.settings, dreambooth_folder(learner.concept), False
     with ExitStack() as stack:
         interrupts = stack.enter_context(Interrupts())
-        bar = stack.enter_context(counting_bar("Dreambooth, in steps", settings.steps))
+        bar = stack.enter_context(progress_bar("Dreambooth, in steps", settings.steps))
         bar.update(learner.step)
         log = stack.enter_context(closing(Log(folder, learner.step))) if processes.is_main else None
         while learner.step < settings.steps and not asked:

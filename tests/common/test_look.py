@@ -125,9 +125,9 @@ def test_a_bar_in_a_notebook_is_seen_and_leaves_no_text_in_its_file():
             return super().process_message(message, *place)
 
     code = (
-        "from helpers.common.progress import counting_bar, progress\n"
+        "from helpers.common.progress import progress, progress_bar\n"
         "print(*progress('abc', 'letters', at_once=True))\n"
-        "with counting_bar('too short', 3) as bar:\n    bar.update(3)"
+        "with progress_bar('too short', 3) as bar:\n    bar.update(3)"
     )
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
     place = {"metadata": {"path": places.repository_folder()}}
