@@ -1,8 +1,8 @@
 """What is derived from the notebooks: their outputs, the README's pictures, the one notebook for clouds.
 
 `make outputs` puts what `make run` made into the notebooks, so that a reader on the web sees it. Only what a
-page can show is kept, and nothing that names this machine: pictures, text and tables, cells counted
-from 1. A hash of the code stands beside the outputs: a test sees by it whether both are still in step.
+page can show is kept, and nothing that names this machine. A hash of the code stands beside the outputs: a
+test sees by it whether both are still in step.
 """
 
 import argparse
@@ -42,25 +42,24 @@ def publish(concept: Concept) -> list[Path]:
     Raises:
         UserError: a notebook did not run, stopped with an error, or was changed since. Nothing is written.
     """
-    ran = {path: concept.folder / "notebooks" / path.name for path in notebooks()}
-    ready = {path: with_outputs(path, output) for path, output in ran.items()}
+    ran = concept.folder / "notebooks"
+    ready = {path: with_outputs(path, ran / path.name) for path in notebooks()}
     for path in beside():
-        ready[path] = with_outputs(path, _run_beside(path, concept))
+        _run_beside(path, concept)
+        ready[path] = with_outputs(path, ran / path.name)
     for path, notebook in ready.items():
         nbformat.write(notebook, path)
     return list(ready)
 
 
-def _run_beside(notebook: Path, concept: Concept) -> Path:
+def _run_beside(notebook: Path, concept: Concept) -> None:
     """Run a notebook where this concept is the only one, as in a clone that has seen nothing else."""
-    output = concept.folder / "notebooks"
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "concepts"
         root.mkdir()
         (root / concept.name).symlink_to(concept.folder, target_is_directory=True)
         with mock.patch.dict(os.environ, {places.ROOT_VARIABLE: str(root)}):
-            run_notebook(notebook, output, {"CONCEPT": concept.name})
-    return output / notebook.name
+            run_notebook(notebook, concept.folder / "notebooks", {"CONCEPT": concept.name})
 
 
 def readme_picture(concept: Concept) -> Image.Image:
@@ -72,7 +71,10 @@ def readme_picture(concept: Concept) -> Image.Image:
     sheet = concept.grids_folder / "before_and_after.png"
     if not sheet.is_file():
         raise UserError(f"{sheet} is not there: `make run` first.")
-    plan, drawn = reopen(sheet), _drawn_in(sheet.with_suffix(""))
+    plan, drawn = reopen(sheet), {}
+    for path in sorted(sheet.with_suffix("").glob("*.png"), key=lambda path: path.stat().st_mtime_ns):
+        own = read_settings(path)
+        drawn[own.prompt, own.seed] = Image.open(path)  # the newest where there are several
     pictures = [drawn[cell.prompt, cell.seed] for cell in plan.cells()]
     columns = len(plan.x.values)
     body = image_grid(pictures, columns, cell=_README_SIDE)
@@ -83,13 +85,6 @@ def readme_picture(concept: Concept) -> Image.Image:
     picture.paste(above, (below.width - above.width, 0))
     picture.paste(below, (0, above.height + 16))
     return picture
-
-
-def _drawn_in(folder: Path) -> dict[tuple[str, int], Image.Image]:
-    """A grid's pictures by prompt and seed, the newest where there are several."""
-    paths = sorted(folder.glob("*.png"), key=lambda path: path.stat().st_mtime_ns)
-    settings = [read_settings(path) for path in paths]
-    return {(own.prompt, own.seed): Image.open(path) for own, path in zip(settings, paths, strict=True)}
 
 
 def with_outputs(notebook: Path, ran: Path) -> nbformat.NotebookNode:
@@ -121,9 +116,8 @@ def _code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
 def _clean(output: nbformat.NotebookNode, count: int, notebook: Path) -> nbformat.NotebookNode | None:
     """What a page shows of an output: HTML and text without paths; None for widgets and old bars."""
     if output.output_type == "error":
-        raise UserError(
-            f"{notebook.name} stopped with {output.ename} in its last run: fix it, then `make run`."
-        )
+        name, error = notebook.name, output.ename
+        raise UserError(f"{name} stopped with {error} in its last run: fix it, then `make run`.")
     if output.output_type == "stream" and output.name != "stdout":
         return None  # warnings and progress bars
     if output.output_type == "stream":
@@ -140,53 +134,18 @@ def _clean(output: nbformat.NotebookNode, count: int, notebook: Path) -> nbforma
 
 def without_machine(text: str) -> str:
     """Paths relative to the repository, `~` for the home folder, and no host name; no picture changes."""
+    repository = str(places.repository_folder())
+    names = {f"{repository}/": "", repository: ".", f"{Path.home()}/": "~/"}
     parts = re.split(r'(src="data:[^"]*")', text)
-    return "".join(part if number % 2 else _nameless(part) for number, part in enumerate(parts))
-
-
-def _nameless(text: str) -> str:
-    text = text.replace(f"{places.repository_folder()}/", "").replace(str(places.repository_folder()), ".")
-    text = text.replace(f"{Path.home()}/", "~/")
-    return re.sub(rf"\b{re.escape(platform.node())}\b", "this-machine", text) if platform.node() else text
+    for number in range(0, len(parts), 2):
+        for name, instead in names.items():
+            parts[number] = parts[number].replace(name, instead)
+        if platform.node():
+            parts[number] = re.sub(rf"\b{re.escape(platform.node())}\b", "this-machine", parts[number])
+    return "".join(parts)
 
 
 # `make all-in-one`: notebooks 1 to 6 as one, for a cloud where each would open on a machine of its own.
-_INTRODUCTION = """\
-# All in one
-
-This notebook holds notebooks 1 to 6 of the series, one after the other. Use it on a cloud where every
-notebook opens on a machine of its own. All values that you can change stand in one cell near the top, and
-each chapter explains its own. The file is generated: change notebooks 1 to 6, then run `make all-in-one`."""
-_BEFORE_THE_INSTALL = """\
-Run this cell first. It finds the series and installs what it needs, which it does only once. Then it asks
-you to restart the kernel: a library that was loaded before the install stays the old one until you do. On
-Kaggle, first switch Internet on, under Session options."""
-_INSTALL = """\
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
-
-address = {address!r}
-folder = Path("textual-inversion").absolute()
-if not any(Path(place, "helpers").is_dir() for place in (".", "..")):
-    if not (folder / ".installed").is_file():
-        if zips := sorted(Path().glob("textual-inversion*.zip")):
-            shutil.unpack_archive(zips[-1], folder)
-        elif unpacked := sorted(Path("/kaggle/input").glob("**/helpers/__init__.py")):
-            shutil.copytree(unpacked[0].parents[1], folder, dirs_exist_ok=True)
-        elif address and not folder.is_dir():
-            subprocess.run(["git", "clone", "--depth", "1", address, folder], check=True)
-        elif not folder.is_dir():
-            raise SystemExit("Put textual-inversion.zip beside this notebook, then run this cell again.")
-        needs = next(folder.glob("**/helpers/__init__.py")).parents[1] / "requirements.txt"
-        subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-r", needs], check=True)
-        (folder / ".installed").touch()
-        raise SystemExit("Installed. Now restart the kernel, then run this cell again and go on.")
-    os.chdir(next(folder.glob("**/helpers/__init__.py")).parents[1])"""
-
-
 _TITLE = "# @title What you can change"  # Colab shows the lines below it, with their `@param`, as a form
 
 
@@ -194,12 +153,10 @@ def joined() -> nbformat.NotebookNode:
     """Notebooks 1 to 6 as one, without outputs."""
     parts = [nbformat.read(path, as_version=4) for path in notebooks()]
     common = set.intersection(*({cell.source for cell in _code_cells(part)} for part in parts))
-    # The second and third cell bring `helpers` to a cloud: from a zip, a data set of Kaggle or the address.
-    cells = [
-        nbformat.v4.new_markdown_cell(_INTRODUCTION, id="introduction"),
-        nbformat.v4.new_markdown_cell(_BEFORE_THE_INSTALL, id="before-the-install"),
-        nbformat.v4.new_code_cell(_INSTALL.format(address=places.REPOSITORY_ADDRESS), id="install"),
-    ]
+    # The head brings `helpers` to a cloud: from a zip, a data set of Kaggle or the address.
+    cells = nbformat.read(Path(__file__).with_name("all_in_one_head.ipynb"), as_version=4).cells
+    address = f"address = {places.REPOSITORY_ADDRESS!r}"
+    cells[-1].source = cells[-1].source.replace("address = None", address)
     parameters = _parameters(parts)
     seen = set()
     for number, part in enumerate(parts, start=1):
@@ -255,12 +212,8 @@ def _plain(cell: nbformat.NotebookNode, source: str, cell_id: str) -> nbformat.N
     return make(source, id=cell_id, metadata=cell.metadata | form)
 
 
-def write_outputs() -> None:
-    """Publish the run of the first concept, the one that the notebooks' own parameters name.
-
-    Raises:
-        UserError: it was not run, or not as the notebooks are now.
-    """
+def _write_outputs() -> None:
+    """Publish the run of the first concept, the one that the notebooks' own parameters name."""
     concept = Concept.make(FIRST_CONCEPT)
     picture, animation = readme_picture(concept), sample_animation(concept)
     for path in publish(concept):
@@ -269,20 +222,14 @@ def write_outputs() -> None:
     (places.data_folder() / "the_word_comes.webp").write_bytes(animation.content)
 
 
-def write_all_in_one() -> None:
-    """Write notebooks 1 to 6 as one."""
-    notebook = places.repository_folder() / "notebooks" / "all_in_one.ipynb"
-    nbformat.write(joined(), notebook)
-    print(notebook)
-
-
 def main(arguments: list[str] | None = None) -> int:
-    """`outputs` publishes the first concept; `all-in-one` writes what is derived from the notebooks."""
     parser = argparse.ArgumentParser(prog="python -m helpers.series.publish", description=__doc__)
     parser.add_argument("what", choices=["outputs", "all-in-one"])
-    what = parser.parse_args(arguments).what
     try:
-        write_outputs() if what == "outputs" else write_all_in_one()
+        if parser.parse_args(arguments).what == "outputs":
+            _write_outputs()
+        else:
+            nbformat.write(joined(), places.repository_folder() / "notebooks" / "all_in_one.ipynb")
     except UserError as error:
         print(error, file=sys.stderr)
         return 1

@@ -11,14 +11,16 @@ import nbformat
 from PIL import Image
 
 from ..common.files import picture_files, read_json, write_whole
-from ..common.sheets import data_uri, image_grid, packed
+from ..common.sheets import counted, data_uri, image_grid, packed
 from ..concept.concept import Concept
-from ..miniature.scores import score_rows
+from ..miniature.judge import score_rows
 from ..training.figures import plot_run, sample_sheet, saved_samples
 from ..training.records import RunSummary
 
 _WIDEST = 1200  # pixels
 _IMAGES = "What the word was learned from."
+_CURVES = "The fixed loss is on the same pictures, noise and timesteps each time."
+_SAMPLES = "Drawn on the way, always with the same prompts and noise. The step that was kept has a frame."
 _GRIDS = {
     "before_and_after": "The initializer, the word, a description; a column has one prompt and one seed.",
     "guidance_by_seeds": "A row for each guidance: how much the prompt counts.",
@@ -54,52 +56,35 @@ def write_report(concept: Concept) -> Path:
 
 def _findings(concept: Concept) -> list[tuple[str, str]]:
     """What was learned, from what, and how well: in sentences, each with its title."""
-    pictures = len(picture_files(concept.images_folder))
-    vectors = "1 vector" if concept.vectors == 1 else f"{concept.vectors} vectors"
+    vectors = counted(concept.vectors, "vector")
+    pictures = counted(len(picture_files(concept.images_folder)), "picture")
     found = [
         ("Learned", f"{concept.placeholder_token}, {vectors} on {concept.base_model}"),
-        ("From", f"{pictures} pictures, beginning with the word “{concept.initializer_token}”"),
+        ("From", f"{pictures}, beginning with the word “{concept.initializer_token}”"),
     ]
-    if scores := _read_scores(concept):
+    if scores := read_json(concept.folder / "scores.json"):
         word, before = scores["word"], scores["initializer"]
-        found.append(
-            ("Likeness", f"{word['identity']:.0%} of the traits are right, {before['identity']:.0%} before")
-        )
-        found.append(
-            ("Obedience", f"{word['prompt']:.0%} of the places and styles that were asked for came out")
-        )
+        found += [
+            ("Likeness", f"{word['identity']:.0%} of the traits are right, {before['identity']:.0%} before"),
+            ("Obedience", f"{word['prompt']:.0%} of the places and styles that were asked for came out"),
+        ]
     if concept.embeds_path.is_file():
         found.append(("Training", str(RunSummary.load(concept)).partition(": ")[2]))
     return found
 
 
-def _read_scores(concept: Concept) -> dict | None:
-    path = concept.folder / "scores.json"
-    return read_json(path)
-
-
 def _scores(concept: Concept) -> dict | None:
-    """The table's rows, the first with what was said; a column for each that was said."""
-    scores = _read_scores(concept)
-    if scores is None:
-        return None
-    return {
-        "pictures": scores.get("pictures", "some"),
-        "rows": score_rows(scores, concept.placeholder_token),
-    }
+    """How many pictures were drawn, and the table's rows, the first with what was said."""
+    scores = read_json(concept.folder / "scores.json")
+    rows = scores and score_rows(scores, concept.placeholder_token)
+    return scores and {"pictures": scores.get("pictures", "some"), "rows": rows}
 
 
 def _training(concept: Concept) -> list[dict[str, str]]:
     if not concept.embeds_path.is_file():
         return []
-    curves = "The fixed loss is on the same pictures, noise and timesteps each time."
-    figures = [_figure(plot_run(concept), curves)]
-    if saved_samples(concept):
-        samples = (
-            "Drawn on the way, always with the same prompts and noise. The step that was kept has a frame."
-        )
-        figures.append(_figure(sample_sheet(concept), samples))
-    return figures
+    samples = [_figure(sample_sheet(concept), _SAMPLES)] if saved_samples(concept) else []
+    return [_figure(plot_run(concept), _CURVES), *samples]
 
 
 def _exports(concept: Concept) -> list[tuple[str, str]]:

@@ -27,21 +27,20 @@ def notebooks() -> list[Path]:
 
 def start_here() -> Path:
     """Notebook 0, which looks at all concepts, and so is no part of a run on one."""
-    return places.repository_folder() / "notebooks" / "0_start_here.ipynb"
+    return beside()[0]
 
 
 def beside() -> list[Path]:
     """Those that `make run` leaves out: notebook 0, and 7, which trains a model of its own for minutes."""
-    return [start_here(), places.repository_folder() / "notebooks" / "7_with_dreambooth.ipynb"]
+    return sorted((places.repository_folder() / "notebooks").glob("[07]_*.ipynb"))
 
 
 def run_notebook(notebook: Path, output_folder: Path, parameters: dict) -> float:
     """Run one notebook in a fresh kernel, with papermill, and keep what came out.
 
     Args:
-        notebook: the file; its cell tagged `parameters` says which parameters it has.
         output_folder: gets the notebook with its outputs, under the same name, cell by cell.
-        parameters: values for the notebook's parameters; those that it does not have are left out.
+        parameters: those that the notebook does not have are left out.
 
     Returns:
         How long it took, in seconds.
@@ -91,59 +90,18 @@ def run_series(name: str, **parameters) -> Path:
     """Run notebooks 1 to 6 on the concept `name`, of which the fifth scores its word; write the report.
 
     Args:
-        name: the concept's name; its folder is made where there is none.
         parameters: of the notebooks, for example `BASE_MODEL`; one that is None keeps its default.
-
-    Returns:
-        The report, `concepts/<name>/report.html`.
     """
     from .report import write_report
 
-    concept_folder = Concept.make(name).folder
-    chosen = {key: value for key, value in parameters.items() if value is not None}
-    given = {"CONCEPT": name, **chosen}
-    (concept_folder / "scores.json").unlink(missing_ok=True)  # an old one must not stand for this run
-    seconds = {
-        notebook.stem: run_notebook(notebook, concept_folder / "notebooks", given) for notebook in notebooks()
-    }
-    concept = Concept.load(name)
-    report = write_report(concept)
+    folder = Concept.make(name).folder
+    given = {"CONCEPT": name} | {key: value for key, value in parameters.items() if value is not None}
+    (folder / "scores.json").unlink(missing_ok=True)  # an old one must not stand for this run
+    seconds = {path.stem: run_notebook(path, folder / "notebooks", given) for path in notebooks()}
+    report = write_report(Concept.load(name))
     for stem, duration in seconds.items():
         print(f"{stem:<24}{duration:7.1f} s")
     return report
-
-
-def _from_here(source: str) -> str:
-    """A path as seen from anywhere: the notebooks run in a folder of their own."""
-    path = None if source == MINIATURE else find_path(source)
-    return str(path.resolve()) if path else source
-
-
-def _check_pictures(source: str) -> None:
-    """Refuse a path without pictures before anything runs; what lies elsewhere is fetched only once.
-
-    Raises:
-        UserError: nothing can be read there.
-    """
-    if "://" in source or source.startswith(DATASET):
-        return
-    fetched = fetch_all(source)
-    if not any(one.data for one in fetched):
-        raise UserError(f"“{source}” can't be learned from. {fetched[0].problem}")
-
-
-def _keep_toy(given: argparse.Namespace) -> None:
-    """Draw the toy that was described, as the concept's pictures; only the miniature learns it.
-
-    Raises:
-        UserError: pictures or another model are named as well, or a word means no trait.
-    """
-    from ..miniature.drawing import draw_words
-
-    if given.images or given.base_model not in (None, "", MINIATURE):
-        raise UserError("A toy is drawn for the miniature: leave out IMAGES and BASE_MODEL, or TOY.")
-    given.base_model = MINIATURE
-    print(keep_drawn(given.concept, draw_words(given.toy)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -157,8 +115,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _check(given: argparse.Namespace) -> None:
-    """Refuse what can't work before anything runs.
+def _checked(given: argparse.Namespace) -> dict:
+    """The notebooks' parameters; what can't work is refused before anything runs.
 
     Raises:
         UserError: there is no such base model, no word to start from, or there are no pictures.
@@ -174,36 +132,50 @@ def _check(given: argparse.Namespace) -> None:
             f"Which word should “{given.concept}” start from? Name the kind of thing that you teach, "
             "as INITIALIZER=cat."
         )
+    _check_pictures(given)
+    base_model = MINIATURE if given.toy else given.base_model
+    return {
+        "BASE_MODEL": _from_anywhere(base_model) if base_model else None,
+        "ADDRESSES": [_from_anywhere(given.images)] if given.images else None,
+        "INITIALIZER_TOKEN": given.initializer or None,
+        "VECTORS": given.vectors,
+    }
+
+
+def _check_pictures(given: argparse.Namespace) -> None:
+    """See that there are pictures; a toy in words is drawn. What lies on the web is fetched later."""
+    from ..miniature.drawing import draw_words
+
     if given.toy:
-        _keep_toy(given)
+        if given.images or given.base_model not in (None, "", MINIATURE):
+            raise UserError("A toy is drawn for the miniature: leave out IMAGES and BASE_MODEL, or TOY.")
+        print(keep_drawn(given.concept, draw_words(given.toy)))
     elif given.images:
-        _check_pictures(given.images)
+        if "://" in given.images or given.images.startswith(DATASET):
+            return
+        fetched = fetch_all(given.images)
+        if not any(one.data for one in fetched):
+            raise UserError(f"“{given.images}” can't be learned from. {fetched[0].problem}")
     elif not default_sources(given.base_model or MINIATURE, given.concept):
         raise UserError(f"“{given.concept}” has no pictures yet: say where they are, as IMAGES=my_photos.")
+
+
+def _from_anywhere(source: str) -> str:
+    """A path as seen from the folder that the notebooks run in."""
+    path = None if source == MINIATURE else find_path(source)
+    return str(path.resolve()) if path else source
 
 
 def main(arguments: list[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     try:
-        _check(given)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 1
-    parameters = {
-        "BASE_MODEL": _from_here(given.base_model) if given.base_model else None,
-        "ADDRESSES": [_from_here(given.images)] if given.images else None,
-        "INITIALIZER_TOKEN": given.initializer or None,
-        "VECTORS": given.vectors,
-    }
-    try:
-        report = run_series(given.concept, **parameters)
+        print(f"The report: {run_series(given.concept, **_checked(given))}")
     except UserError as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("Stopped. The same command carries on from what is saved.", file=sys.stderr)
         return 130
-    print(f"The report: {report}")
     return 0
 
 
