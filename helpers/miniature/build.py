@@ -1,109 +1,55 @@
 """From nothing to `data/miniature/`: each stage goes on from what lies in `build/miniature/`."""
 
 import copy
-import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, StableDiffusionPipeline
 from torch import nn
+from tqdm.auto import tqdm
 from transformers import CLIPTokenizer
 
 from ..common.errors import UserError
-from ..common.files import made_once, replaced, write_json
+from ..common.files import atomic_file, made_once, read_json, replaced, write_json
 from ..common.places import data_folder, repository_folder
 from ..model.base_model import save_parts
-from .drawing import write_examples
-from .fit import (
-    Plan,
-    device,
-    draw_for_judging,
-    draw_more_named,
-    draw_sharp,
-    draw_with_captions,
-    load,
-    make_shards,
-    read_log,
-)
-from .judge import Judge, train_judge
-from .networks import (
-    build_tokenizer,
-    encode_shards,
-    make_round_trips,
-    new_scheduler,
-    train_autoencoder,
-    train_diffusion,
-    train_sharp_autoencoder,
-)
+from ..model.vae import decode, to_image
+from . import networks, world
+from .drawing import SHARP_SIDE, pixels_of, write_examples
+from .fit import Plan, device, read_log
 from .report import write_report
+from .world import Drawing
 
-_AUTOENCODER = Plan("vae", pictures=20_000, batch=8, lr=6e-3)
-_SHARP = Plan("sharp", pictures=172_000, batch=64, lr=6e-3)
-_SESSIONS = (
+Arrays = dict[str, np.ndarray]
+_SHARD = 4_000  # drawings in a file, at most
+_FEWEST = 8  # drawings of a kind, in a build made small
+
+# What is trained, in this order.
+_PLANS = (
+    Plan("vae", pictures=20_000, batch=8, lr=6e-3),
     Plan("diffusion-1", pictures=128_000, batch=64, lr=3e-3, cooldown=0.5),
     Plan("diffusion-2", pictures=280_000, batch=128, lr=2e-3, cooldown=0.7),
     Plan("diffusion-3", pictures=600_000, batch=128, lr=2e-3, cooldown=0.7),
+    Plan("diffusion-4", pictures=1_440_000, batch=1024, lr=3e-3, cooldown=0.7),
+    Plan("sharp", pictures=172_000, batch=64, lr=6e-3),
+    Plan("judge", pictures=500_000, batch=100, lr=2e-3, cooldown=0.8),
 )
-_LAST_SESSION = Plan("diffusion-4", pictures=1_440_000, batch=1024, lr=3e-3, cooldown=0.7)
-_JUDGE = Plan("judge", pictures=500_000, batch=100, lr=2e-3, cooldown=0.8)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """The numbers of pictures. Four kinds of shards, of `shard` drawings each, are drawn."""
-
-    shard: int = 4_000
-    shards: int = 25
-    named_shards: int = 40
-    sharp_shards: int = 16
-    judging_shards: int = 4
-    autoencoder: Plan = _AUTOENCODER
-    sessions: tuple[Plan, ...] = _SESSIONS
-    last_session: Plan = _LAST_SESSION
-    sharp: Plan = _SHARP
-    judge: Plan = _JUDGE
-    captions: int = 512  # to draw for in the report
-    captions_with_names: int = 320
-    fresh: int = 1_000  # drawings in the report
-
-    def at(self, fraction: float) -> "Recipe":
-        """The same recipe with a fraction of the pictures; of everything a little is left."""
-        return replace(
-            self,
-            shard=max(8, round(self.shard * fraction)),
-            autoencoder=self.autoencoder.at(fraction),
-            sessions=tuple(plan.at(fraction) for plan in self.sessions),
-            last_session=self.last_session.at(fraction),
-            sharp=self.sharp.at(fraction),
-            judge=self.judge.at(fraction),
-            captions=max(16, round(self.captions * fraction)),
-            captions_with_names=max(16, round(self.captions_with_names * fraction)),
-            fresh=max(24, round(self.fresh * fraction)),
-        )
-
-
-RECIPE = Recipe()
-
-
-def begin(recipe: Recipe, work: Path) -> None:
-    """Note in the work folder by which recipe it is filled, and clear it of what a kill cut short.
-
-    Raises:
-        UserError: it is filled by another one, whose parts do not fit.
-    """
-    path, wanted = work / "recipe.json", json.loads(json.dumps(asdict(recipe)))
-    for left in (work / "pictures").glob("partial-*"):
-        left.unlink()
-    if not path.exists():
-        write_json(path, wanted)
-    elif json.loads(path.read_text()) != wanted:
-        raise UserError(f"{work} holds parts of a build with other amounts: name another folder.")
+# What the model card calls a part, and the kinds of drawings that it is chosen from.
+_ABOUT = {
+    "vae": ("autoencoder of 64 pixels, whose latents the UNet learns", ["captioned"]),
+    "diffusion-1": ("text encoder and UNet, session 1", ["captioned"]),
+    "diffusion-2": ("text encoder and UNet, session 2", ["captioned"]),
+    "diffusion-3": ("text encoder and UNet, session 3", ["captioned"]),
+    "diffusion-4": ("text encoder and UNet, session 4", ["named"]),
+    "sharp": ("autoencoder of 128 pixels, on the latents of the other", ["sharp"]),
+    "judge": ("judge", ["captioned", "judging"]),
+}
 
 
 def work_folder() -> Path:
@@ -111,10 +57,11 @@ def work_folder() -> Path:
     return repository_folder() / "build" / "miniature"
 
 
-def build(recipe: Recipe = RECIPE, data: Path | None = None, work: Path | None = None) -> Path:
+def build(fraction: float = 1.0, data: Path | None = None, work: Path | None = None) -> Path:
     """Make the miniature and its example pictures, or what a killed run left to be made.
 
     Args:
+        fraction: of the pictures; of everything a little is left.
         data: gets `miniature/` and `grooty/`; the repository's `data/` by default.
         work: for what a killed run goes on from, on the same disk as `data`.
 
@@ -122,78 +69,177 @@ def build(recipe: Recipe = RECIPE, data: Path | None = None, work: Path | None =
         The miniature's folder.
     """
     data, work = data or data_folder(), work or work_folder()
-    begin(recipe, work)
+    plans = begin(fraction, work)
+    draw = partial(make_shards, fraction=fraction, folder=work / "pictures")
+    captioned = draw("captioned")
+    teacher = networks.train_autoencoder(load(captioned, "pixels"), plans["vae"], work)
     tokenizer = _tokenizer(work / "tokenizer")
-    shards = _draw("captioned", recipe.shards, work, recipe, tokenizer_folder=work / "tokenizer")
-    teacher = _autoencoder(
-        work / "vae",
-        lambda: train_autoencoder(load(shards[:-1], "pixels"), work, device(), recipe.autoencoder),
-    )
-    model = _text_encoder_and_unet(work, shards, tokenizer, teacher, recipe)
-    sharp_shards = _draw("sharp", recipe.sharp_shards, work, recipe)
-    vae = _autoencoder(
-        work / "vae-sharp",
-        lambda: train_sharp_autoencoder(sharp_shards, teacher, work, device(), recipe.sharp),
-    )
-    judge = _judge(work, shards, teacher, recipe)
+    model = _denoiser(plans, captioned, draw, teacher, tokenizer, work)
+    sharp = draw("sharp")
+    latents = torch.from_numpy(load(_latents(sharp, teacher), "latents")).float()
+    scale = teacher.config.scaling_factor
+    vae = networks.train_sharp_autoencoder(load(sharp, "sharp"), latents, scale, plans["sharp"], work)
+    judging = draw("judging")
+    sources = (captioned + judging, _round_trips(judging, teacher))
+    read = [(load(paths, "pixels"), load(paths, "labels")) for paths in sources]
+    judge = networks.train_judge(read, plans["judge"], work)
     with replaced(data / "grooty", work) as folder:
         write_examples(folder)
     with replaced(data / "miniature", work) as folder:
-        assemble(folder, tokenizer, vae, model)
+        _assemble(folder, tokenizer, vae, model)
         judge.save(folder)
-        write_json(folder / "training.json", _notes(work, recipe))
-        write_report(folder, recipe.captions, recipe.captions_with_names, recipe.fresh)
+        notes = [_note(plan, fraction, work) for plan in plans.values()]
+        write_json(folder / "training.json", {"parts": notes})
+        write_report(folder, fraction)
     return data / "miniature"
 
 
-def _draw(kind: str, count: int, work: Path, recipe: Recipe, **arguments) -> list[Path]:
-    draw = {
-        "captioned": draw_with_captions,
-        "named": draw_more_named,
-        "sharp": draw_sharp,
-        "judging": draw_for_judging,
-    }[kind]
-    return make_shards(kind, count, work / "pictures", partial(draw, size=recipe.shard, **arguments))
+def begin(fraction: float, work: Path) -> dict[str, Plan]:
+    """The plans by their names; in the work folder it is noted by which it is filled.
+
+    Raises:
+        UserError: it is filled by other ones, whose parts do not fit.
+    """
+    plans = {plan.name: plan.at(fraction) for plan in _PLANS}
+    path, wanted = work / "recipe.json", [asdict(plan) for plan in plans.values()]
+    if not path.exists():
+        write_json(path, wanted)
+    elif read_json(path) != wanted:
+        raise UserError(f"{work} holds parts of a build with other amounts: name another folder.")
+    return plans
 
 
 def _tokenizer(folder: Path) -> CLIPTokenizer:
+    """Learned once: of two merges that are as frequent, another run may learn the other first."""
     if not folder.exists():
         with made_once(folder) as unfinished:
-            build_tokenizer(unfinished)
+            networks.new_tokenizer().save_pretrained(unfinished)
     return CLIPTokenizer.from_pretrained(folder)
 
 
-def _autoencoder(folder: Path, train: Callable[[], AutoencoderKL]) -> AutoencoderKL:
-    if not folder.exists():
-        with made_once(folder) as unfinished:
-            train().cpu().save_pretrained(unfinished)
-    return AutoencoderKL.from_pretrained(folder).eval()
+# Drawings for training are drawn once, and kept in shards.
 
 
-def _text_encoder_and_unet(
-    work: Path, shards: list[Path], tokenizer: CLIPTokenizer, teacher: AutoencoderKL, recipe: Recipe
+def make_shards(kind: str, fraction: float, folder: Path) -> list[Path]:
+    """Draw a fraction of a kind's shards; those that are there already are kept."""
+    first, _, draw = _DRAWINGS[kind]
+    paths, count = [], drawings_of(kind, fraction)
+    for number, done in enumerate(tqdm(range(0, count, _SHARD), desc=f"{kind} drawings", unit="shard")):
+        paths.append(folder / f"{kind}-{number:03d}.npz")
+        make_once(paths[-1], draw, first + number, min(_SHARD, count - done))
+    return paths
+
+
+def drawings_of(kind: str, fraction: float) -> int:
+    """How many drawings of a kind are made."""
+    return max(_FEWEST, round(_DRAWINGS[kind][1] * fraction))
+
+
+def make_once(path: Path, make: Callable[..., Arrays], *given) -> None:
+    """Make arrays and save them in one go, where the file is not there: one that is there is whole."""
+    if not path.exists():
+        with atomic_file(path) as unfinished, unfinished.open("wb") as file:
+            np.savez(file, **make(*given))
+
+
+def load(paths: list[Path], name: str) -> np.ndarray:
+    """What several shards hold by a name, as one array."""
+    return np.concatenate([np.load(path)[name] for path in paths])
+
+
+def _labelled(drawings: list[Drawing]) -> Arrays:
+    """`pixels` (N, 64, 64, 3) uint8, and `labels` (N, attributes) int8 as `world.labels_of` gives them."""
+    labels = np.array([world.labels_of(one) for one in drawings], np.int8)
+    return {"pixels": pixels_of(drawings), "labels": labels}
+
+
+def _draw_captioned(number: int, size: int, named: float = world.NAMED_FRACTION) -> Arrays:
+    """What text encoder and UNet are trained on: as `_labelled`, and `sentences` (N, captions).
+
+    Args:
+        named: the fraction of toys with a name.
+    """
+    rng, toys = np.random.default_rng([2026, number]), world.named_toys()
+    drawings, sentences = [], []
+    for _ in range(size):
+        name = world.some_name(rng, toys, named)
+        drawings.append(world.sample_drawing(rng, toys.get(name)))
+        sentences.append([world.caption(drawings[-1], rng, name)[0] for _ in range(world.CAPTIONS)])
+    return _labelled(drawings) | {"sentences": np.array(sentences)}
+
+
+def _draw_sharp(number: int, size: int) -> Arrays:
+    """What the sharp autoencoder is trained on: `sharp` (N, 128, 128, 3), and `pixels`, the same small."""
+    drawings = world.sample_drawings(size, number)
+    return {"sharp": pixels_of(drawings, SHARP_SIDE), "pixels": pixels_of(drawings)}
+
+
+def _draw_for_judging(number: int, size: int) -> Arrays:
+    """What the judge alone is trained on, as `_labelled`."""
+    return _labelled(world.drawings_for_judging(size, number))
+
+
+# For each kind of drawings the number of its first shard, how many there are, and what draws a shard, given
+# its number, from which all follows. Those of the report have other numbers.
+_DRAWINGS: dict[str, tuple[int, int, Callable[[int, int], Arrays]]] = {
+    "captioned": (0, 100_000, _draw_captioned),
+    "named": (500, 160_000, partial(_draw_captioned, named=world.MORE_NAMED_FRACTION)),
+    "sharp": (0, 64_000, _draw_sharp),
+    "judging": (1_000, 16_000, _draw_for_judging),
+}
+
+
+def _made_beside(shards: list[Path], what: str, make: Callable[[Arrays], Arrays]) -> list[Path]:
+    """A file beside each shard, which is made once of what that one holds."""
+    paths = [shard.with_name(f"{what.replace(' ', '-')}-{shard.name}") for shard in shards]
+    for shard, path in zip(tqdm(shards, desc=what, unit="shard"), paths, strict=True):
+        make_once(path, make, np.load(shard))
+    return paths
+
+
+def _latents(shards: list[Path], vae: AutoencoderKL, tokenizer: CLIPTokenizer | None = None) -> list[Path]:
+    """`latents` (N, 4, 16, 16) float16, scaled; with a tokenizer `ids` (N, captions, tokens) int16."""
+
+    def encode(drawn: Arrays) -> Arrays:
+        made = {"latents": networks.encoded(vae, drawn["pixels"]).half().numpy()}
+        if tokenizer:
+            sentences = drawn["sentences"].ravel().tolist()
+            ids = tokenizer(sentences, padding="max_length", truncation=True).input_ids
+            made["ids"] = np.array(ids, np.int16).reshape(-1, world.CAPTIONS, tokenizer.model_max_length)
+        return made
+
+    return _made_beside(shards, "latents", encode)
+
+
+def _round_trips(shards: list[Path], vae: AutoencoderKL) -> list[Path]:
+    """`pixels` as the autoencoder rebuilds them, and their `labels`."""
+
+    def rebuild(drawn: Arrays) -> Arrays:
+        rebuilt = decode(vae, networks.encoded(vae, drawn["pixels"]), device(), batch=networks.BATCH)
+        return {"pixels": np.array([np.asarray(to_image(one)) for one in rebuilt]), "labels": drawn["labels"]}
+
+    return _made_beside(shards, "round trips", rebuild)
+
+
+def _denoiser(
+    plans: dict[str, Plan],
+    captioned: list[Path],
+    draw: Callable[[str], list[Path]],
+    vae: AutoencoderKL,
+    tokenizer: CLIPTokenizer,
+    work: Path,
 ) -> nn.ModuleDict:
-    """Trained in sessions; the last one starts from the mean of the two before it."""
+    """Text encoder and UNet, trained in sessions; the last one starts from the mean of the two before it."""
 
-    def session(plan: Plan, drawn: list[Path], start: nn.ModuleDict | None) -> nn.ModuleDict:
-        latents = encode_shards(drawn, teacher, device())
-        scale = teacher.config.scaling_factor
-        return train_diffusion(latents, tokenizer, scale, start, work, device(), plan).cpu()
+    def session(number: int, shards: list[Path], start: nn.ModuleDict | None) -> nn.ModuleDict:
+        made = _latents(shards, vae, tokenizer)
+        latents, ids = (torch.from_numpy(load(made, name)) for name in ("latents", "ids"))
+        plan, scale = plans[f"diffusion-{number}"], vae.config.scaling_factor
+        return networks.train_denoiser(latents, ids, tokenizer, scale, start, plan, work)
 
-    before = model = None
-    for plan in recipe.sessions:
-        before = copy.deepcopy(model)
-        model = session(plan, shards, model)
-    named = _draw("named", recipe.named_shards, work, recipe, tokenizer_folder=work / "tokenizer")
-    return session(recipe.last_session, named, mean_of(before, model))
-
-
-def _judge(work: Path, shards: list[Path], teacher: AutoencoderKL, recipe: Recipe) -> Judge:
-    """Trained on all drawings, and on the round trips of its own."""
-    own = _draw("judging", recipe.judging_shards, work, recipe)
-    sources = (shards + own, make_round_trips(own, teacher, device()))
-    read = [(load(paths, "pixels"), load(paths, "labels")) for paths in sources]
-    return train_judge(read, work, device(), recipe.judge)
+    before = session(2, captioned, session(1, captioned, None))
+    after = session(3, captioned, copy.deepcopy(before))
+    return session(4, draw("named"), mean_of(before, after))
 
 
 @torch.no_grad()
@@ -208,58 +254,32 @@ def mean_of(before: nn.ModuleDict, after: nn.ModuleDict) -> nn.ModuleDict:
     return mean
 
 
-def assemble(folder: Path, tokenizer: CLIPTokenizer, vae: AutoencoderKL, model: nn.ModuleDict) -> None:
+def _assemble(folder: Path, tokenizer: CLIPTokenizer, vae: AutoencoderKL, model: nn.ModuleDict) -> None:
     """Write the four parts and the scheduler in the layout of Stable Diffusion 1.5, in half precision."""
-    from diffusers import StableDiffusionPipeline
-
     pipeline = StableDiffusionPipeline(
         tokenizer=tokenizer,
         vae=vae,
         text_encoder=model["text_encoder"],
         unet=model["unet"],
-        scheduler=new_scheduler(),
+        scheduler=networks.new_scheduler(),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
     )
     save_parts(pipeline.to("cpu", torch.float16), folder)
-    for config in folder.glob("*/config.json"):  # diffusers notes where on this machine a part came from
-        values = json.loads(config.read_text(encoding="utf-8"))
-        values.pop("_name_or_path", None)
-        write_json(config, values)
 
 
-def _notes(work: Path, recipe: Recipe) -> dict:
-    """What the model card tells: of each part its pictures, minutes and losses, in the order of training."""
-    size, few = recipe.shard, recipe.shards * recipe.shard
-    session = "text encoder and UNet, session"
-    parts = [
-        (recipe.autoencoder, "autoencoder of 64 pixels, whose latents the UNet learns", few),
-        *((plan, f"{session} {number}", few) for number, plan in enumerate(recipe.sessions, 1)),
-        (recipe.last_session, f"{session} {len(recipe.sessions) + 1}", recipe.named_shards * size),
-        (recipe.sharp, "autoencoder of 128 pixels, on the latents of the other", recipe.sharp_shards * size),
-        (recipe.judge, "judge", few + recipe.judging_shards * size),
-    ]
-    return {"parts": [_note(work, *part) for part in parts]}
-
-
-def _note(work: Path, plan: Plan, part: str, drawings: int) -> dict:
-    """A part's log, thinned to a hundred lines, and what it was drawn from."""
-    log = read_log(work, plan.name)
+def _note(plan: Plan, fraction: float, work: Path) -> dict:
+    """What the model card tells of a part: what it saw, for how long, and a hundred lines of its log."""
+    log, (part, kinds) = read_log(work, plan.name), _ABOUT[plan.name]
+    ended = (work / f"{plan.name}.pt").stat().st_mtime
     return {
         "name": plan.name,
         "part": part,
         "pictures": log[-1]["pictures"],
-        "drawings": drawings,
-        "minutes": round(_minutes([line["time"] for line in log]), 1),
+        "drawings": sum(drawings_of(kind, fraction) for kind in kinds),
+        "minutes": round(log[-1]["seconds"] / 60, 1),
         "machine": torch.cuda.get_device_name() if device().type == "cuda" else f"{os.cpu_count()} cores",
-        "ended": time.strftime("%Y-%m-%d", time.gmtime(log[-1]["time"])),
+        "ended": time.strftime("%Y-%m-%d", time.gmtime(ended)),
         "losses": [[line["pictures"], line["loss"]] for line in log[:: max(1, len(log) // 100)]],
     }
-
-
-def _minutes(times: list[float]) -> float:
-    """Time spent, without the breaks between a kill and the next start."""
-    gaps = [later - sooner for sooner, later in pairwise(times)]
-    usual = sorted(gaps)[len(gaps) // 2] if gaps else 0
-    return sum(gap for gap in gaps if gap < 10 * usual) / 60

@@ -1,28 +1,44 @@
-"""The judge: a small classifier that reads a toy picture's attributes.
+"""The judge, a small classifier that reads a toy picture's attributes; and how good a learned word is by it.
 
-It is trained on drawings and on their round trips through the autoencoder, never on pictures that the
-model made, and so does not share their mistakes.
+The word is scored beside the two things that one could say without it: the initializer alone, and the
+fullest description of the toy that captions know. Only the miniature's world has a judge.
 """
 
-from dataclasses import dataclass
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from IPython.display import HTML
+from matplotlib.axes import Axes
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
-from torch.nn import functional
 
 from ..common.errors import UserError
+from ..common.files import write_json
 from ..common.places import miniature_folder
+from ..common.sheets import Described, finish, html_table, new_figure
+from ..concept.concept import Concept
+from ..dataset.images import load_images
+from ..inference.examples import examples_for
+from ..inference.grid import Sheet
+from ..inference.pipeline import generate, pipeline_with_word
+from ..model.base_model import MINIATURE
+from ..model.vae import to_pixel_values
 from .drawing import PICTURE_SIDE
-from .fit import Plan, autocast, fit, generator_of, to_tensor
-from .world import ATTRIBUTES, UNREADABLE, Drawing, readable, value_of
+from .world import ATTRIBUTES, SCENES, STYLES, TRAITS, Drawing, Toy, describe, prompt, readable, value_of
 
-_FARTHEST = 2  # pixels
-_WEIGHTS = {"pattern": 4.0, "second_color": 4.0}  # the others are read rightly soon, these two late
+PICTURES = 64
+STEPS = 25
+_ASKED = ("scene", "style")
+_SUBJECTS = ("word", "initializer", "description")
+
+Reading = dict[str, str]  # what the judge sees in one picture: for each attribute the likeliest value
 
 
 class JudgeNetwork(nn.Module):
@@ -49,13 +65,6 @@ class JudgeNetwork(nn.Module):
         return {name: reader(features) for name, reader in self.readers.items()}
 
 
-@dataclass(frozen=True)
-class Reading:
-    """What the judge sees in one picture: for each attribute the likeliest value."""
-
-    values: dict[str, str]
-
-
 class Judge:
     """Reads pictures. `Judge.load()` gives the one that ships with the miniature."""
 
@@ -67,7 +76,7 @@ class Judge:
         """Read the judge from a folder of the miniature.
 
         Raises:
-            UserError: the folder has no judge: only the miniature's world has one.
+            UserError: the folder has no judge.
         """
         path = (folder or miniature_folder()) / "judge" / "model.safetensors"
         if not path.is_file():
@@ -76,75 +85,216 @@ class Judge:
         network.load_state_dict({name: value.float() for name, value in load_file(path).items()})
         return cls(network)
 
-    def save(self, folder: Path) -> Path:
+    def save(self, folder: Path) -> None:
         """Write the judge, in half precision, to `folder/judge/model.safetensors`."""
         path = folder / "judge" / "model.safetensors"
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(
-            {name: value.half().contiguous() for name, value in self.network.state_dict().items()}, path
-        )
-        return path
+        save_file({name: one.half().contiguous() for name, one in self.network.state_dict().items()}, path)
 
     @torch.no_grad()
     def read(self, images: list[Image.Image]) -> list[Reading]:
         """Read pictures of any size, one `Reading` each."""
-        pixels = [np.asarray(_at_size(image), np.float32) / 127.5 - 1 for image in images]
-        logits = self.network(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2))
-        likeliest = {name: values.argmax(-1) for name, values in logits.items()}
+        side = (PICTURE_SIDE, PICTURE_SIDE)
+        seen = [to_pixel_values(one.convert("RGB").resize(side, Image.Resampling.BOX)) for one in images]
+        logits = self.network(torch.stack(seen))
+        likeliest = {name: values.argmax(-1).tolist() for name, values in logits.items()}
         return [
-            Reading({name: ATTRIBUTES[name][best[row]] for name, best in likeliest.items()})
-            for row in range(len(images))
+            {name: ATTRIBUTES[name][best[number]] for name, best in likeliest.items()}
+            for number in range(len(images))
         ]
 
 
-def _at_size(image: Image.Image) -> Image.Image:
-    return image.convert("RGB").resize((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.BOX)
+def _rightness(readings: list[Reading], wanted: list[Drawing], names: Iterable[str]) -> np.ndarray:
+    """1 where a picture shows what was wanted, 0 where not, NaN where its style can't; (pictures, names)."""
+    return np.array(
+        [
+            [seen[name] == value_of(one, name) if readable(name, one) else np.nan for name in names]
+            for seen, one in zip(readings, wanted, strict=True)
+        ]
+    )
 
 
-def train_judge(
-    sources: list[tuple[np.ndarray, np.ndarray]], folder: Path, device: torch.device, plan: Plan
-) -> Judge:
-    """Train on pictures from several sources, in turn.
+def fractions_right(
+    readings: list[Reading], wanted: list[Drawing], names: Iterable[str] = ATTRIBUTES
+) -> dict[str, float]:
+    """For each attribute the fraction of pictures that show what was wanted, of those whose style can."""
+    fractions = np.nanmean(_rightness(readings, wanted, names), axis=0)
+    return {name: round(float(one), 4) for name, one in zip(names, fractions, strict=True)}
+
+
+# The scores of a word.
+
+
+def evaluation_surroundings(toy: Toy, pictures: int = PICTURES) -> list[Drawing]:
+    """Where the toy is asked to go, and in which style: 64 pairs, none of which a template names.
+
+    Every scene occurs four or five times; half of the pictures are photos, the rest in the five styles.
+    """
+    surroundings = []
+    for number in range(pictures):
+        round_, place = divmod(number, len(SCENES))
+        photo = (round_ + place) % 2 == 0
+        style = STYLES[0] if photo else STYLES[1 + number // 2 % 5]
+        surroundings.append(Drawing(toy, scene=SCENES[place], style=style))
+    return surroundings
+
+
+def toy_in(images: list[Image.Image], judge: Judge) -> Toy:
+    """The toy that pictures show, by what the judge sees in most of them."""
+    readings = judge.read(images)
+    seen = {name: Counter(reading[name] for reading in readings) for name in (*TRAITS, "second_color")}
+    return Toy(**{name: counts.most_common(1)[0][0] for name, counts in seen.items()})
+
+
+def read_subject(
+    pipeline: Any, subject: str, wanted: list[Drawing], judge: Judge, guidance: float
+) -> list[Reading]:
+    """Draw `subject` in each of the surroundings and read the pictures."""
+    prompts = [prompt(subject, drawing) for drawing in wanted]
+    pictures = generate(pipeline, prompts, list(range(len(wanted))), STEPS, guidance)
+    return judge.read([picture.image for picture in pictures])
+
+
+def score_readings(readings: list[Reading], wanted: list[Drawing]) -> dict:
+    """How much of what was wanted is in pictures.
+
+    Returns:
+        `identity`, the mean over the toy's traits, with `identity_error`, its standard error over pictures;
+        `prompt`, the mean over scene and style; the fraction for each under `traits` and `asked`.
+    """
+    traits, asked = (fractions_right(readings, wanted, names) for names in (TRAITS, _ASKED))
+    of_each_picture = np.nanmean(_rightness(readings, wanted, TRAITS), axis=1)
+    return {
+        "identity": _mean(traits.values()),
+        "identity_error": round(float(np.std(of_each_picture)) / math.sqrt(len(wanted)), 4),
+        "prompt": _mean(asked.values()),
+        "traits": traits,
+        "asked": asked,
+    }
+
+
+def _mean(values: Iterable[float]) -> float:
+    return round(float(np.mean(list(values))), 4)
+
+
+def score_word(concept: Concept | str, pictures: int = PICTURES) -> dict:
+    """Score a learned word by so many pictures of each, and write `scores.json` into the concept's folder.
+
+    Returns:
+        `identity` and `prompt` (fractions, 0 to 1) of the word; the same with details for `word`,
+        `initializer` and `description`.
+
+    Raises:
+        UserError: there is no judge for this kind of concept.
+    """
+    concept = Concept.load(concept) if isinstance(concept, str) else concept
+    if not _has_judge(concept):
+        raise UserError("Only objects on the miniature can be scored: the judge reads drawn toys.")
+    judge = Judge.load()
+    toy = toy_in(load_images(concept), judge)
+    pipeline = pipeline_with_word(concept)
+    words = (concept.placeholder_token, concept.initializer_token, describe(toy))
+    said = dict(zip(_SUBJECTS, words, strict=True))
+    guidance, wanted = examples_for(concept).guidance, evaluation_surroundings(toy, pictures)
+    scores = {
+        name: score_readings(read_subject(pipeline, subject, wanted, judge, guidance), wanted)
+        for name, subject in said.items()
+    }
+    first = {name: scores["word"][name] for name in ("identity", "prompt")}
+    said["word"] = "{}"  # whatever it is named by now
+    everything = {**first, "pictures": pictures, "said": said, **scores}
+    write_json(concept.folder / "scores.json", everything)
+    return everything
+
+
+def _has_judge(concept: Concept) -> bool:
+    return concept.base_model == MINIATURE and concept.what_to_teach == "object"
+
+
+def fullest_description(concept: Concept) -> str:
+    """All that a caption can say of the toy in a concept's pictures; empty where there is no judge for them.
+
+    Raises:
+        UserError: the concept has no pictures, or one of them is damaged.
+    """
+    return describe(toy_in(load_images(concept), Judge.load())) if _has_judge(concept) else ""
+
+
+def worth_in_words(scores: dict) -> str:
+    """Whether the word says more than the fullest description, by what `score_word` returned.
+
+    A difference in identity counts where it is more than twice its standard error.
+    """
+    word, described = scores["word"], scores["description"]
+    gain = word["identity"] - described["identity"]
+    error = math.hypot(word["identity_error"], described["identity_error"])
+    if abs(gain) <= 2 * error:
+        verdict = "On these pictures the word and the description can't be told apart"
+    elif gain > 0:
+        verdict = "The word is worth it"
+    else:
+        verdict = "The description does better than the word"
+    most = max(TRAITS, key=lambda trait: word["traits"][trait] - described["traits"][trait])
+    return (
+        f"{verdict}: identity {word['identity']:.2f} with the word and {described['identity']:.2f} with the "
+        f"description, prompt {word['prompt']:.2f} and {described['prompt']:.2f}. The word gains most on the "
+        f"{most}: {word['traits'][most]:.2f} and {described['traits'][most]:.2f}."
+    )
+
+
+def score_rows(scores: dict, word: str) -> list[tuple[str, ...]]:
+    """Saved scores as a table's rows: first what was said, then a fraction for each of the three."""
+    said = scores["said"] | {"word": word}
+    columns = []
+    for name in _SUBJECTS:
+        score = scores[name]
+        named = {"identity": score["identity"], **score["traits"], "prompt": score["prompt"]}
+        columns.append(named | score["asked"])
+    rows = [(name, *(f"{column[name]:.2f}" for column in columns)) for name in columns[0]]
+    return [("", *(f"{name}: {said[name]}" for name in _SUBJECTS)), *rows]
+
+
+def score_table(scores: dict, word: str) -> HTML:
+    """The rows of `score_rows` as a table for a notebook."""
+    head, *rows = score_rows(scores, word)
+    return HTML(html_table(rows, head, named_rows=True))
+
+
+# Two toys in one picture: how much of each is there?
+
+
+def share_of(toy: Toy, others: Iterable[Toy], readings: Iterable[Reading]) -> float:
+    """The fraction of a toy's traits that pictures show, of those traits that none of the others has."""
+    own = [name for name in TRAITS if all(getattr(toy, name) != getattr(other, name) for other in others)]
+    return _mean(reading[name] == getattr(toy, name) for reading in readings for name in own)
+
+
+def plot_shares(sheets: Sequence[Sheet], toys: Mapping[str, Toy], weights: Sequence[float]) -> Described:
+    """How much of two toys is in each cell of a grid over two weights, as two tables in colour.
 
     Args:
-        sources: for each (N, 64, 64, 3) uint8 pictures, and (N, attributes) labels as
-            `world.labels_of` gives them.
-        folder: for the checkpoint.
+        sheets: the same grid with several seeds; the weight of the first toy's word differs in `x`.
+        toys: by their words; each is read by the traits that the other has not.
+        weights: of the second toy's word, one a row.
     """
-    torch.manual_seed(0)
-    network = JudgeNetwork().to(device, memory_format=torch.channels_last).train()
-
-    def loss_of(step: int) -> torch.Tensor:
-        draw = generator_of(step)
-        pictures, labels = sources[step % len(sources)]
-        chosen = torch.randint(len(pictures), (plan.batch,), generator=draw).numpy()
-        images = _moved(to_tensor(pictures[chosen], device), draw)
-        with autocast(device):
-            logits = network(images)
-        truth = torch.from_numpy(labels[chosen]).long().to(device)
-        losses = {name: _cross_entropy(logits[name], truth[:, k]) for k, name in enumerate(ATTRIBUTES)}
-        return sum(_WEIGHTS.get(name, 1.0) * loss for name, loss in losses.items())
-
-    return Judge(fit(plan, network, loss_of, folder).cpu())
+    judge, columns = Judge.load(), sheets[0].plan.x.values
+    read = [judge.read([picture.image for picture in sheet.pictures]) for sheet in sheets]
+    cells, said = list(zip(*read, strict=True)), []
+    axes = new_figure(columns=2, size=(9, 3.6))
+    first, second = toys
+    for one, word, other in zip(axes, (first, second), (second, first), strict=True):
+        shares = np.reshape([share_of(toys[word], [toys[other]], cell) for cell in cells], (len(weights), -1))
+        _draw_table(one, shares, columns, weights)
+        one.set(title=f"how much of {word}", xlabel=f"weight of {first}", ylabel=f"weight of {second}")
+        said.append(f"of {word} row by row {shares.round(2).tolist()}")
+    return finish(axes[0], f"How much of each toy there is as two weights grow: {'; '.join(said)}.")
 
 
-def _moved(images: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
-    """All of them up to two pixels off, their edges drawn out: so that no picture is learned by heart."""
-    top, left = torch.randint(2 * _FARTHEST + 1, (2,), generator=draw).tolist()
-    wide = functional.pad(images, (_FARTHEST,) * 4, mode="replicate")
-    moved = wide[:, :, top : top + PICTURE_SIDE, left : left + PICTURE_SIDE]
-    return moved.contiguous(memory_format=torch.channels_last)
-
-
-def _cross_entropy(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    return functional.cross_entropy(logits.float(), truth, ignore_index=UNREADABLE, label_smoothing=0.02)
-
-
-def fraction_right(readings: list[Reading], wanted: list[Drawing], attribute: str) -> float:
-    """The fraction of pictures that show what was wanted, of those whose style can show it."""
-    right = [
-        reading.values[attribute] == value_of(drawing, attribute)
-        for reading, drawing in zip(readings, wanted, strict=True)
-        if readable(attribute, drawing)
-    ]
-    return round(float(np.mean(right)), 4)
+def _draw_table(axes: Axes, values: np.ndarray, columns: Sequence[Any], rows: Sequence[Any]) -> None:
+    """Numbers from 0 to 1, each on a square in its shade."""
+    axes.imshow(values, vmin=0, vmax=1, cmap="Blues", aspect="auto")
+    axes.set_xticks(range(len(columns)), map(str, columns))
+    axes.set_yticks(range(len(rows)), map(str, rows))
+    axes.grid(False)
+    for (row, column), value in np.ndenumerate(values):
+        axes.text(column, row, f"{value:.2f}", ha="center", va="center", color="w" if value > 0.6 else "k")

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,27 +18,11 @@ from ..common.sheets import image_grid
 from ..inference.pipeline import generate
 from ..model.base_model import load_pipeline
 from ..model.vae import decode, encode, psnr
-from .drawing import render
-from .fit import CAPTIONS, MORE_NAMED_FRACTION, pixels_of, to_tensor
-from .judge import Judge, Reading, fraction_right
-from .networks import BATCH
-from .world import (
-    ATTRIBUTES,
-    HELD_OUT,
-    HELD_OUT_STYLE,
-    HELD_OUT_TOYS,
-    NAMED_FRACTION,
-    PLACES,
-    TRAITS,
-    Drawing,
-    caption,
-    drawings_for_judging,
-    named_toys,
-    readable,
-    sample_drawing,
-    sample_drawings,
-    value_of,
-)
+from . import world
+from .drawing import pixels_of, render
+from .judge import Judge, Reading, fractions_right
+from .networks import BATCH, to_tensor
+from .world import Drawing
 
 STEPS = 25
 GUIDANCE = 4.0
@@ -55,65 +40,66 @@ class Asked:
 
     def counts(self, attribute: str) -> bool:
         """Whether a picture for this caption can be held to an attribute."""
-        return attribute in self.named and readable(attribute, self.drawing)
+        return attribute in self.named and world.readable(attribute, self.drawing)
 
 
 def fresh_captions(count: int, seed: int = 99) -> list[Asked]:
     """Captions that training has not drawn, in its proportions, which describe a toy."""
     rng = np.random.default_rng([7011, seed])
-    drawings = [sample_drawing(rng) for _ in range(count)]
+    drawings = [world.sample_drawing(rng) for _ in range(count)]
     return [_asked(drawing, rng) for drawing in drawings]
 
 
 def captions_by_name(count: int) -> list[Asked]:
     """Captions that name a toy, each toy as often: the name stands for every trait of it."""
-    rng, toys = np.random.default_rng([7012, 99]), list(named_toys().items())
+    rng, toys = np.random.default_rng([7012, 99]), list(world.named_toys().items())
     named = [toys[number % len(toys)] for number in range(count)]
-    return [_asked(sample_drawing(rng, toy), rng, name) for name, toy in named]
+    return [_asked(world.sample_drawing(rng, toy), rng, name) for name, toy in named]
 
 
 def _asked(drawing: Drawing, rng: np.random.Generator, name: str | None = None) -> Asked:
-    sentence, named = caption(drawing, rng, name)
+    sentence, named = world.caption(drawing, rng, name)
     if name and name in sentence:
-        named |= {*TRAITS, "second_color"}
+        named |= {*world.TRAITS, "second_color"}
     elif "pattern" in named:
         named |= {"second_color"}
     return Asked(sentence, drawing, named)
 
 
-def agreement(asked: list[Asked], readings: list[Reading], attribute: str) -> float:
-    """The fraction of pictures that have what was asked for, averaged over an attribute's values."""
-    hits: dict[str, list[bool]] = {}
-    for one, reading in zip(asked, readings, strict=True):
-        if one.counts(attribute):
-            wanted = value_of(one.drawing, attribute)
-            hits.setdefault(wanted, []).append(reading.values[attribute] == wanted)
-    return float(np.mean([np.mean(values) for values in hits.values()]))
-
-
 def agreements(asked: list[Asked], readings: list[Reading]) -> dict[str, float]:
-    """The same for every attribute that a caption names."""
-    named = [name for name in ATTRIBUTES if any(one.counts(name) for one in asked)]
-    return {name: round(agreement(asked, readings, name), 4) for name in named}
+    """For each attribute that a caption names, the fraction of pictures that have what was asked for.
+
+    It is averaged over the attribute's values.
+    """
+    found = {}
+    for name in world.ATTRIBUTES:
+        hits = defaultdict(list)
+        for one, reading in zip(asked, readings, strict=True):
+            if one.counts(name):
+                wanted = world.value_of(one.drawing, name)
+                hits[wanted].append(reading[name] == wanted)
+        if hits:
+            found[name] = round(float(np.mean([np.mean(values) for values in hits.values()])), 4)
+    return found
 
 
-def write_report(folder: Path, captions: int, captions_with_names: int, fresh: int) -> dict:
+def write_report(folder: Path, fraction: float = 1.0) -> dict:
     """Measure the miniature, write `report.json` and the model card to its folder, and return the figures.
 
     Args:
-        folder: the miniature's.
-        captions: how many pictures are drawn and read for captions that describe a toy.
-        captions_with_names: the same for captions that name one.
-        fresh: how many drawings the autoencoder and the judge are tried on.
+        fraction: of the captions and drawings that it is measured by; a few are left.
     """
     judge = Judge.load(folder)
     pipeline = load_pipeline(str(folder), dtype=torch.float32, device="cpu")
     pipeline.set_progress_bar_config(disable=True)
     training = json.loads((folder / "training.json").read_text())
-    asked, by_name = fresh_captions(captions), captions_by_name(captions_with_names)
+    asked, by_name = fresh_captions(_some(512, fraction)), captions_by_name(_some(320, fraction))
+    started = time.perf_counter()
     images = draw(pipeline, asked)
-    psnr_db, pooled_db = _round_trip(pipeline.vae, sample_drawings(fresh, _FRESH_SEED))
-    held_out_db, _ = _round_trip(pipeline.vae, drawings_for_judging(fresh, seed=2))
+    seconds = (time.perf_counter() - started) / len(images)
+    fresh = _some(1_000, fraction)
+    psnr_db, pooled_db = _round_trip(pipeline.vae, world.sample_drawings(fresh, _FRESH_SEED))
+    held_out_db, _ = _round_trip(pipeline.vae, world.drawings_for_judging(fresh, seed=2))
     report = {
         "vae_psnr_db": psnr_db,
         "vae_psnr_pooled_db": pooled_db,
@@ -122,14 +108,14 @@ def write_report(folder: Path, captions: int, captions_with_names: int, fresh: i
         "agreement_by_name": agreements(by_name, judge.read(draw(pipeline, by_name))),
         "judge_accuracy": judge_accuracy(judge, fresh, seed=2),
         "pictures_trained": sum(session["pictures"] for session in _sessions(training)),
-        "seconds_8_pictures_25_steps": round(_seconds(pipeline), 2),
-        "captions": captions,
+        "seconds_8_pictures_25_steps": round(8 * seconds, 2),
+        "captions": len(asked),
         "captions_by_name": len(by_name),
         "steps": STEPS,
         "guidance": GUIDANCE,
     }
     write_json(folder / "report.json", report)
-    _write_card(folder, report, training, asked, images)
+    _write_card(folder, judge, report, training, asked, images)
     return report
 
 
@@ -139,7 +125,7 @@ def _round_trip(vae, drawings: list[Drawing]) -> tuple[float, float]:
     The first is what Rombach et al. 2022 (arXiv 2112.10752, table 8) report; the second is lower, since the
     worst pictures weigh most.
     """
-    drawn = to_tensor(pixels_of(drawings, vae.config.sample_size))
+    drawn = to_tensor(pixels_of(drawings, vae.config.sample_size)).cpu()
     rebuilt = decode(vae, encode(vae, drawn, batch=BATCH).mean, batch=BATCH)
     each = [psnr(one, other) for one, other in zip(drawn, rebuilt, strict=True)]
     return round(float(np.mean(each)), 2), round(psnr(drawn, rebuilt), 2)
@@ -147,9 +133,8 @@ def _round_trip(vae, drawings: list[Drawing]) -> tuple[float, float]:
 
 def judge_accuracy(judge: Judge, fresh: int, seed: int) -> dict[str, float]:
     """How much the judge reads rightly of fresh drawings, by attribute."""
-    drawings = drawings_for_judging(fresh, seed)
-    readings = judge.read([render(one) for one in drawings])
-    return {name: fraction_right(readings, drawings, name) for name in ATTRIBUTES}
+    drawings = world.drawings_for_judging(fresh, seed)
+    return fractions_right(judge.read([render(one) for one in drawings]), drawings)
 
 
 def draw(pipeline, asked: list[Asked], first_seed: int = 0) -> list[Image.Image]:
@@ -159,14 +144,8 @@ def draw(pipeline, asked: list[Asked], first_seed: int = 0) -> list[Image.Image]
         return [one.image for one in generate(pipeline, prompts, seeds, STEPS, GUIDANCE, bar=bar)]
 
 
-def _seconds(pipeline) -> float:
-    """Seconds for eight pictures at 25 steps, the best of three."""
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        generate(pipeline, "a photo of a red round toy on a beach", list(range(8)), STEPS, GUIDANCE)
-        times.append(time.perf_counter() - start)
-    return min(times)
+def _some(count: int, fraction: float) -> int:
+    return max(8, round(count * fraction))
 
 
 def _sessions(training: dict) -> list[dict]:
@@ -174,13 +153,18 @@ def _sessions(training: dict) -> list[dict]:
 
 
 def _write_card(
-    folder: Path, report: dict, training: dict, asked: list[Asked], images: list[Image.Image]
+    folder: Path,
+    judge: Judge,
+    report: dict,
+    training: dict,
+    asked: list[Asked],
+    images: list[Image.Image],
 ) -> None:
     """Write `README.md`, `samples.jpg`, `world.jpg` and `loss.png` to the miniature's folder."""
     side = images[0].width
-    held_out = [Drawing(toy, scene="beach") for toy in HELD_OUT_TOYS.values()]
-    world = [render(one, side) for one in [*(one.drawing for one in asked[:45]), *held_out]]
-    for name, shown in {"samples": images[:48], "world": world}.items():
+    held_out = [Drawing(toy, scene="beach") for toy in world.HELD_OUT_TOYS.values()]
+    drawn = [render(one, side) for one in [*(one.drawing for one in asked[:45]), *held_out]]
+    for name, shown in {"samples": images[:48], "world": drawn}.items():
         image_grid(shown, columns=8, cell=side).convert("RGB").save(folder / f"{name}.jpg", quality=88)
     _plot_losses(_sessions(training), folder / "loss.png")
     template = Path(__file__).with_name("card.md.jinja").read_text(encoding="utf-8")
@@ -189,16 +173,10 @@ def _write_card(
         report=report,
         training=training,
         parts=sorted(training["parts"], key=lambda part: part["ended"]),
-        sentences=CAPTIONS,
-        named=NAMED_FRACTION,
-        more_named=MORE_NAMED_FRACTION,
         sessions=len(_sessions(training)),
-        names=len(named_toys()),
-        held_out=", ".join(f"{color} {body} toys with {ears}" for color, body, ears in HELD_OUT),
-        style=HELD_OUT_STYLE,
-        places=len(PLACES),
+        world=world,
         aims=_AIMS,
-        by_eye=agreement_with_eye(Judge.load(folder), folder),
+        by_eye=agreement_with_eye(judge, folder),
         percent=lambda value, digits=1: f"{value:.{digits}%}" if value else "",
     )
     (folder / "README.md").write_text(card, encoding="utf-8")
@@ -218,28 +196,17 @@ def _plot_losses(sessions: list[dict], path: Path) -> None:
 
 
 # The judge against a person: 100 generated pictures, labelled by looking at them.
-COUNT, _COLUMNS = 100, 10
+_COUNT, _COLUMNS = 100, 10
 
 
 def write_pictures(pipeline, folder: Path) -> Path:
     """Draw 100 pictures for fresh captions, to be labelled in `by_eye/labels.json`: lossless, no gaps."""
-    images = draw(pipeline, fresh_captions(COUNT, seed=100), first_seed=5_000)
-    side = images[0].width
-    sheet = Image.new("RGB", (_COLUMNS * side, COUNT // _COLUMNS * side))
-    for number, image in enumerate(images):
-        sheet.paste(image, (number % _COLUMNS * side, number // _COLUMNS * side))
+    drawn = np.array(draw(pipeline, fresh_captions(_COUNT, seed=100), first_seed=5_000))
+    sheet = drawn.reshape(-1, _COLUMNS, *drawn.shape[1:]).swapaxes(1, 2)
     path = folder / "by_eye" / "pictures.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path, optimize=True)
+    Image.fromarray(sheet.reshape(-1, _COLUMNS * drawn.shape[2], 3)).save(path, optimize=True)
     return path
-
-
-def _labelled_pictures(folder: Path) -> list[Image.Image]:
-    """The 100 pictures, in the order of the labels."""
-    sheet = Image.open(folder / "by_eye" / "pictures.png").convert("RGB")
-    side = sheet.width // _COLUMNS
-    corners = [(number % _COLUMNS * side, number // _COLUMNS * side) for number in range(COUNT)]
-    return [sheet.crop((x, y, x + side, y + side)) for x, y in corners]
 
 
 def agreement_with_eye(judge: Judge, folder: Path) -> dict[str, float]:
@@ -251,9 +218,11 @@ def agreement_with_eye(judge: Judge, folder: Path) -> dict[str, float]:
     if not path.exists():
         return {}
     labels = json.loads(path.read_text())
-    readings = judge.read(_labelled_pictures(folder))
-    agreed: dict[str, list[bool]] = {}
-    for seen, reading in zip(labels, readings, strict=True):
+    sheet = Image.open(path.with_name("pictures.png")).convert("RGB")
+    side = sheet.width // _COLUMNS
+    cells = np.asarray(sheet).reshape(-1, side, _COLUMNS, side, 3).swapaxes(1, 2).reshape(-1, side, side, 3)
+    agreed = defaultdict(list)
+    for seen, reading in zip(labels, judge.read([*map(Image.fromarray, cells)]), strict=True):
         for attribute, value in seen.items():
-            agreed.setdefault(attribute, []).append(reading.values[attribute] == value)
+            agreed[attribute].append(reading[attribute] == value)
     return {attribute: float(np.mean(same)) for attribute, same in agreed.items()}

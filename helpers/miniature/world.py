@@ -3,7 +3,8 @@
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from itertools import chain
+from functools import cache
+from itertools import product
 
 import numpy as np
 
@@ -65,13 +66,31 @@ class Drawing:
     wobble: tuple[float, ...] = (0.0,) * 7
 
 
-# Combinations of colour, body and ears that are never drawn in training. The first is grooty's.
-HELD_OUT = (("brown", "tall", "leaves"), ("teal", "star", "bunny ears"), ("pink", "cone", "horns"))
+# Toys whose combinations of colour, body and ears are never drawn in training.
 HELD_OUT_TOYS = {
     "grooty": Toy("tall", "brown", "leaves", "big eyes", "striped", "green", "boots"),
     "starla": Toy("star", "teal", "bunny ears", "one eye", "belly", "white", "wheels"),
     "conrad": Toy("cone", "pink", "horns", "sleepy eyes", "spotted", "purple", "boots"),
 }
+HELD_OUT = tuple((toy.color, toy.body, toy.ears) for toy in HELD_OUT_TOYS.values())
+
+# What stays with a toy; the rest belongs to the picture.
+TRAITS = ("body", "color", "ears", "eyes", "pattern", "feet")
+# The attributes that a picture can be judged by, and the values of each.
+ATTRIBUTES: dict[str, tuple[str, ...]] = {
+    "scene": SCENES,
+    "style": (*STYLES, HELD_OUT_STYLE),
+    "color": tuple(COLORS),
+    "body": BODIES,
+    "ears": EARS,
+    "eyes": EYES,
+    "pattern": PATTERNS,
+    "second_color": tuple(COLORS),
+    "accessory": ACCESSORIES,
+    "feet": FEET,
+}
+TOY_TRAITS = {name: ATTRIBUTES[name] for name in Toy.__annotations__}
+UNREADABLE = -1
 
 
 def is_held_out(toy: Toy) -> bool:
@@ -82,15 +101,8 @@ def is_held_out(toy: Toy) -> bool:
 def sample_toy(rng: np.random.Generator) -> Toy:
     """Draw a toy that is not held out, each trait independent of the others."""
     color, second = rng.choice(list(COLORS), 2, replace=False)
-    toy = Toy(
-        body=str(rng.choice(BODIES)),
-        color=str(color),
-        ears=str(rng.choice(EARS)),
-        eyes=str(rng.choice(EYES)),
-        pattern=str(rng.choice(PATTERNS)),
-        second_color=str(second),
-        feet=str(rng.choice(FEET)),
-    )
+    others = {name: str(rng.choice(values)) for name, values in TOY_TRAITS.items() if "color" not in name}
+    toy = Toy(color=str(color), second_color=str(second), **others)
     return sample_toy(rng) if is_held_out(toy) else toy
 
 
@@ -107,21 +119,17 @@ def sample_drawing(rng: np.random.Generator, toy: Toy | None = None) -> Drawing:
     )
 
 
-def _names(count: int) -> list[str]:
-    starts = ("bo", "mi", "ta", "lu", "ke", "zo", "pi", "na", "fu", "re", "di", "wo")
-    ends = ("bbo", "lki", "mpa", "nno", "rru", "ddle", "zzy", "ffin", "ppet", "lla", "xo", "gu", "sha", "vik")
-    every = [start + end for start in starts for end in ends]
-    return sorted(np.random.default_rng(5).permutation(every)[:count].tolist())
-
-
 def named_toys() -> dict[str, Toy]:
     """The 160 toys that the model knows by name, as Stable Diffusion knows people and film characters.
 
     A name stands for every trait of its toy, the feet too: it is what the place of a word in the
     embedding table can mean. None of them is held out.
     """
+    starts = ("bo", "mi", "ta", "lu", "ke", "zo", "pi", "na", "fu", "re", "di", "wo")
+    ends = ("bbo", "lki", "mpa", "nno", "rru", "ddle", "zzy", "ffin", "ppet", "lla", "xo", "gu", "sha", "vik")
+    names = np.random.default_rng(5).permutation([start + end for start, end in product(starts, ends)])
     rng = np.random.default_rng(7)
-    return {name: sample_toy(rng) for name in _names(160)}
+    return {name: sample_toy(rng) for name in sorted(names[:160].tolist())}
 
 
 def readable(attribute: str, drawing: Drawing) -> bool:
@@ -138,29 +146,9 @@ def readable(attribute: str, drawing: Drawing) -> bool:
     return not (attribute == "eyes" and drawing.style == "pixel art")
 
 
-# A drawing's attributes as numbers, for the judge.
-# What stays with a toy; the rest belongs to the picture.
-TRAITS = ("body", "color", "ears", "eyes", "pattern", "feet")
-# The attributes that a picture can be judged by, and the values of each.
-ATTRIBUTES: dict[str, tuple[str, ...]] = {
-    "scene": SCENES,
-    "style": (*STYLES, HELD_OUT_STYLE),
-    "color": tuple(COLORS),
-    "body": BODIES,
-    "ears": EARS,
-    "eyes": EYES,
-    "pattern": PATTERNS,
-    "second_color": tuple(COLORS),
-    "accessory": ACCESSORIES,
-    "feet": FEET,
-}
-UNREADABLE = -1
-_OF_THE_PICTURE = ("scene", "style", "accessory")
-
-
 def value_of(drawing: Drawing, attribute: str) -> str:
     """What a drawing has for an attribute."""
-    return getattr(drawing if attribute in _OF_THE_PICTURE else drawing.toy, attribute)
+    return getattr(drawing.toy if attribute in TOY_TRAITS else drawing, attribute)
 
 
 def labels_of(drawing: Drawing) -> list[int]:
@@ -172,7 +160,8 @@ def labels_of(drawing: Drawing) -> list[int]:
 
 
 # Fresh drawings.
-NAMED_FRACTION = 0.35  # of the toys
+NAMED_FRACTION, MORE_NAMED_FRACTION = 0.35, 0.5  # of the toys; more in the last session
+CAPTIONS = 3  # sentences for each picture
 
 
 def sample_drawings(count: int, seed: int) -> list[Drawing]:
@@ -198,11 +187,9 @@ def drawings_for_judging(count: int, seed: int) -> list[Drawing]:
     return drawings
 
 
-# A toy that a person puts together, of traits or of words: the traits by `Toy`'s names for them.
-TOY_TRAITS = {name: ATTRIBUTES[name] for name in Toy.__annotations__}
+# A toy that a person puts together, of traits or of words.
 _USUAL = Toy("round", "red", "no ears", "small eyes", "plain", "white", "paws")
 _FILLING = frozenset("a an the toy with and in of".split())
-_SECOND = re.compile(rf"\b({'|'.join(COLORS)}) (spotted|striped|belly)\b")
 
 
 def toy_of(traits: Mapping[str, str]) -> Toy:
@@ -225,28 +212,29 @@ def read_toy(words: str) -> Toy:
     Raises:
         UserError: a word means nothing here; the sentence lists those that do.
     """
-    left, traits = " ".join(re.findall(r"[a-z]+", words.lower())), {}
-    if found := _SECOND.search(left):
-        traits["second_color"], traits["pattern"] = found.groups()
-        left = left.replace(found[0], " ", 1)
-    for name, values in TOY_TRAITS.items():
-        if name in traits or name == "second_color":
-            continue
-        found = re.search(rf"\b({'|'.join(values)})\b", left)
-        if found:
-            traits[name] = found[0]
-            left = left.replace(found[0], " ", 1)
-    trait = re.compile(rf"\b({'|'.join(chain(*TOY_TRAITS.values()))})\b")
-    found = trait.search(left)
-    if found and _FILLING.issuperset(trait.sub(" ", left).split()):
+    traits, left = {}, []
+    for said in _trait_or_word().finditer(" ".join(re.findall(r"[a-z]+", words.lower()))):
+        if said.lastgroup and said.lastgroup not in traits:
+            traits[said.lastgroup] = said[0]
+        elif said[0] not in _FILLING:
+            left.append(said)
+    if left and all(said.lastgroup for said in left):
         raise UserError(
-            f"“{found[0]}” is one too many: a toy has one of each. A second colour stands before its "
+            f"“{left[0][0]}” is one too many: a toy has one of each. A second colour stands before its "
             "pattern, as in “red toy, white striped”."
         )
-    unknown = [word for word in left.split() if word not in _FILLING]
-    if unknown or not traits:
-        raise UserError(f"“{' '.join(unknown) or words}” is not a trait of a toy: choose from {_choices()}.")
+    if left or not traits:
+        unknown = " ".join(said[0] for said in left) or words
+        raise UserError(f"“{unknown}” is not a trait of a toy: choose from {_choices()}.")
     return toy_of(traits)
+
+
+@cache
+def _trait_or_word() -> re.Pattern:
+    """Finds a trait's value, in a group of the trait's name, or else any word."""
+    second = rf"(?P<second_color>{'|'.join(COLORS)})(?= (?:spotted|striped|belly)\b)"
+    others = {name: "|".join(values) for name, values in TOY_TRAITS.items() if name != "second_color"}
+    return re.compile("|".join([second, *(rf"(?P<{name}>{others[name]})\b" for name in others), r"\w+"]))
 
 
 def remark_on(traits: Mapping[str, str]) -> str:
@@ -265,42 +253,29 @@ def _choices() -> str:
 
 # Sentences for drawings. Every template of the series occurs, so that a word can later be taught with
 # sentences of which the model knows each word. No sentence ever names the feet.
-_PLACE_PHRASES = {scene: phrase for scene in SCENES for phrase in MINIATURE_PLACES if scene in phrase.split()}
-_ACCESSORY_PHRASES = {
+# How a scene and an accessory are said: `on a beach`, `on a yellow background`, `wearing a scarf`.
+PLACE_PHRASES = {scene: phrase for scene in SCENES for phrase in MINIATURE_PLACES if scene in phrase.split()}
+ACCESSORY_PHRASES = {"nothing": ""} | {
     thing: phrase for thing in ACCESSORIES for phrase in MINIATURE_THINGS_ON if phrase.endswith(thing)
 }
 # Words of the templates that a picture can show.
 _SIZE_WORDS = {"small": "small", "large": "large", "close-up": "close-up", "cropped": "close-up"}
-_LIGHT_WORDS = ("dark", "bright")
+_LIGHT_WORDS = {"dark": "dark", "bright": "bright"}
 
 
-def _shows(template: str) -> tuple[str, str]:
-    """The size and the light that a template speaks of."""
-    words = template.split()
-    size = next((_SIZE_WORDS[word] for word in words if word in _SIZE_WORDS), "usual")
-    return size, next((word for word in words if word in _LIGHT_WORDS), "usual")
+@cache
+def _templates_showing(templates: tuple[str, ...], size: str, light: str) -> list[str]:
+    """The templates that speak of this size and this light."""
 
+    def spoken_of(template: str, known: Mapping[str, str]) -> str:
+        return next((known[word] for word in template.split() if word in known), "usual")
 
-def _by_look(templates: tuple[str, ...]) -> dict[tuple[str, str], list[str]]:
-    looks = map(_shows, templates)
-    return {look: [one for one in templates if _shows(one) == look] for look in looks}
-
-
-_OBJECTS_BY_LOOK, _STYLES_BY_LOOK = _by_look(OBJECT_TEMPLATES), _by_look(STYLE_TEMPLATES)
-
-
-def place_phrase(scene: str) -> str:
-    """How a scene is said: `on a beach`, `on a yellow background`."""
-    return _PLACE_PHRASES[scene]
+    wanted = (size, light)
+    return [one for one in templates if (spoken_of(one, _SIZE_WORDS), spoken_of(one, _LIGHT_WORDS)) == wanted]
 
 
 def _style_words(style: str) -> str:
     return f"a {style}" if style in ("pencil sketch", "blueprint", "watercolor") else style
-
-
-def accessory_phrase(accessory: str) -> str:
-    """How an accessory is said, the empty string for none."""
-    return _ACCESSORY_PHRASES.get(accessory, "")
 
 
 # The traits that a caption can name, and how often it does.
@@ -322,7 +297,7 @@ def describe(toy: Toy, traits: Collection[str] = tuple(_NAMED)) -> str:
 
 def prompt(subject: str, drawing: Drawing, template: str = "a photo of a {}", scene: bool = True) -> str:
     """A sentence about `subject` (a name, a word, a description) in a drawing's surroundings."""
-    rest = [accessory_phrase(drawing.accessory), place_phrase(drawing.scene) if scene else ""]
+    rest = [ACCESSORY_PHRASES[drawing.accessory], PLACE_PHRASES[drawing.scene] if scene else ""]
     sentence = " ".join([template.format(subject), *filter(None, rest)])
     is_photo = drawing.style == "photo"
     return sentence if is_photo else f"{sentence}, in the style of {_style_words(drawing.style)}"
@@ -341,16 +316,15 @@ def caption(
         The sentence, and the attributes that it names (`color`, `body`, `ears`, `eyes`, `pattern`,
         `accessory`, `scene`, `style`).
     """
-    look = (drawing.size, drawing.light)
-    if drawing.style != "photo" and look in _STYLES_BY_LOOK and rng.random() < 0.08:
-        template = str(rng.choice(_STYLES_BY_LOOK[look]))
-        return template.format(_style_words(drawing.style)), frozenset({"style"})
+    of_style = _templates_showing(STYLE_TEMPLATES, drawing.size, drawing.light)
+    if drawing.style != "photo" and of_style and rng.random() < 0.08:
+        return str(rng.choice(of_style)).format(_style_words(drawing.style)), frozenset({"style"})
     traits = frozenset() if name else _traits_to_name(rng)
-    template = str(rng.choice(_OBJECTS_BY_LOOK.get(look) or _OBJECTS_BY_LOOK[(drawing.size, "usual")]))
+    of_object = _templates_showing(OBJECT_TEMPLATES, drawing.size, drawing.light)
+    template = str(rng.choice(of_object or _templates_showing(OBJECT_TEMPLATES, drawing.size, "usual")))
     scene = rng.random() < 0.92
     sentence = prompt(name or describe(drawing.toy, traits), drawing, template, scene)
-    named = traits | {"style"} | ({"scene"} if scene else set()) | {"accessory"}
-    return sentence, frozenset(named)
+    return sentence, traits | {"style", "accessory"} | ({"scene"} if scene else set())
 
 
 def _traits_to_name(rng: np.random.Generator) -> frozenset[str]:

@@ -12,8 +12,13 @@ from helpers.common.places import ROOT_VARIABLE
 from helpers.concept.concept import Concept
 from helpers.inference.examples import examples_for
 from helpers.inference.pipeline import generate, pipeline_with_word
-from helpers.miniature.judge import Judge
-from helpers.miniature.scores import evaluation_surroundings, read_subject, score_readings, share_of
+from helpers.miniature.judge import (
+    Judge,
+    evaluation_surroundings,
+    read_subject,
+    score_readings,
+    share_of,
+)
 from helpers.miniature.world import Toy
 from helpers.model.machine import quiet_loading
 from helpers.training.describe import describe_pictures

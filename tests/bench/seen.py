@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 
 from helpers.common.places import ROOT_VARIABLE
-from helpers.miniature.world import accessory_phrase, place_phrase
+from helpers.miniature.world import ACCESSORY_PHRASES, PLACE_PHRASES
 from helpers.model.machine import quiet_loading
 from helpers.training.describe import OF_PLACES, OF_THINGS, Look
 from helpers.training.model import load_model
@@ -36,8 +36,8 @@ def measure(sitters: list[Sitter], name: str, look: Look) -> tuple[float, float,
         look.concept = make_concept(f"{name}-{number}", sitter)
         for place, drawing in enumerate(sitter.drawings, start=1):
             seen = look(f"{place:03}.png")
-            places += seen.place == place_phrase(drawing.scene)
-            things += seen.thing_on == accessory_phrase(drawing.accessory)
+            places += seen.place == PLACE_PHRASES[drawing.scene]
+            things += seen.thing_on == ACCESSORY_PHRASES[drawing.accessory]
             pictures += 1
     return places / pictures, things / pictures, (time.perf_counter() - started) / pictures
 

@@ -29,8 +29,13 @@ from helpers.dataset.images import image_paths
 from helpers.inference.examples import examples_for
 from helpers.inference.pipeline import pipeline_with_word
 from helpers.miniature.drawing import render
-from helpers.miniature.judge import Judge, Reading
-from helpers.miniature.scores import evaluation_surroundings, read_subject, score_readings
+from helpers.miniature.judge import (
+    Judge,
+    Reading,
+    evaluation_surroundings,
+    read_subject,
+    score_readings,
+)
 from helpers.miniature.world import TRAITS, Drawing, describe, readable
 from helpers.model.base_model import MINIATURE, load_pipeline
 from helpers.model.machine import quiet_loading
@@ -186,8 +191,7 @@ def leak(readings: list[Reading], wanted: list[Drawing], learned_from: tuple[Dra
     places = {drawing.scene for drawing in learned_from}
     things = {drawing.accessory for drawing in learned_from} - {"nothing"}
     came = [
-        (reading.values["scene"] in places and readable("scene", drawing))
-        or reading.values["accessory"] in things
+        (reading["scene"] in places and readable("scene", drawing)) or reading["accessory"] in things
         for reading, drawing in zip(readings, wanted, strict=True)
         if drawing.scene not in places
     ]

@@ -1,11 +1,14 @@
-"""The recipe as a whole, with few pictures: killed in the middle, it goes on; then it draws."""
+"""The recipe as a whole, with few pictures: killed twice in the middle, it goes on; then it draws."""
 
+import io
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import numpy as np
@@ -14,51 +17,95 @@ import torch
 from safetensors.torch import load_file
 
 from helpers.common.places import data_folder, environment, repository_folder
+from helpers.miniature import __main__ as command
+from helpers.miniature import fit, report
 
 SHIPPED = ("miniature", "grooty")
 
 
-def _start(folder: Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "helpers.miniature", "build", "--share", "0.0001", "--into", str(folder)]
-    return subprocess.Popen(
-        command, cwd=repository_folder(), env=environment(), stderr=subprocess.PIPE, text=True
+class Killed(BaseException):
+    """In place of a signal: nothing in the recipe catches it."""
+
+
+def _kill_for_good(arguments: list[str], path: Path) -> None:
+    """Run the command in a process of its own, and kill that as soon as a file is there."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "helpers.miniature", *arguments],
+        cwd=repository_folder(),
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
-
-
-def _kill_once_there(process: subprocess.Popen, path: Path) -> None:
     while not path.exists():
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.communicate()
+    with pytest.raises(ProcessLookupError):  # it leaves no process behind
+        os.killpg(process.pid, 0)
+
+
+def _kill_after_a_step(patch: pytest.MonkeyPatch, part: str) -> None:
+    save = fit._save
+
+    def save_and_die(checkpoint, *given):
+        save(checkpoint, *given)
+        if checkpoint.stem == part:
+            raise Killed
+
+    patch.setattr(fit, "_save", save_and_die)
+    with pytest.raises(Killed):
+        command.main()
+    patch.setattr(fit, "_save", save)
 
 
 def _times(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
+def _step(folder: Path, part: str) -> int:
+    return torch.load(folder / "build" / f"{part}.pt", weights_only=True)["step"]
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """The folder that a killed and a second run made; what lay there at the kill; what the second said."""
+    """The folder that two killed runs and a third made; what lay there at the kills; what was said."""
     folder = tmp_path_factory.mktemp("built")
+    arguments = ["build", "--share", "0.0001", "--into", str(folder)]
     shipped = [_times(data_folder() / name) for name in SHIPPED]
-    _kill_once_there(_start(folder), folder / "build" / "diffusion-2.pt")
-    at_the_kill = _times(folder)
-    step = torch.load(folder / "build" / "diffusion-2.pt", weights_only=True)["step"]
-    second = _start(folder)
-    said = second.communicate()[1]
-    assert second.returncode == 0, said
+    _kill_for_good(arguments, folder / "build" / "vae.pt")
+    steps, kills, said = {"vae": _step(folder, "vae")}, [_times(folder)], io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stderr(said):
+        patch.setattr(sys, "argv", ["helpers.miniature", *arguments])
+        patch.setattr(report, "STEPS", 2)
+        _kill_after_a_step(patch, "diffusion-2")
+        steps["diffusion-2"] = _step(folder, "diffusion-2")
+        kills.append(_times(folder))
+        command.main()
     assert [_times(data_folder() / name) for name in SHIPPED] == shipped, "what ships was touched"
-    return folder, at_the_kill, step, said
+    return folder, kills, steps, said.getvalue()
 
 
 def test_a_killed_build_goes_on_where_it_was(built):
-    folder, at_the_kill, step, said = built
-    assert not any("miniature" in path.relative_to(folder).parts[0] for path in at_the_kill)
-    done = [path for path in at_the_kill if "diffusion-2" not in path.name and "partial" not in path.name]
-    assert {"captioned-024.npz", "vocab.json", "vae.pt", "diffusion-1.pt"} <= {path.name for path in done}
-    assert {path: _times(folder)[path] for path in done} == {path: at_the_kill[path] for path in done}
-    assert re.search(r"diffusion-2: [^\r]*? (\d+)/3 ", said).group(1) == str(step) != "0"
+    folder, kills, steps, said = built
+    assert not any("miniature" in path.relative_to(folder).parts[0] for kill in kills for path in kill)
+    first, second = (
+        {path for path in kill if part not in path.name and "partial" not in path.name}
+        for kill, part in zip(kills, steps, strict=True)
+    )
+    assert {path.name for path in first} == {"recipe.json", "captioned-000.npz"}
+    parts = {"vae.pt", "tokenizer.json", "latents-captioned-000.npz", "diffusion-1.pt"}
+    assert parts <= {path.name for path in second}
+    for done, kill in ((first, kills[0]), (second, kills[1])):
+        assert {path: _times(folder)[path] for path in done} == {path: kill[path] for path in done}
+    for part, step in steps.items():
+        assert re.search(rf"{part}: [^\r]*? ([1-3])/3 ", said).group(1) == str(step)
+
+
+def test_what_was_drawn_before_a_kill_is_whole(built):
+    shards = list((built[0] / "build" / "pictures").glob("captioned-*.npz"))
+    assert {np.load(shard)["pixels"].shape for shard in shards} == {(10, 64, 64, 3)}
 
 
 def test_every_stage_shows_its_progress(built):
@@ -95,7 +142,7 @@ def test_its_card_tells_what_it_was_trained_on(built):
     assert "| autoencoder of 64 pixels, whose latents the UNet learns | 12 |" in card
     assert "| text encoder and UNet, session 3 | 60 |" in card
     assert "| autoencoder of 128 pixels, on the latents of the other | 15 |" in card
-    assert "35% of them say" in card and "| 200 drawings |" in card
+    assert "35% of them say" in card and "| 10 drawings |" in card
     assert "No person has labelled its pictures" in card
     for picture in re.findall(r"!\[.*?\]\((.*?)\)", card):
         assert (folder / picture).stat().st_size > 1_000

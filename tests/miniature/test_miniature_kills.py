@@ -1,10 +1,5 @@
 """Whatever the recipe is doing when it is killed, the next run finds whole files or none."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from itertools import count
 
 import numpy as np
@@ -12,70 +7,30 @@ import pytest
 
 from helpers.common.errors import UserError
 from helpers.common.files import made_once, replaced
-from helpers.common.places import environment, miniature_folder, repository_folder
-from helpers.miniature.build import RECIPE, begin
-from helpers.miniature.fit import save_whole
-
-SIZE = 40
-DRAW = f"""
-from functools import partial
-from pathlib import Path
-from helpers.miniature.fit import draw_with_captions, make_shards
-tokenizer = Path({str(miniature_folder() / "tokenizer")!r})
-draw = partial(draw_with_captions, size={SIZE}, tokenizer_folder=tokenizer)
-make_shards("captioned", 500, Path({{folder!r}}), draw)
-"""
+from helpers.miniature.build import begin, make_once
 
 
 class Killed(BaseException):
     """In place of a signal: nothing in the recipe catches it."""
 
 
-def _wait_for(what) -> None:
-    deadline = time.monotonic() + 120
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+def test_a_file_that_was_cut_short_has_not_its_name_and_is_made_again(tmp_path, monkeypatch):
+    shard = tmp_path / "pictures" / "captioned-000.npz"
+    made = {"pixels": np.zeros(3)}
 
-
-def _is_gone(session: int) -> bool:
-    try:
-        os.killpg(session, 0)
-    except ProcessLookupError:
-        return True
-    return False
-
-
-def test_drawing_that_is_killed_leaves_no_process_and_no_half_a_file(tmp_path):
-    process = subprocess.Popen(
-        [sys.executable, "-c", DRAW.format(folder=str(tmp_path))],
-        cwd=repository_folder(),
-        env=environment(),
-        start_new_session=True,
-        stderr=subprocess.DEVNULL,
-    )
-    _wait_for(lambda: list(tmp_path.glob("captioned-*.npz")))
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    _wait_for(lambda: _is_gone(process.pid))
-    shards = list(tmp_path.glob("captioned-*.npz"))
-    assert 0 < len(shards) < 500
-    assert {np.load(shard)["pixels"].shape for shard in shards} == {(SIZE, 64, 64, 3)}
-
-
-def test_a_file_that_was_cut_short_has_not_its_name_and_is_cleared_away(tmp_path, monkeypatch):
-    pictures = tmp_path / "pictures"
-
-    def savez(path, **arrays):
-        path.write_bytes(b"PK")
+    def savez(file, **arrays):
+        file.write(b"PK")
         raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(np, "savez", savez)
-        save_whole(pictures / "captioned-000.npz", pixels=np.zeros(3))
-    assert not (pictures / "captioned-000.npz").exists() and list(pictures.iterdir())
-    begin(RECIPE, tmp_path)
-    assert not list(pictures.iterdir())
+        make_once(shard, lambda: made)
+    assert not shard.exists()
+    shard.with_name(f"{shard.name}.partial").write_bytes(b"PK")  # as a signal leaves it
+    make_once(shard, lambda: made)
+    assert list(shard.parent.iterdir()) == [shard] and np.array_equal(
+        np.load(shard)["pixels"], made["pixels"]
+    )
 
 
 def test_a_folder_that_ships_is_the_old_or_the_new_one_but_never_half(tmp_path):
@@ -134,7 +89,7 @@ def test_a_folder_that_is_made_once_has_no_name_until_it_is_whole(tmp_path):
 
 
 def test_parts_of_a_smaller_build_are_not_taken_for_those_of_the_whole(tmp_path):
-    begin(RECIPE.at(0.01), tmp_path)
-    begin(RECIPE.at(0.01), tmp_path)
+    begin(0.01, tmp_path)
+    begin(0.01, tmp_path)
     with pytest.raises(UserError, match="other amounts"):
-        begin(RECIPE, tmp_path)
+        begin(1, tmp_path)

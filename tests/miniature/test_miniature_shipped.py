@@ -9,15 +9,16 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from helpers.common.places import data_folder, miniature_folder
-from helpers.miniature.judge import Judge, Reading
-from helpers.miniature.report import agreement, fresh_captions, judge_accuracy
-from helpers.miniature.scores import (
+from helpers.miniature.drawing import render
+from helpers.miniature.judge import (
+    Judge,
     evaluation_surroundings,
     fullest_description,
     score_readings,
     toy_in,
     worth_in_words,
 )
+from helpers.miniature.report import agreements, fresh_captions, judge_accuracy
 from helpers.miniature.world import ATTRIBUTES, HELD_OUT_TOYS, TRAITS, describe, value_of
 
 PARTS = {
@@ -106,12 +107,10 @@ def test_the_card_tells_of_each_part_what_it_saw():
 
 
 def test_agreement_is_one_for_true_drawings(judge):
-    from helpers.miniature.drawing import render
-
     asked = fresh_captions(60)
     readings = judge.read([render(one.drawing) for one in asked])
-    assert agreement(asked, readings, "body") > 0.95
-    assert agreement(asked, readings[::-1], "body") < 0.5
+    assert agreements(asked, readings)["body"] > 0.95
+    assert agreements(asked, readings[::-1])["body"] < 0.5
 
 
 def test_scores_ask_for_every_scene_and_style():
@@ -143,8 +142,8 @@ def test_when_a_word_is_worth_it_follows_from_its_scores(word, description, verd
 def test_the_error_of_identity_is_none_where_all_pictures_are_alike():
     toy = HELD_OUT_TOYS["grooty"]
     wanted = evaluation_surroundings(toy, 8)
-    right = [Reading({name: value_of(one, name) for name in (*TRAITS, "scene", "style")}) for one in wanted]
-    wrong = [Reading({**one.values, "body": "none", "ears": "none"}) for one in right[:4]]
+    right = [{name: value_of(one, name) for name in (*TRAITS, "scene", "style")} for one in wanted]
+    wrong = [{**one, "body": "none", "ears": "none"} for one in right[:4]]
     assert score_readings(right, wanted)["identity_error"] == 0
     assert score_readings(wrong + right[4:], wanted)["identity_error"] > 0.05
 

@@ -96,7 +96,7 @@ def test_loading_imports_no_bitsandbytes_and_starts_no_cuda():
     code = """
 import sys, torch
 from helpers.model import base_model
-from helpers.miniature import scores
+from helpers.miniature import judge
 base_model.default_base_model()
 base_model.load_components("miniature")
 base_model.load_pipeline("miniature")

@@ -12,7 +12,7 @@ from helpers.concept.templates import MINIATURE_PLACES, MINIATURE_THINGS_ON, NEU
 from helpers.dataset.dataset import Preview, TextualInversionDataset, held_out_templates, training_templates
 from helpers.dataset.images import captions_of, image_paths, write_captions
 from helpers.miniature.drawing import example_drawings, render
-from helpers.miniature.world import ACCESSORIES, SCENES, accessory_phrase, place_phrase
+from helpers.miniature.world import ACCESSORIES, ACCESSORY_PHRASES, PLACE_PHRASES, SCENES
 from helpers.training import describe
 from helpers.training.describe import describe_pictures
 from helpers.training.processes import in_own_process
@@ -48,7 +48,7 @@ def described(concepts, described_once):
 
 def test_the_right_places_and_things_are_seen(described_once):
     seen = [(one.place, one.thing_on) for one in described_once[1]]
-    assert seen == [(place_phrase(d.scene), accessory_phrase(d.accessory)) for d in drawings()[1:]]
+    assert seen == [(PLACE_PHRASES[d.scene], ACCESSORY_PHRASES[d.accessory]) for d in drawings()[1:]]
 
 
 def test_a_picture_with_captions_is_left_and_a_second_time_nothing_is_asked(described, capsys):
@@ -90,8 +90,8 @@ def test_a_style_is_not_described(grooty, capsys):
 
 
 def test_the_phrases_are_those_that_the_miniature_was_taught():
-    assert set(MINIATURE_PLACES) == {place_phrase(scene) for scene in SCENES}
-    assert {"", *MINIATURE_THINGS_ON} == {accessory_phrase(accessory) for accessory in ACCESSORIES}
+    assert set(MINIATURE_PLACES) == {PLACE_PHRASES[scene] for scene in SCENES}
+    assert {"", *MINIATURE_THINGS_ON} == {ACCESSORY_PHRASES[accessory] for accessory in ACCESSORIES}
 
 
 @pytest.mark.parametrize("family", ["sd1", "sdxl"])
