@@ -241,7 +241,7 @@ def known_results(seeds: list[int]) -> list[dict[str, Any]]:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="tests.bench.truth", description=__doc__.splitlines()[0])
     parser.add_argument("--toys", type=int, default=12, help="of each seed")
-    parser.add_argument("--seed", type=int, nargs="+", default=[1, 2], help="by which toys are drawn")
+    parser.add_argument("--seed", type=int, nargs="+", default=[1, 2, 3], help="by which toys are drawn")
     parser.add_argument("--setting", nargs="+", choices=SETTINGS, default=SETTINGS)
     parser.add_argument("--trainers", nargs="+", choices=TRAINERS, default=list(TRAINERS))
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))

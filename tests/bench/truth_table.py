@@ -12,7 +12,8 @@ and the toy wears nothing. *Hard* is how people often take photos: one place, on
 the toys, and the least. *Feet* is one of those traits, which no caption can name. *Leak* is how often the
 old place or thing shows up where another place was asked for. The settings were chosen on seeds from 100
 on; these toys come from other seeds: {seeds}. Two toys of seed 2 showed a fault in which
-step was kept; it was mended by toys of seed 104.
+step was kept; it was mended by toys of seed 104. Seed 3 was drawn after that, for ours and the description
+alone, and nothing was changed by what it showed.
 
 | | toys | identity | least | feet | prompt | leak |
 | --- | --- | --- | --- | --- | --- | --- |
@@ -33,7 +34,7 @@ def section(content: dict[str, Any]) -> str:
     ]
     seeds = sorted({seed for _, cell in cells for seed in cell["seeds"]})
     rows = [f"| {name} | {' | '.join(_figures(cell))} |\n" for name, cell in cells]
-    return _HEAD.format(seeds=" and ".join(map(str, seeds))) + "".join(rows)
+    return _HEAD.format(seeds=", ".join(map(str, seeds))) + "".join(rows)
 
 
 def _figures(cell: dict[str, Any]) -> list[str]:
