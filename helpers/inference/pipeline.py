@@ -32,6 +32,20 @@ LEARNED_AGAIN = (
 Hashes = Mapping[int | None, str]  # of a word's rows, by training step; None: the result
 
 
+@contextmanager
+def _alone() -> Iterator[None]:
+    """One drawing at a time, since a form draws in a thread beside the cells; a full memory is a sentence."""
+    try:
+        with _drawing, torch.no_grad():
+            yield
+    except (RuntimeError, MemoryError) as error:
+        if not memory_is_full(error):
+            raise
+        raise UserError(
+            "The memory is full: draw smaller pictures (size), or one at a time (batch_size=1)."
+        ) from None
+
+
 @dataclass(frozen=True)
 class LearnedWord:
     """Which rows a pipeline has been given: kept on it as `pipeline.learned_word`."""
@@ -106,6 +120,7 @@ def switch_step(pipeline: Any, concept: Concept, step: int | None) -> None:
     pipeline.learned_word = LearnedWord(concept.model_copy(deep=True), step, hash_rows(rows))
 
 
+@_alone()
 def generate(
     pipeline: Any,
     prompts: str | Sequence[str],
@@ -157,20 +172,6 @@ def own_settings(pipeline: Any) -> dict[str, Any]:
 def word_of(pipeline: Any) -> LearnedWord | None:
     """The word that `pipeline_with_word` put in, if it did."""
     return getattr(pipeline, "learned_word", None)
-
-
-@contextmanager
-def _alone() -> Iterator[None]:
-    """One drawing at a time, since a form draws in a thread beside the cells; a full memory is a sentence."""
-    try:
-        with _drawing, torch.no_grad():
-            yield
-    except (RuntimeError, MemoryError) as error:
-        if not memory_is_full(error):
-            raise
-        raise UserError(
-            "The memory is full: draw smaller pictures (size), or one at a time (batch_size=1)."
-        ) from None
 
 
 @_alone()

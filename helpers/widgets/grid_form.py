@@ -16,10 +16,9 @@ from ..common.errors import UserError
 from ..common.sheets import html_table
 from ..concept.concept import Concept
 from ..concept.embedding import saved_steps, turned, use_step
+from ..inference import grid
 from ..inference import pipeline as drawing
 from ..inference.examples import MINIATURE_KNOWS, examples_for, unknown_words
-from ..inference.grid import Sheet, a_few_steps, draw_plan, make_plan, reopen, saved_sheets, xy_grid
-from ..inference.grid_plan import RESULT, Axis, GridPlan
 from ..inference.png import SCHEDULERS, Picture
 from ..model.tokens import learned_tokens
 from . import kit
@@ -50,7 +49,7 @@ class GridForm(kit.View):
     def __init__(self, pipeline: Any, concept: Concept, prompt: str, **settings):
         """Show the form with `prompt` in it; `settings` are more of `xy_grid`'s."""
         self._pipeline, self._concept = pipeline, concept
-        self.sheet: Sheet | None = None
+        self.sheet: grid.Sheet | None = None
         self.fields, self.unknown = _fields(concept), HTML(layout={"margin": kit.BESIDE_NAMES})
         self.x, self.y = AxisField("X", self._beginning), AxisField("Y", self._beginning)
         self._progress, self.message = VBox(), kit.Message()
@@ -61,7 +60,7 @@ class GridForm(kit.View):
         state = VBox([self._progress, self.message])
         seen = HBox([self.pictures, self.chosen], layout=kit.ROW)
         super().__init__([*self._rows(), self.x, self.y, self.run, state, seen, self.saved])
-        self.fill(make_plan(pipeline, ("seed", range(4)), prompt=prompt, **settings))
+        self.fill(grid.make_plan(pipeline, ("seed", range(4)), prompt=prompt, **settings))
         for name in _PROMPTS:
             self.fields[name].observe(self._typed, "value")
         for axis in (self.x, self.y):
@@ -69,24 +68,24 @@ class GridForm(kit.View):
             axis.values.observe(self._laid_out_anew, "value")
 
     @property
-    def plan(self) -> GridPlan:
+    def plan(self) -> grid.GridPlan:
         """What the form asks for; a `UserError` where a value can't be read."""
         x, y = self.x.read(), self.y.read()
         values = {name: field.value for name, field in self.fields.items()}
-        if values["training_step"] == RESULT:
+        if values["training_step"] == grid.RESULT:
             values["training_step"] = None
         if x is None:  # one column, or the seeds as they are
-            x, y = (y, None) if y and y.name == "seed" else (Axis.make("seed", [values["seed"]]), y)
+            x, y = (y, None) if y and y.name == "seed" else (grid.Axis.make("seed", [values["seed"]]), y)
         axes = [axis and (axis.name, axis.values) for axis in (x, y)]
-        return make_plan(self._pipeline, *axes, **self._kept, **values)
+        return grid.make_plan(self._pipeline, *axes, **self._kept, **values)
 
-    def fill(self, plan: GridPlan) -> None:
+    def fill(self, plan: grid.GridPlan) -> None:
         """Put the form back to a plan; what it has no choice for stays as it is."""
         self._filling = True
         for name, field in self.fields.items():
             with contextlib.suppress(TraitError):
                 value = getattr(plan, name)
-                field.value = RESULT if value is None else value  # a list can't hold None
+                field.value = grid.RESULT if value is None else value  # a list can't hold None
         self.x.fill(plan.x)
         self.y.fill(plan.y)
         self._filling = False
@@ -133,7 +132,7 @@ class GridForm(kit.View):
         known = kit.lines(*(f"{kind}: {names}" for kind, names in MINIATURE_KNOWS.items()))
         return f'<div role="status">{unknown}<details><summary>What it knows</summary>{known}</details></div>'
 
-    def _beginning(self, name: str) -> Axis:
+    def _beginning(self, name: str) -> grid.Axis:
         """Values for an axis that was just chosen."""
         examples = examples_for(self._concept)
         values = {
@@ -144,10 +143,10 @@ class GridForm(kit.View):
             "steps": [5, 10, 25],
             "scheduler": SCHEDULERS,
             "weight": [0.5, 1, 1.5],
-            "training_step": [*a_few_steps(self._concept, 3), None],
+            "training_step": [*grid.a_few_steps(self._concept, 3), None],
             "word": filter(None, [self._concept.initializer_token, self._concept.placeholder_token]),
         }
-        return Axis.make(name, values[name])
+        return grid.Axis.make(name, values[name])
 
     def _draw(self) -> str:
         plan, remarks = self.plan, []
@@ -159,7 +158,7 @@ class GridForm(kit.View):
             bar.stopped = self.run.asked_to_stop
             self._progress.children = [bar.container]
             try:
-                self.sheet = draw_plan(self._pipeline, plan, name, bar, remarks.append)
+                self.sheet = grid.draw_plan(self._pipeline, plan, name, bar, remarks.append)
             finally:
                 self._progress.children = []
         path = self.sheet.save(self._concept)
@@ -180,13 +179,13 @@ class GridForm(kit.View):
         """Put one picture's settings into the form; a weight of the word is in its prompt."""
         settings = picture.settings
         own = {name: getattr(settings, name) for name in _HELP if name != "weight"}
-        own |= {"x": Axis.make("seed", [settings.seed]), "y": None, "columns": None, "weight": 1.0}
+        own |= {"x": grid.Axis.make("seed", [settings.seed]), "y": None, "columns": None, "weight": 1.0}
         self.message.do(lambda: self._filled(self.sheet.plan.model_copy(update=own)))
 
-    def _reopen(self, read: Callable[[], GridPlan]) -> None:
+    def _reopen(self, read: Callable[[], grid.GridPlan]) -> None:
         self.message.do(lambda: self._filled(read(), is_another=True))
 
-    def _filled(self, plan: GridPlan, is_another: bool = False) -> str:
+    def _filled(self, plan: grid.GridPlan, is_another: bool = False) -> str:
         is_as_then = drawing.has_rows(self._pipeline, plan.hashes)  # of another concept, the form stays
         self.fill(plan.with_word(self._concept.placeholder_token))
         if is_another:  # the pictures below the form would be of the one before
@@ -219,7 +218,7 @@ class _Bar(tqdm_notebook):
 
 def _fields(concept: Concept) -> dict[str, Widget]:
     """A field for each setting that all pictures share, the two prompts first."""
-    steps = [("the result", RESULT), *((f"step {step}", step) for step in saved_steps(concept))]
+    steps = [("the result", grid.RESULT), *((f"step {step}", step) for step in saved_steps(concept))]
     kinds = {
         "prompt": (Textarea, {"width": _WIDE} | _TEXT),
         "negative_prompt": (Textarea, {"width": _WIDE} | _TEXT),
@@ -244,7 +243,7 @@ def _puts(words: str, field: Textarea) -> Button:
     return kit.button(f"+ {words}", put, f"Put {words} at the end of the {field.description.lower()}")
 
 
-def _as_code(plan: GridPlan) -> str:
+def _as_code(plan: grid.GridPlan) -> str:
     """The same without a form."""
     axes = {side: (axis.name, list(axis.values)) for side, axis in zip("xy", plan.axes, strict=False)}
     varied = [axis.name for axis in plan.axes]
@@ -260,7 +259,7 @@ _CHOICES = {"nothing": None} | {kit.title(name): name for name in _HELP} | {"Bef
 class AxisField(VBox):
     """What differs along an axis. Choosing a setting fills in values for it to begin with."""
 
-    def __init__(self, side: str, beginning: Callable[[str], Axis]):
+    def __init__(self, side: str, beginning: Callable[[str], grid.Axis]):
         """Show the field. `beginning` gives the axis of a setting's name, as long as a person typed none."""
         self._beginning = beginning
         about = "With commas between them; prompts each on its own line; 0-4 is 0, 1, 2, 3, 4"
@@ -276,11 +275,11 @@ class AxisField(VBox):
         """The setting that differs; None: nothing does."""
         return _CHOICES[self.choice.value]
 
-    def read(self) -> Axis | None:
+    def read(self) -> grid.Axis | None:
         """The axis as it was typed; a `UserError` where a value can't be read."""
-        return Axis.typed(self.name, self.values.value) if self.name else None
+        return grid.Axis.typed(self.name, self.values.value) if self.name else None
 
-    def fill(self, axis: Axis | None) -> None:
+    def fill(self, axis: grid.Axis | None) -> None:
         """Show an axis."""
         name = axis.name if axis else None
         self.choice.value = next(title for title, choice in _CHOICES.items() if choice == name)
@@ -331,20 +330,20 @@ def _settings(chosen: Picture) -> dict[str, object]:
 class SavedSheets(HBox):
     """A list of the concept's saved grids with a button, and a way to bring a file from elsewhere."""
 
-    def __init__(self, concept: Concept, reopened: Callable[[Callable[[], GridPlan]], None]):
+    def __init__(self, concept: Concept, reopened: Callable[[Callable[[], grid.GridPlan]], None]):
         """Show the list. `reopened` gets what reads the chosen grid, and shows a `UserError` of it."""
         self._concept = concept
         about = "Grids in this concept's folder grids/, the newest first"
         self.list = kit.field(Dropdown, "Saved grids", about, _MIDDLE)
 
-        def read() -> GridPlan:
-            return reopen(concept.grids_folder / self.list.value)
+        def read() -> grid.GridPlan:
+            return grid.reopen(concept.grids_folder / self.list.value)
 
         self.button = kit.button("Reopen", lambda: reopened(read), "Put its settings into the form")
         self.upload = kit.upload(
             "Reopen a file",
             "A grid's PNG file on your computer",
-            lambda files: reopened(lambda: reopen(*files[0])),
+            lambda files: reopened(lambda: grid.reopen(*files[0])),
             accept=".png",
         )
         super().__init__([self.list, self.button, self.upload], layout={"flex_flow": "row wrap"})
@@ -353,7 +352,7 @@ class SavedSheets(HBox):
     def refresh(self) -> None:
         """Read the concept's folder anew; the newest is chosen."""
         folder = self._concept.grids_folder
-        names = [path.relative_to(folder).as_posix() for path in saved_sheets(self._concept)]
+        names = [path.relative_to(folder).as_posix() for path in grid.saved_sheets(self._concept)]
         self.list.options = names or ["(none yet)"]
         self.list.index, self.button.disabled = 0, not names
 
@@ -376,7 +375,7 @@ class TurnForm(kit.View):
         self._pipeline, self._concept, self._step = pipeline, concept, step
         self._prompts, self._settings = prompts, settings
         self.share = FloatSlider(0.2, min=0, max=1, step=0.05, description="Turn")
-        self.sheet: Sheet | None = None
+        self.sheet: grid.Sheet | None = None
         self.message, self.pictures = kit.Message(), HTML()
         self.draw = self.message.button("Draw", self._draw, "Draw both words", "primary")
         self.keep = self.message.button("Keep", self._keep, "Make the turned word the result")
@@ -386,7 +385,7 @@ class TurnForm(kit.View):
     def _draw(self) -> str:
         share = self.share.value
         words = ("word", [self._concept.placeholder_token, self._turned_word(share)])
-        self.sheet = xy_grid(self._pipeline, ("prompt", self._prompts), words, **self._settings)
+        self.sheet = grid.xy_grid(self._pipeline, ("prompt", self._prompts), words, **self._settings)
         self.pictures.value = self.sheet.image.as_html()
         return f"Above as learned, below turned by {share:g}."
 

@@ -8,8 +8,16 @@ from PIL import Image
 from helpers.common import places
 from helpers.common.errors import UserError
 from helpers.concept.embedding import save_result, save_rows, step_path
-from helpers.inference.grid import make_plan, redraw, reopen, saved_sheets, with_labels, xy_grid
-from helpers.inference.grid_plan import Axis, GridPlan
+from helpers.inference.grid import (
+    Axis,
+    GridPlan,
+    make_plan,
+    redraw,
+    reopen,
+    saved_sheets,
+    with_labels,
+    xy_grid,
+)
 from helpers.inference.pipeline import SCHEDULERS, generate, pipeline_with_word
 from helpers.model.base_model import load_pipeline
 

@@ -268,7 +268,7 @@ def test_while_it_draws_there_is_a_bar_and_an_interrupt_loses_nothing(miniature,
         bar.update(1)
         raise AssertionError("it goes on")
 
-    monkeypatch.setattr("helpers.widgets.grid_form.draw_plan", draw_plan)
+    monkeypatch.setattr("helpers.inference.grid.draw_plan", draw_plan)
     form.x.values.value = "0-4"
     press(form, "Draw")
     ((disabled, kinds, total),) = seen
