@@ -21,7 +21,6 @@ from urllib3.util import Retry
 from ..common import places
 from ..common.errors import UserError
 from ..common.files import PICTURE_SUFFIXES, is_picture_file
-from ..common.places import connection_advice
 from ..common.progress import progress
 from ..common.sheets import counted
 from ..model.hub import clear_sentences
@@ -265,5 +264,5 @@ def _sentence(error: Exception, timeout: float) -> str:
     if isinstance(error, requests.exceptions.InvalidURL | LocationValueError):
         return "This is not an address: it needs a server's name after https://."
     if isinstance(error, HTTPError):
-        return f"The connection broke off half-way. {connection_advice()}"
-    return f"The server can't be reached: check the address. {connection_advice()}"
+        return f"The connection broke off half-way. {places.connection_advice()}"
+    return f"The server can't be reached: check the address. {places.connection_advice()}"

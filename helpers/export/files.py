@@ -69,9 +69,9 @@ def export_for(
         licence: what you allow others to do with the word; it goes into the file.
     """
     _check(program, kind)
-    rows, word, step = read_rows(concept), diffusers_word(concept), result_step(concept)
+    rows, step = read_rows(concept), result_step(concept)
     notes = {
-        "word": word,
+        "word": diffusers_word(concept),
         "initializer": None if concept.learned_elsewhere else concept.initializer_token,
         "base_model": Path(concept.base_model).name,
         "steps": None if step is None else str(step),
@@ -79,7 +79,7 @@ def export_for(
         "made_with": MADE_WITH,
     }
     path = concept.export_folder / program / f"{concept.file_name}.{kind}"
-    return _write(path, program, dict(zip(("clip_l", "clip_g"), rows, strict=False)), word, half, notes)
+    return _write(path, program, dict(zip(("clip_l", "clip_g"), rows, strict=False)), half, notes)
 
 
 def convert(
@@ -109,10 +109,13 @@ def convert(
     target = folder / f"{usable_name(path.stem)}.{kind}"
     if target.exists() and not replace:
         raise UserError(f"{folder} has a file {target.name} already: choose another folder, or --replace.")
-    word = (found.word or path.stem).lower()
-    steps = str(found.step) if found.step else None
-    notes = {"word": word, "base_model": found.base_model, "steps": steps, "made_with": MADE_WITH}
-    _write(target, program, rows, word, half, notes)
+    notes = {
+        "word": (found.word or path.stem).lower(),
+        "base_model": found.base_model,
+        "steps": str(found.step) if found.step else None,
+        "made_with": MADE_WITH,
+    }
+    _write(target, program, rows, half, notes)
     remarks, lost = [str(found)], [name for name in found.rows if name not in rows]
     remarks += [f"not for {program}: {', '.join(lost)}"] if lost else []
     if target.stem != path.stem:
@@ -127,9 +130,7 @@ def _check(program: str, kind: str) -> None:
         raise UserError(f"{program} reads no .{kind} file of a word: choose {' or '.join(known)}.")
 
 
-def _write(
-    path: Path, program: str, rows: dict[str, torch.Tensor], word: str, half: bool, notes: Notes
-) -> Path:
+def _write(path: Path, program: str, rows: dict[str, torch.Tensor], half: bool, notes: Notes) -> Path:
     """Write a file of the kind that its name says."""
     number_format = torch.float16 if half else torch.float32
     rows = {name: own.detach().to(number_format).contiguous() for name, own in rows.items()}
@@ -138,7 +139,7 @@ def _write(
     # Rows of one encoder of Stable Diffusion have a key that all programs read; of several, the encoders'.
     tensors, first = rows, next(iter(rows.values()))
     if len(rows) == 1 and {*rows} <= {"clip_l", "clip_h"}:
-        tensors = {word if program == "diffusers" else "emb_params": first}
+        tensors = {notes["word"] if program == "diffusers" else "emb_params": first}
     if path.suffix == ".safetensors":
         return write_whole(path, with_notes(tensors, notes))
     content = tensors if program == "diffusers" else _automatic1111(tensors, path.stem, notes)

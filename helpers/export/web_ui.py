@@ -26,7 +26,6 @@ import torch
 from ..common import places
 from ..common.errors import UserError
 from ..common.files import write_whole
-from ..common.places import find_path
 from .formats import read_word
 
 
@@ -72,7 +71,7 @@ class WebUI:
 
 def web_ui_at(folder: Path | str) -> WebUI:
     """The Web UI of which this is the main folder."""
-    found = find_path(folder)
+    found = places.find_path(folder)
     if not (found and found.is_dir()):
         raise UserError(f"There is no folder {folder}: give the one that the Web UI was installed into.")
     if program := _program_in(found):
@@ -212,7 +211,7 @@ def _words(web_ui: WebUI, checkpoint: Path | str | None, share: bool) -> list[st
         return [_own(folder, "python") or sys.executable, "main.py"]
     words = [*_launcher(folder), *(["--share"] if share else [])]
     if checkpoint is not None:
-        found = find_path(checkpoint)
+        found = places.find_path(checkpoint)
         if not (found and found.is_file()):
             raise UserError(f"There is no checkpoint {checkpoint}: give a .safetensors or .ckpt file.")
         words += ["--ckpt", str(found.resolve())]
