@@ -24,18 +24,18 @@ _CHECKPOINTS = 10  # at the least, in a run
 _LOG_EVERY = 25  # steps
 _FEWEST_STEPS, _SMALLEST_BATCH = 3, 4  # of a plan made small
 _AVERAGE_DECAY = 0.998
+_WARMUP = 0.02  # of the steps
 _WORTH_COMPILING = 500  # steps: it takes a minute or two
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How long a part is trained, and how fast: the rate rises over `warmup`, falls over `cooldown`."""
+    """How long a part is trained, and how fast: the rate rises at once, and falls over `cooldown`."""
 
     name: str
     pictures: int
     batch: int
     lr: float
-    warmup: float = 0.02
     cooldown: float = 0.6
 
     @property
@@ -54,7 +54,7 @@ class Plan:
     def lr_factor(self, step: int) -> float:
         """What `lr` is multiplied with at a step, by the trapezoid schedule."""
         done = (step + 1) / self.steps
-        return max(0.01, min(1.0, done / self.warmup, (1 - done) / self.cooldown))
+        return max(0.01, min(1.0, done / _WARMUP, (1 - done) / self.cooldown))
 
 
 def fit(

@@ -41,8 +41,11 @@ _SUBJECTS = ("word", "initializer", "description")
 Reading = dict[str, str]  # what the judge sees in one picture: for each attribute the likeliest value
 
 
-class JudgeNetwork(nn.Module):
-    """Four convolutions that halve the picture, then one linear layer for each attribute."""
+class Judge(nn.Module):
+    """Four convolutions that halve the picture, then one linear layer for each attribute.
+
+    `Judge.load()` gives the one that ships with the miniature.
+    """
 
     def __init__(self):
         super().__init__()
@@ -64,13 +67,6 @@ class JudgeNetwork(nn.Module):
         features = self.shared(features.flatten(1))
         return {name: reader(features) for name, reader in self.readers.items()}
 
-
-class Judge:
-    """Reads pictures. `Judge.load()` gives the one that ships with the miniature."""
-
-    def __init__(self, network: JudgeNetwork):
-        self.network = network.eval()
-
     @classmethod
     def load(cls, folder: Path | None = None) -> "Judge":
         """Read the judge from a folder of the miniature.
@@ -81,22 +77,22 @@ class Judge:
         path = (folder or miniature_folder()) / "judge" / "model.safetensors"
         if not path.is_file():
             raise UserError(f"There is no judge in {path.parent.parent}: run `make miniature`.")
-        network = JudgeNetwork()
-        network.load_state_dict({name: value.float() for name, value in load_file(path).items()})
-        return cls(network)
+        judge = cls()
+        judge.load_state_dict({name: value.float() for name, value in load_file(path).items()})
+        return judge.eval()
 
     def save(self, folder: Path) -> None:
         """Write the judge, in half precision, to `folder/judge/model.safetensors`."""
         path = folder / "judge" / "model.safetensors"
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: one.half().contiguous() for name, one in self.network.state_dict().items()}, path)
+        save_file({name: one.half().contiguous() for name, one in self.state_dict().items()}, path)
 
     @torch.no_grad()
     def read(self, images: list[Image.Image]) -> list[Reading]:
         """Read pictures of any size, one `Reading` each."""
         side = (PICTURE_SIDE, PICTURE_SIDE)
         seen = [to_pixel_values(one.convert("RGB").resize(side, Image.Resampling.BOX)) for one in images]
-        logits = self.network(torch.stack(seen))
+        logits = self(torch.stack(seen))
         likeliest = {name: values.argmax(-1).tolist() for name, values in logits.items()}
         return [
             {name: ATTRIBUTES[name][best[number]] for name, best in likeliest.items()}

@@ -21,7 +21,7 @@ from ..model.tokens import CAPTION_WORDS
 from ..model.vae import encode
 from .drawing import PICTURE_SIDE, SHARP_SIDE
 from .fit import Plan, device, fit
-from .judge import Judge, JudgeNetwork
+from .judge import Judge
 from .world import ATTRIBUTES, UNREADABLE, caption, named_toys, sample_drawing
 
 # The tokenizer: CLIP's byte-pair encoding, learned on captions of the world. Every word of the world is one
@@ -302,10 +302,10 @@ def train_judge(sources: list[tuple[np.ndarray, np.ndarray]], plan: Plan, folder
     With the pictures of a source come their labels, (N, attributes), as `world.labels_of` gives them.
     """
 
-    def loss_of(network: JudgeNetwork, draw: torch.Generator) -> torch.Tensor:
+    def loss_of(judge: Judge, draw: torch.Generator) -> torch.Tensor:
         pictures, labels = sources[torch.randint(len(sources), (), generator=draw)]
         chosen = _chosen(pictures, plan, draw)
-        logits = network(_moved(to_tensor(pictures[chosen]), draw))
+        logits = judge(_moved(to_tensor(pictures[chosen]), draw))
         truth = torch.from_numpy(labels[chosen]).long().to(device())
         cross_entropy = nn.CrossEntropyLoss(ignore_index=UNREADABLE, label_smoothing=0.02)
         return sum(
@@ -313,7 +313,7 @@ def train_judge(sources: list[tuple[np.ndarray, np.ndarray]], plan: Plan, folder
             for column, name in enumerate(ATTRIBUTES)
         )
 
-    return Judge(fit(plan, JudgeNetwork, loss_of, folder))
+    return fit(plan, Judge, loss_of, folder)
 
 
 def _moved(images: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
