@@ -3,11 +3,9 @@
 The step is in `step`, the run around it in `train`, what is looked at between steps in `watch`.
 """
 
-from .control import request_stop, resume
 from .describe import describe_pictures
 from .dreambooth import (
     DreamboothSettings,
-    draw_prior,
     dreambooth_concept,
     dreambooth_folder,
     subject,
@@ -28,6 +26,6 @@ from .figures import (
 from .forecast import estimate, training_plan
 from .learner import make_schedule
 from .processes import in_own_process
-from .records import RunSummary
+from .records import RunSummary, request_stop, resume
 from .step import squared_errors, target_of, training_step
 from .train import train, train_many

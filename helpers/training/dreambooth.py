@@ -32,11 +32,19 @@ from ..model.base_model import IN_FULL, MINIATURE, load_pipeline, save_parts
 from ..model.machine import quiet_loading
 from ..model.vae import encode
 from .batches import Draws, DrawsTogether, LatentCache
-from .control import Interrupts, clear_request, in_sentences, stop_requested
-from .learner import make_scaler, make_schedule, take_step
-from .model import Model, load_model
-from .processes import FreeCores, Processes
-from .records import INPUTS_FILE, Log, put_aside, resume_from, run_inputs, save_checkpoint
+from .learner import Run, make_schedule, open_run, take_step
+from .model import Model
+from .processes import Interrupts, Processes, in_sentences
+from .records import (
+    INPUTS_FILE,
+    Log,
+    clear_request,
+    put_aside,
+    resume_from,
+    run_inputs,
+    save_checkpoint,
+    stop_requested,
+)
 from .step import all_the_same, training_step
 from .train import as_concept, run_processes
 from .watch import STOPPED
@@ -235,12 +243,13 @@ class LoraLearner:
     def parameters(self) -> list[torch.nn.Parameter]:
         return [value for part in self.parts.values() for value in part.parameters() if value.requires_grad]
 
-    def update(self, model: Model, scaler: torch.amp.GradScaler, processes: Processes) -> float:
+    def update(self, run: Run) -> float:
         """One step; its loss, the prior's part in it as heavy as the settings say."""
-        loss = training_step(model, DrawsTogether(self.draws)).sum() / self.concept.training.train_batch_size
-        scaler.scale(loss).backward()
-        take_step(self, _LONGEST_GRADIENT, scaler, processes)
-        scaler.update()
+        losses = training_step(run.model, DrawsTogether(self.draws))
+        loss = losses.sum() / self.concept.training.train_batch_size
+        run.scaler.scale(loss).backward()
+        take_step(self, _LONGEST_GRADIENT, run.scaler, run.processes)
+        run.scaler.update()
         self.step += 1
         return loss.item()
 
@@ -315,45 +324,38 @@ def subject(concept: Concept) -> str:
 
 def _run(concept: Concept, settings: DreamboothSettings, processes: Processes) -> bool:
     """Load, go on where it was, and step to the end or to a stop; whether it was interrupted."""
-    with FreeCores(concept.base_model == MINIATURE and processes.is_one_cpu) as cores:
-        model = load_model(concept, processes.device)
-        cores.adjust()
-        learner, scaler = LoraLearner(concept, settings, model, processes), make_scaler(model)
-        resume_from(dreambooth_folder(concept), learner, scaler)
-        interrupted = _step_to_the_end(learner, model, scaler, processes, cores)
+    with open_run(concept, processes) as run:
+        learner = LoraLearner(concept, settings, run.model, processes)
+        resume_from(dreambooth_folder(concept), learner, run.scaler)
+        interrupted = _step_to_the_end(run, learner)
         if processes.is_main and learner.step == settings.steps:
-            half = model.dtype != torch.float32
+            half = run.model.dtype != torch.float32
             save_model(concept, learner.weights(), torch.float16 if half else torch.float32)
     return interrupted
 
 
-def _step_to_the_end(
-    learner: LoraLearner,
-    model: Model,
-    scaler: torch.amp.GradScaler,
-    processes: Processes,
-    cores: FreeCores,
-) -> bool:
+def _step_to_the_end(run: Run, learner: LoraLearner) -> bool:
     """Step until the last one, or until someone asks to stop; what came of it is saved."""
     settings, folder, asked = learner.settings, dreambooth_folder(learner.concept), False
     with ExitStack() as stack:
         interrupts = stack.enter_context(Interrupts())
         bar = stack.enter_context(progress_bar("Dreambooth, in steps", settings.steps))
         bar.update(learner.step)
-        log = stack.enter_context(closing(Log(folder, learner.step))) if processes.is_main else None
+        log = stack.enter_context(closing(Log(folder, learner.step))) if run.processes.is_main else None
         while learner.step < settings.steps and not asked:
-            loss = learner.update(model, scaler, processes)
+            loss = learner.update(run)
             if not math.isfinite(loss):
                 raise UserError(TOO_LARGE.format(step=learner.step))
             bar.update()
-            asked = processes.any(interrupts.asked or stop_requested(folder))
+            asked = run.processes.any(interrupts.asked or stop_requested(folder))
             if log:
                 log.write(learner.step, loss=loss, learning_rate=learner.schedule.get_last_lr()[0])
                 if asked or learner.step % settings.checkpoint_every == 0 or learner.step == settings.steps:
-                    save_checkpoint(folder, {"learner": learner.state_dict(), "scaler": scaler.state_dict()})
+                    state = {"learner": learner.state_dict(), "scaler": run.scaler.state_dict()}
+                    save_checkpoint(folder, state)
             if learner.step % 10 == 0:
-                cores.adjust()
-    if asked and processes.is_main:
+                run.cores.adjust()
+    if asked and run.processes.is_main:
         print(f"{learner.concept.name}: {STOPPED}")
     return interrupts.asked
 

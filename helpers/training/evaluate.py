@@ -1,7 +1,6 @@
 """The fixed loss: the same pictures, noise, timesteps and sentences each time it is asked."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from statistics import pvariance
 
@@ -19,11 +18,11 @@ from ..dataset.dataset import (
 )
 from ..dataset.images import load_images
 from ..inference.examples import words_to_start_from
+from ..model.base_model import load_tokenizers
 from ..model.tokens import initializer_ids, known_words
 from ..model.vae import encode
-from .learner import Learner
-from .model import Model, load_model
-from .processes import Processes
+from .learner import Learner, open_learner
+from .model import Model
 
 SAMPLES = 16
 _BATCHES_AT_ONCE = 4  # without a gradient nothing is kept for a backward pass
@@ -180,11 +179,10 @@ def try_initializers(concept: Concept, candidates: Sequence[str] = ()) -> list[C
     It loads the base model into this process, and uses the GPU where there is one. The candidates and the
     errors are those of `rank_initializers`.
     """
-    with closing(Processes()) as processes:
-        model = load_model(concept, processes.device)
-        tried = [*filter(None, [concept.initializer_token]), *(candidates or _proposals(concept, model))]
-        learner = Learner(concept.changed(initializer_token=tried[0]), model, processes)
-    return rank_initializers(learner, model, tried)
+    candidates = candidates or _proposals(concept)
+    first = concept.initializer_token or candidates[0]
+    model, learner = open_learner(concept.changed(initializer_token=first))
+    return rank_initializers(learner, model, candidates)
 
 
 def print_proposals(concept: Concept, count: int = 6) -> None:
@@ -194,18 +192,19 @@ def print_proposals(concept: Concept, count: int = 6) -> None:
 
 
 def rank_initializers(learner: Learner, model: Model, candidates: Sequence[str] = ()) -> list[Candidate]:
-    """Try words and phrases as initializer; the best one first. The learner's rows stay as they are.
+    """Try words and phrases as initializer, the concept's own among them; the best one first.
 
-    Args:
-        candidates: without any, the concept's own, and words that mean things to the model, names left out.
+    The learner's rows stay as they are. Without candidates they are words that mean things to the model.
 
     Raises:
         UserError: one has more tokens than the concept has vectors.
     """
-    concept = learner.concept
-    candidates = candidates or [concept.initializer_token, *_proposals(concept, model)]
-    tokenizers, vectors = model.components.tokenizers, concept.vectors
-    ids = {words: [initializer_ids(one, words, vectors) for one in tokenizers] for words in candidates}
+    concept, tokenizers = learner.concept, model.components.tokenizers
+    words_tried = [concept.initializer_token, *(candidates or _proposals(concept))]
+    ids = {
+        words: [initializer_ids(tokenizer, words, concept.vectors) for tokenizer in tokenizers]
+        for words in words_tried
+    }
     loss, rows = fixed_loss(learner, model, _SAMPLES), learner.copy_rows()
     tried = []
     for words, of_each_encoder in ids.items():
@@ -216,9 +215,9 @@ def rank_initializers(learner: Learner, model: Model, candidates: Sequence[str] 
     return sorted(tried, key=lambda candidate: candidate.fixed_loss)
 
 
-def _proposals(concept: Concept, model: Model) -> list[str]:
+def _proposals(concept: Concept) -> list[str]:
     """Words that mean things to the model and are one token to each of its tokenizers."""
-    known = [known_words(tokenizer) for tokenizer in model.components.tokenizers]
+    known = [known_words(tokenizer) for tokenizer in load_tokenizers(concept.base_model)]
     return [word for word in words_to_start_from(concept) if all(word in words for words in known)]
 
 

@@ -1,6 +1,5 @@
 """Pictures of a run: the curves of its log, the samples drawn while it goes on, and a step taken by hand."""
 
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,8 @@ from ..concept.embedding import read_rows
 from ..dataset.dataset import token_ids, with_word
 from ..model.tokens import expand_prompt
 from ..model.vae import decode, to_image
-from .learner import Learner
-from .model import Model, load_model
-from .processes import Processes
+from .learner import Learner, open_learner
+from .model import Model
 from .records import RunSummary, logged, read_log, row_norms
 from .step import squared_errors, target_of
 
@@ -200,9 +198,7 @@ def by_hand(concept: Concept) -> ByHand:
         UserError: the concept was not trained yet, or its model can't be loaded.
     """
     rows = read_rows(concept)
-    with closing(Processes()) as processes:
-        model = load_model(concept, processes.device)
-        learner = Learner(concept, model, processes)
+    model, learner = open_learner(concept)
     learner.set_rows(rows)
     for group, rate in zip(learner.optimizer.param_groups, learner.schedule.base_lrs, strict=True):
         group["lr"] = rate  # past the warm-up, which begins at 0

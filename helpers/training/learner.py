@@ -1,20 +1,22 @@
 """One word being learned: its rows, their optimizer and its learning rate, and how far it has come."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from ..concept.concept import Concept, TrainingSettings
 from ..concept.embedding import Rows
 from ..dataset.dataset import TextualInversionDataset
+from ..model.base_model import MINIATURE
 from ..model.machine import bitsandbytes
 from ..model.tokens import initializer_ids, install_rows
 from .batches import Draws, DrawsTogether, LatentCache
-from .model import Model
-from .processes import Processes
+from .model import Model, load_model
+from .processes import FreeCores, Processes
 from .step import all_the_same, min_snr, training_step
 
 WORDS_AT_ONCE = 4  # of a run of many, in one forward pass: more words take more time, not more memory
@@ -248,7 +250,32 @@ def keep_norm(rule: str, rows: torch.Tensor, start: torch.Tensor, learning_rate:
     rows.mul_((wanted / norms.clamp_min(1e-12)).unsqueeze(1))
 
 
+def open_learner(concept: Concept) -> tuple[Model, Learner]:
+    """A concept's model and its learner in this process, on the GPU where there is one, but in no run."""
+    with closing(Processes()) as processes:
+        model = load_model(concept, processes.device)
+        return model, Learner(concept, model, processes)
+
+
 # From losses to moved rows: gradient, processes, clipping, optimizer, norm.
+
+
+class Run(NamedTuple):
+    """What the learners of a run share: the frozen model, the processes, the loss scaling, the threads."""
+
+    model: Model
+    processes: Processes
+    scaler: torch.amp.GradScaler
+    cores: FreeCores
+
+
+@contextmanager
+def open_run(concept: Concept, processes: Processes) -> Iterator[Run]:
+    """Load a concept's model; errors as for `load_model`."""
+    with FreeCores(concept.base_model == MINIATURE and processes.is_one_cpu) as cores:
+        model = load_model(concept, processes.device)
+        cores.adjust()
+        yield Run(model, processes, make_scaler(model), cores)
 
 
 def make_scaler(model: Model) -> torch.amp.GradScaler:

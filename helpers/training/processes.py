@@ -1,14 +1,19 @@
-"""The processes of a run, one or several that share each batch, and their threads."""
+"""The processes of a run, one or several that share each batch; how they are interrupted, and fail."""
 
+import errno
+import functools
+import gc
 import io
 import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import TypeVar
 
 import psutil
@@ -16,7 +21,8 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, parse_flag_from_env, reduce
 
-from ..common.errors import UserError
+from ..common.errors import UserError, memory_is_full
+from .records import LOG_FILE
 
 T = TypeVar("T")
 
@@ -77,7 +83,8 @@ class FreeCores:
     def __init__(self, active: bool):
         self.active = active and "OMP_NUM_THREADS" not in os.environ
         self.most, self.cores = torch.get_num_threads(), psutil.cpu_count()
-        self._before = self._clocks()
+        self.own = psutil.Process()
+        self.taken_by_others()  # from now on
 
     def __enter__(self) -> "FreeCores":
         return self
@@ -94,13 +101,7 @@ class FreeCores:
 
     def taken_by_others(self) -> float:
         """Cores that were neither idle nor this process' since the last call, on average."""
-        passed, idle, own = (now - then for now, then in zip(self._clocks(), self._before, strict=True))
-        self._before = self._clocks()
-        return self.cores - (idle + own) / passed
-
-    def _clocks(self) -> tuple[float, float, float]:
-        times = psutil.cpu_times()
-        return time.monotonic(), times.idle + getattr(times, "iowait", 0.0), time.process_time()
+        return (self.cores * psutil.cpu_percent() - self.own.cpu_percent()) / 100
 
 
 def in_own_process(function: Callable[..., T], *given) -> T:
@@ -155,3 +156,68 @@ def _call(sender: Connection, function: Callable, given: tuple) -> None:
     except Exception as error:
         message = None, error
     sender.send(message)
+
+
+class Interrupts:
+    """Within `with`, an interrupt (Ctrl-C, the kernel's ■) or SIGTERM is noted; a second stops at once."""
+
+    SAME = 1.0  # seconds: a launcher of several processes hands each of them the kernel's interrupt again
+
+    def __init__(self):
+        self.asked, self._since = False, 0.0
+        self._before: dict[int, Callable] = {}
+
+    def __enter__(self) -> "Interrupts":
+        if threading.current_thread() is threading.main_thread():  # the only one that may set handlers
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *error) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame) -> None:
+        now = time.monotonic()
+        if self.asked and now - self._since > self.SAME:
+            raise KeyboardInterrupt
+        if not self.asked:
+            self.asked, self._since = True, now
+
+
+# What a person can do when memory or disk fails a run. The last checkpoint is whole.
+_GOES_ON = "and train again. It goes on from the last checkpoint"
+_MEMORY_FULL = (
+    "The memory is full: set train_batch_size to 1, or gradient_checkpointing, or quantize to “4bit”, "
+    f"{_GOES_ON} where the settings allow it."
+)
+_DISK_FULL = f"The disk is full: make room on it, {_GOES_ON}, which is whole."
+_NOT_WRITABLE = f"“{{path}}” can't be written: make its folder writable, {_GOES_ON}."
+_GONE = "The folder “{path.parent}” was moved or deleted during the run: put it back, and train again."
+_OF_DISK = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), _DISK_FULL)
+_OF_DISK |= dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), _NOT_WRITABLE)
+
+
+def in_sentences(function: Callable) -> Callable:
+    """Turn a full memory, and a disk that is full, read-only or gone, into a UserError.
+
+    It is raised when the model is gone: a notebook keeps its last error, and with it all that the functions
+    in the traceback hold.
+    """
+
+    @functools.wraps(function)
+    def wrapped(*given, **named):
+        try:
+            return function(*given, **named)
+        except (OSError, RuntimeError, MemoryError) as error:
+            path = Path(getattr(error, "filename", None) or "")
+            number = getattr(error, "errno", None)
+            is_gone = number == errno.ENOENT and path.name == LOG_FILE
+            sentence = _GONE if is_gone else _OF_DISK.get(number)
+            sentence = _MEMORY_FULL if memory_is_full(error) else sentence
+            if not sentence:
+                raise
+        gc.collect()
+        raise UserError(sentence.format(path=path))
+
+    return wrapped

@@ -1,4 +1,4 @@
-"""The files of a run in a concept's `training/` folder, which it reads when it is resumed.
+"""The files of a run in a concept's `training/` folder, by which it is resumed, and which tell its state.
 
 `made_with.json` is what it was trained with, `log.jsonl` what happened, `state.pt` how to go on,
 `outcome.json` how it ended.
@@ -8,9 +8,15 @@ import errno
 import hashlib
 import html
 import io
+import itertools
 import json
 import os
+import re
 import shutil
+import subprocess
+import sys
+import threading
+import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +26,7 @@ import torch
 
 from ..common import places
 from ..common.errors import DAMAGED, UserError
-from ..common.files import read_json, write_json, write_whole
+from ..common.files import holder, read_json, write_json, write_whole
 from ..concept.concept import Concept, settings_where
 from ..dataset.images import captions_of, image_paths
 
@@ -236,3 +242,111 @@ def put_aside(folder: Path) -> Path:
     while (archived := folder.with_name(f"{folder.name}-{number}")).exists():
         number += 1
     return folder.rename(archived)
+
+
+# How a run stands, told by its files; asking it to stop, and to go on.
+OUTPUT = "resume.log"
+_RESUMED = "resume.json"  # when `resume` was last asked
+_STARTED: dict[Path, subprocess.Popen] = {}  # by training folder: what this process has started
+_LAUNCHERS_REMARK = re.compile(r"E\d{4} \d\d:\d\d:")
+_LOADING = 20.0  # seconds at most until a process that another kernel started holds the lock
+State = Literal["new", "starting", "running", "broken", "learned", "ceiling", "stopped", "failed"]
+
+
+def resume(concept: Concept) -> None:
+    """Start `python -m helpers.training` on a concept's folder; its output goes to `training/resume.log`.
+
+    On several GPUs it is as many processes as the launcher of the notebook would start. They have a
+    session of their own, so that an interrupt of the kernel leaves them alone: the stop file ends them.
+    Where such a process is at work already, nothing is done.
+    """
+    folder = concept.training_folder
+    if holder(concept.lock_path) or _is_starting(folder):
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    count = min(concept.training.num_processes, torch.cuda.device_count())  # they are not touched
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"] * (count > 1)
+    with (folder / OUTPUT).open("w", encoding="utf-8") as output:
+        process = subprocess.Popen(
+            [sys.executable, *launcher, "-m", "helpers.training", str(concept.folder)],
+            cwd=places.repository_folder(),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    _STARTED[folder] = process
+    write_json(folder / _RESUMED, {"at": time.time()})
+    threading.Thread(target=_wait, args=(process, folder), daemon=True).start()
+
+
+def state_of(concept: Concept, lines: list[dict[str, Any]]) -> State:
+    """The state of a concept's run, by its log's lines too: how it ended, or what it is doing.
+
+    `starting` and `broken` are said of a process that `resume` started, which may be another kernel's:
+    it loads, or it ended without saying how. A run that was killed reads as `running`.
+    """
+    folder = concept.training_folder
+    begun = _modified_at(folder / INPUTS_FILE)
+    if at_work := holder(concept.lock_path):
+        return "running" if begun > at_work.start else "starting"
+    if _is_starting(folder):
+        return "starting"
+    resumed, said, ended = (_modified_at(folder / file) for file in (_RESUMED, OUTPUT, SUMMARY_FILE))
+    if resumed and ended <= resumed and begun <= max(resumed, said):
+        return "broken"
+    with suppress(UserError):  # there is none, or a damaged one
+        summary = RunSummary.load(concept)
+        if begun <= ended and (not lines or lines[-1].get("event") == summary.reason):
+            return summary.ended
+    return "running" if lines else "new"
+
+
+def last_output(folder: Path) -> str:
+    """The last line that a process started by `resume` wrote, before a launcher's own remarks on its end."""
+    path = folder / OUTPUT
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else []
+    lines = list(itertools.takewhile(lambda line: not _LAUNCHERS_REMARK.match(line), lines))
+    return next((line.strip() for line in reversed(lines) if line.strip()), "It wrote nothing.")
+
+
+def _wait(process: subprocess.Popen, folder: Path) -> None:
+    """Write down that the process was killed, which it could not do itself."""
+    if process.wait() < 0 and folder.is_dir():
+        with (folder / OUTPUT).open("a", encoding="utf-8") as output:
+            output.write(f"\nThe process was killed (signal {-process.returncode}).\n")
+
+
+def _is_starting(folder: Path) -> bool:
+    """Whether a process of `resume` is at work, or may be in another kernel; it has not ended yet."""
+    asked = _modified_at(folder / _RESUMED)
+    if _modified_at(folder / SUMMARY_FILE) > asked:
+        return False
+    process = _STARTED.get(folder)
+    return process.poll() is None if process else 0 <= time.time() - asked < _LOADING
+
+
+def _modified_at(path: Path) -> float:
+    """When a file was last written; 0 where there is none."""
+    with suppress(FileNotFoundError):
+        return path.stat().st_mtime
+    return 0.0
+
+
+# Being asked to stop: by a file, by the kernel's interrupt, by the machine.
+STOP_FILE = "stop"
+
+
+def request_stop(folder: Path) -> Path:
+    """Ask the run of a training folder to stop after its step: make the file that it looks for."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / STOP_FILE).touch()
+    return folder / STOP_FILE
+
+
+def stop_requested(folder: Path) -> bool:
+    return (folder / STOP_FILE).exists()
+
+
+def clear_request(folder: Path) -> None:
+    (folder / STOP_FILE).unlink(missing_ok=True)

@@ -6,22 +6,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
-import torch
-
 from ..common import places
 from ..common.errors import UserError
 from ..common.files import locked
 from ..concept.concept import Concept, settings_where
 from ..concept.embedding import name_result
-from ..model.base_model import MINIATURE, save_pipeline
-from .control import Interrupts, clear_request, in_sentences
+from ..model.base_model import save_pipeline
 from .forecast import memory_of_run, note_circumstances
-from .learner import make_scaler, update
-from .model import Model, load_model
-from .processes import FreeCores, Processes
+from .learner import Run, open_run, update
+from .processes import Interrupts, Processes, in_sentences
 from .records import (
     RunSummary,
     archive_run,
+    clear_request,
     finished,
     inputs_changed,
     read_log,
@@ -156,22 +153,16 @@ def _prepare(concept: Concept, fresh: bool) -> bool:
 
 def _run(concepts: list[Concept], processes: Processes, scorer: Scorer | None, started: float) -> bool:
     """Load the model and step to the end; whether it was interrupted."""
-    first = concepts[0]
-    with FreeCores(first.base_model == MINIATURE and processes.is_one_cpu) as cores:
-        if processes.is_main:
-            print(memory_of_run(first, processes.device, words=len(concepts)))
-        model = load_model(first, processes.device)
-        cores.adjust()
-        scaler = make_scaler(model)
-        watches = [Watch(concept, model, processes, scaler, scorer, started) for concept in concepts]
+    if processes.is_main:
+        print(memory_of_run(concepts[0], processes.device, words=len(concepts)))
+    with open_run(concepts[0], processes) as run:
+        watches = [Watch(concept, run, scorer, started) for concept in concepts]
         if processes.is_main and len(concepts) == 1:  # several share their steps
-            note_circumstances(first)
-        return _step_to_the_end(model, watches, processes, scaler, cores)
+            note_circumstances(concepts[0])
+        return _step_to_the_end(run, watches)
 
 
-def _step_to_the_end(
-    model: Model, watches: list[Watch], processes: Processes, scaler: torch.amp.GradScaler, cores: FreeCores
-) -> bool:
+def _step_to_the_end(run: Run, watches: list[Watch]) -> bool:
     """`update` is a step, and each watch looks at what came of it, until every learner has ended.
 
     A stop file ends its own learner after the step, an interrupt ends all; everything is saved then.
@@ -181,15 +172,15 @@ def _step_to_the_end(
             watch.begin()
         taken = 0
         while active := [watch for watch in watches if not watch.ended]:
-            losses = update(model, [watch.learner for watch in active], scaler, processes)
-            interrupted = processes.any(interrupts.asked)
+            losses = update(run.model, [watch.learner for watch in active], run.scaler, run.processes)
+            interrupted = run.processes.any(interrupts.asked)
             for watch, loss in zip(active, losses, strict=True):
                 watch.after_step(loss, interrupted)
             taken += 1
-            if taken == TIMED and processes.is_main:
+            if taken == TIMED and run.processes.is_main:
                 _say_pace(active)
             if taken % 10 == 0:
-                cores.adjust()
+                run.cores.adjust()
     return interrupts.asked
 
 

@@ -5,18 +5,14 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-import torch
-
 from ..concept.concept import Concept
 from ..concept.embedding import save_result, save_rows, step_path
 from ..dataset.variety import outside_the_model
-from .control import clear_request, stop_requested
 from .evaluate import HeldOutScore, fixed_loss, is_learned
 from .figures import sample_noise, save_sample, saved_samples
-from .learner import Best, Learner
+from .learner import Best, Learner, Run
 from .model import Model
-from .processes import Processes
-from .records import Log, RunSummary, resume_from, save_checkpoint
+from .records import Log, RunSummary, clear_request, resume_from, save_checkpoint, stop_requested
 
 Scorer = Callable[[Concept, Model], float]
 
@@ -41,28 +37,19 @@ class Watch:
     the result, samples and checkpoints.
 
     Args:
-        scaler: the run's loss scaling, kept in the checkpoints.
         scorer: the judge; more is better. `HeldOutScore` if None.
         started: `time.monotonic()` when the run was started or resumed.
     """
 
-    def __init__(
-        self,
-        concept: Concept,
-        model: Model,
-        processes: Processes,
-        scaler: torch.amp.GradScaler,
-        scorer: Scorer | None,
-        started: float,
-    ):
-        self.concept, self.model, self.processes, self.scaler = concept, model, processes, scaler
-        self.learner = Learner(concept, model, processes)
-        self.score = partial(scorer, concept) if scorer else HeldOutScore(concept, model)
-        self.fixed_loss = fixed_loss(self.learner, model)
-        resume_from(concept.training_folder, self.learner, scaler)
+    def __init__(self, concept: Concept, run: Run, scorer: Scorer | None, started: float):
+        self.concept, self.model, self.processes, self.scaler = concept, run.model, run.processes, run.scaler
+        self.learner = Learner(concept, self.model, self.processes)
+        self.score = partial(scorer, concept) if scorer else HeldOutScore(concept, self.model)
+        self.fixed_loss = fixed_loss(self.learner, self.model)
+        resume_from(concept.training_folder, self.learner, self.scaler)
         self.noise = sample_noise(concept, self.learner.latents.posterior.mean.shape[1:])
         self.started = started - self.learner.progress.seconds
-        self.log = Log(concept.training_folder, self.step) if processes.is_main else None
+        self.log = Log(concept.training_folder, self.step) if self.processes.is_main else None
         self.ended = False
 
     @property
@@ -81,7 +68,7 @@ class Watch:
             return
         self._evaluate()
         self._keep_if_best()
-        self._sample()
+        self._sample(self.step)
 
     def after_step(self, loss: float, interrupted: bool) -> None:
         """Log the step, evaluate and save where that is due, and end the learner where it is done."""
@@ -105,7 +92,7 @@ class Watch:
             self._checkpoint()
         every = settings.sample_every
         if every and (step % every == 0 or 4 * step in (every, 2 * every)):  # early, a word changes fast
-            self._sample()
+            self._sample(step)
         self._end_if_done()
 
     def _is_last(self) -> bool:
@@ -137,16 +124,16 @@ class Watch:
         if self.processes.is_main:
             save_rows(step_path(self.concept, self.step), self.concept, rows)
 
-    def _sample(self) -> None:
+    def _sample(self, step: int) -> None:
         if self.processes.is_main and self.learner.settings.sample_every:
-            save_sample(self.concept, self.model, self.noise, self.step)
+            save_sample(self.concept, self.model, self.noise, step)
 
     def _sample_kept(self) -> None:
         """Draw a sample with the result, too, if none was due at its step."""
         rows, best = self.learner.copy_rows(), self.learner.progress.best
-        if best.step not in saved_samples(self.concept) and self.learner.settings.sample_every:
+        if best.step not in saved_samples(self.concept):
             self.learner.set_rows(best.rows)
-            save_sample(self.concept, self.model, self.noise, best.step)
+            self._sample(best.step)
             self.learner.set_rows(rows)
 
     def _checkpoint(self) -> None:

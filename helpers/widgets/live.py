@@ -16,9 +16,19 @@ from tqdm import tqdm
 from ..common.errors import UserError
 from ..concept.concept import Concept
 from ..dataset.images import image_paths, load_images
-from ..training.control import OUTPUT, State, last_output, request_stop, resume, state_of
 from ..training.figures import SCORE, curves_of, plot_curves, read_strip, sample_prompts, saved_samples
-from ..training.records import SUMMARY_FILE, logged, read_log, steps_per_second
+from ..training.records import (
+    OUTPUT,
+    SUMMARY_FILE,
+    State,
+    last_output,
+    logged,
+    read_log,
+    request_stop,
+    resume,
+    state_of,
+    steps_per_second,
+)
 from . import kit
 
 _EVERY = 2.0  # seconds

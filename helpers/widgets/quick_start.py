@@ -16,9 +16,9 @@ from ..inference.grid import Sheet, xy_grid
 from ..inference.pipeline import pipeline_with_word
 from ..model.base_model import MINIATURE, check_base_model, default_base_model, load_tokenizers
 from ..model.tokens import check_words
-from ..training.control import request_stop
 from ..training.describe import describe_pictures
 from ..training.forecast import in_time, seconds_per_step
+from ..training.records import request_stop
 from ..training.train import train
 from . import kit
 from .live import LiveTraining

@@ -35,15 +35,16 @@ from helpers.inference.png import Picture, read_settings, save_picture
 from helpers.model.base_model import load_pipeline, load_tokenizers, save_pipeline
 from helpers.model.tokens import check_words
 from helpers.series.report import _scores, write_report
-from helpers.training.control import request_stop, state_of
 from helpers.training.records import (
     Log,
     RunSummary,
     finished,
     inputs_changed,
     read_log,
+    request_stop,
     run_inputs,
     save_inputs,
+    state_of,
 )
 from helpers.training.train import train
 from helpers.widgets.concept_gallery import ConceptGallery

@@ -15,7 +15,6 @@ from helpers.dataset.dataset import token_ids
 from helpers.inference.pipeline import generate, pipeline_with_word
 from helpers.model.base_model import load_components
 from helpers.training import dreambooth
-from helpers.training.control import STOP_FILE
 from helpers.training.dreambooth import (
     DreamboothSettings,
     LoraLearner,
@@ -26,7 +25,7 @@ from helpers.training.dreambooth import (
 )
 from helpers.training.model import load_model
 from helpers.training.processes import Processes
-from helpers.training.records import load_checkpoint, read_log
+from helpers.training.records import STOP_FILE, load_checkpoint, read_log
 
 FEW = DreamboothSettings(steps=4, prior_pictures=2, checkpoint_every=2)
 
@@ -88,7 +87,7 @@ def test_what_is_done_is_not_done_again(starla, few_draw_steps, monkeypatch):
     drawn = [path.stat().st_mtime_ns for path in sorted((starla.folder / "prior").glob("*.png"))]
     assert len(drawn) == 2
     with monkeypatch.context() as patch:
-        patch.setattr(dreambooth, "load_model", lambda *_: pytest.fail("it trained again"))
+        patch.setattr(dreambooth, "open_run", lambda *_: pytest.fail("it trained again"))
         train_dreambooth("starla", FEW)
     train_dreambooth("starla", DreamboothSettings(steps=1, prior_pictures=2))  # other settings, same class
     assert drawn == [path.stat().st_mtime_ns for path in sorted((starla.folder / "prior").glob("*.png"))]

@@ -8,13 +8,13 @@ import torch
 from helpers.common.files import write_json
 from helpers.model.base_model import load_components, load_shapes
 from helpers.training import forecast
-from helpers.training.control import state_of
 from helpers.training.forecast import (
     estimate,
     memory_needed,
     seconds_per_step,
     this_machine,
 )
+from helpers.training.records import state_of
 from helpers.training.train import train
 
 

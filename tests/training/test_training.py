@@ -25,7 +25,6 @@ from helpers.model import base_model as whole_pipeline
 from helpers.model.base_model import load_pipeline
 from helpers.training import learner as update
 from helpers.training import watch
-from helpers.training.control import in_sentences, request_stop
 from helpers.training.figures import (
     by_hand,
     gradients,
@@ -35,11 +34,16 @@ from helpers.training.figures import (
 )
 from helpers.training.learner import Learner
 from helpers.training.model import load_model
-from helpers.training.processes import Processes
-from helpers.training.records import RunSummary, load_checkpoint, logged, read_log, save_checkpoint
+from helpers.training.processes import Processes, in_sentences
+from helpers.training.records import (
+    RunSummary,
+    load_checkpoint,
+    logged,
+    read_log,
+    request_stop,
+    save_checkpoint,
+)
 from helpers.training.train import train
-
-TRAIN = sys.modules["helpers.training.train"]  # the module: the room hands on its function `train`
 
 
 @pytest.fixture
@@ -112,7 +116,7 @@ def test_an_interrupt_waits_for_the_step_and_saves(tiny):
 
 def test_what_is_done_is_returned_without_loading_a_model(tiny, monkeypatch):
     summary = train(tiny)
-    monkeypatch.setattr(TRAIN, "load_model", lambda *_: pytest.fail("loaded a model"))
+    monkeypatch.setattr(update, "load_model", lambda *_: pytest.fail("loaded a model"))
     assert train(tiny) == summary
 
 
@@ -130,7 +134,7 @@ def test_a_stop_that_comes_while_the_model_loads_counts(tiny, monkeypatch):
         request_stop(concept.training_folder)
         return load_model(concept, *given, **named)
 
-    monkeypatch.setattr(TRAIN, "load_model", loading)
+    monkeypatch.setattr(update, "load_model", loading)
     assert (train(tiny).ended, RunSummary.load(tiny).steps) == ("stopped", 1)
 
 
@@ -138,7 +142,7 @@ def test_a_run_goes_on_where_the_format_needs_loss_scaling(tiny, monkeypatch):
     train(tiny.changed(training={"max_train_steps": 2}))
     assert load_checkpoint(tiny.training_folder)["scaler"] == {}
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
-    monkeypatch.setattr(TRAIN, "make_scaler", lambda model: scaler)
+    monkeypatch.setattr(update, "make_scaler", lambda model: scaler)
     assert train(tiny).steps == 4
 
 
@@ -175,7 +179,7 @@ def test_nothing_of_an_interrupted_run_is_held_by_its_error(tiny, monkeypatch):
         os.kill(os.getpid(), signal.SIGINT)
         return 0
 
-    monkeypatch.setattr(TRAIN, "load_model", loading)
+    monkeypatch.setattr(update, "load_model", loading)
     with pytest.raises(KeyboardInterrupt):
         train(tiny, scorer=scorer)
     assert models[0]() is None

@@ -25,7 +25,6 @@ from helpers.model.tokens import CAPTION_WORDS
 from helpers.training import forecast
 from helpers.training import step as loss_weights
 from helpers.training.batches import Draws, EndlessBatches
-from helpers.training.control import clear_request, request_stop, state_of, stop_requested
 from helpers.training.evaluate import fixed_loss, is_learned, print_proposals, try_initializers
 from helpers.training.learner import Learner, keep_norm, learning_rate, make_optimizer, make_schedule
 from helpers.training.model import load_model, quantize_linears
@@ -35,13 +34,17 @@ from helpers.training.records import (
     SUMMARY_FILE,
     Log,
     RunSummary,
+    clear_request,
     finished,
     inputs_changed,
     load_checkpoint,
     logged,
     read_log,
+    request_stop,
     run_inputs,
     save_checkpoint,
+    state_of,
+    stop_requested,
 )
 from helpers.training.step import target_of, training_step
 

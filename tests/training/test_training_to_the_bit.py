@@ -17,14 +17,11 @@ from helpers.dataset.images import load_images, write_captions
 from helpers.model.base_model import load_vae
 from helpers.model.tokens import LearnedRows
 from helpers.model.vae import Posterior, encode
+from helpers.training import learner
 from helpers.training.batches import Draws, LatentCache
-from helpers.training.control import request_stop
 from helpers.training.model import load_model
-from helpers.training.records import load_checkpoint, logged, read_log
+from helpers.training.records import load_checkpoint, logged, read_log, request_stop
 from helpers.training.train import train
-
-TRAIN = sys.modules["helpers.training.train"]  # the module: the room hands on its function `train`
-
 
 # A run that kills itself, as the kernel or the machine would, in one of the watch's methods at a step.
 _KILLED = """
@@ -142,7 +139,7 @@ def test_every_other_row_weight_and_buffer_is_the_same_to_the_bit(family, grooty
         seen.append((model, {name: tensor.clone() for name, tensor in tensors_of(model).items()}))
         return model
 
-    monkeypatch.setattr(TRAIN, "load_model", loading)
+    monkeypatch.setattr(learner, "load_model", loading)
     train(on_model(grooty, families[family], weight_decay=0.1, max_train_steps=3, sample_every=3))
     ((model, before),) = seen
     after = tensors_of(model)

@@ -10,10 +10,18 @@ from PIL import Image
 
 from helpers.common import places
 from helpers.common.files import holder
-from helpers.training import control as resuming
-from helpers.training.control import request_stop, state_of, stop_requested
+from helpers.training import records as resuming
 from helpers.training.figures import curves_of, plot_curves
-from helpers.training.records import Log, RunSummary, logged, read_log, steps_per_second
+from helpers.training.records import (
+    Log,
+    RunSummary,
+    logged,
+    read_log,
+    request_stop,
+    state_of,
+    steps_per_second,
+    stop_requested,
+)
 from helpers.training.train import train
 from helpers.widgets import live
 

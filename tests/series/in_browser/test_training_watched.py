@@ -23,9 +23,8 @@ from browser import (
     write_setting,
 )
 
-from helpers.training.control import request_stop
 from helpers.training.figures import saved_samples
-from helpers.training.records import read_log
+from helpers.training.records import read_log, request_stop
 
 STEPS = 100_000  # of a training that is stopped on its way: none is so quick or so slow that it ends before
 MORE = 20  # steps after that
