@@ -46,12 +46,8 @@ def fetch(repository: str, parts: Collection[str] = (), half: bool = False) -> P
     What is there already is not fetched again; without a connection the cache alone is used.
 
     Args:
-        repository: `owner/name`.
         parts: the folders whose weights are wanted, for example `unet`.
         half: prefer the files in half precision (`fp16`) where the repository has them.
-
-    Returns:
-        The folder, in diffusers' layout.
     """
     download = functools.partial(huggingface_hub.snapshot_download, repository)
     with clear_sentences(repository):

@@ -70,17 +70,12 @@ class LearnedRows(nn.Module):
 def install_rows(
     tokenizer: Any, text_encoder: nn.Module, tokens: Sequence[str], initializer_ids: Sequence[int]
 ) -> LearnedRows:
-    """Give a tokenizer new tokens and its text encoder a trainable row for each; again for another word.
+    """Give a tokenizer a word's tokens, and its text encoder a trainable row for each (see `add_tokens`).
 
-    Args:
-        tokens: one a vector, as `Concept.placeholder_tokens` names them.
-        initializer_ids: one a token: the token whose row it starts from.
+    Each starts from the row of its token in `initializer_ids`. It can be called again for another word.
 
     Returns:
         The module now in the encoder's look-up; its `rows` are the only thing with a gradient.
-
-    Raises:
-        UserError: the tokenizer has one of the tokens already; then nothing was changed.
     """
     ids = add_tokens(tokenizer, tokens)
     learned = LearnedRows(text_encoder.get_input_embeddings(), ids, initializer_ids)
@@ -163,9 +158,6 @@ def put_word(pipeline: Any, word: str, rows: Sequence[torch.Tensor]) -> None:
 
     Args:
         rows: for each text encoder a tensor of shape (vectors, width).
-
-    Raises:
-        UserError: the pipeline has the word already; then nothing was changed.
     """
     for (tokenizer, text_encoder), own in zip(encoders(pipeline), rows, strict=True):
         ids = add_tokens(tokenizer, row_names(word, len(own)))
@@ -311,9 +303,7 @@ def nearest_words(tokenizer: Any, words: str, table: torch.Tensor | None = None)
     A word that is one token is looked up by meaning: by the cosine between its row and the others'. One
     that falls into pieces has no row, so it is looked up by its spelling; as is all without a `table`.
 
-    Args:
-        words: a word or a phrase; of a phrase the words of one token come first.
-        table: the model's rows, (tokens, width), as `load_word_table` reads them.
+    Of a phrase the words of one token come first. The table is that of `load_word_table`.
     """
     typed = words.lower().split()
     known, meant = known_words(tokenizer), tokenizer.init_kwargs.get(CAPTION_WORDS)

@@ -58,9 +58,6 @@ def encode(
         device: where to work, and where the posteriors end up.
         keep: leave the VAE there; else it goes back to the CPU.
         batch: how many pictures at once; by default one, so that many take no more memory.
-
-    Returns:
-        Mean and deviation, (pictures, channels, height / factor, width / factor).
     """
     vae.to(device)
     seen = progress(pixel_values.split(batch), "encoding pictures")

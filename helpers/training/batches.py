@@ -69,7 +69,6 @@ class Draws:
     Args:
         dataset: gives the `mean` and `deviation` of latents, and `input_ids`.
         weights: from timesteps (batch,) to the loss's weights (batch,).
-        device: where the step is computed.
     """
 
     def __init__(

@@ -175,12 +175,11 @@ def memory_of_run(concept: Concept, device: torch.device, words: int) -> str:
 def memory_advice(
     concept: Concept, dtype: torch.dtype, available: int | None, where: str, words: int = 1
 ) -> str:
-    """What a step takes, in a sentence; where that is too much, what each remedy would bring it to.
+    """What a step of so many words takes; where that is more than is there, what each remedy brings it to.
 
     Args:
         available: bytes; None where that is not known.
         where: they are, for example `on Tesla T4`.
-        words: how many are trained in one run.
     """
     needed = memory_needed(concept, dtype, words)
     of = f" of {available / GIB:.1f}" if available else ""
