@@ -32,6 +32,7 @@ from ..training.records import (
 from . import kit
 
 _EVERY = 2.0  # seconds
+_REST = 30  # times as long as the curves took to draw, before they are drawn again: the run waits meanwhile
 _STYLES = {"learned": "success", "ceiling": "success", "stopped": "warning", "failed": "danger"}
 _WAITING = "Nothing has been logged yet."
 _STARTING = "A run is starting: it loads the model first."
@@ -54,7 +55,7 @@ class LiveTraining(VBox):
         self._since, self._lines, self._shown = time.time(), [], None
         self._lock = threading.Lock()
         self._displays: list[tuple[Callable[[Concept], Any], DisplayHandle]] = []
-        self._resumed, self._top = False, _IntoView()
+        self._resumed, self._top, self._curves_due = False, _IntoView(), 0.0
         self.bar = IntProgress(description="Steps", layout={"width": "min(100%, 480px)"})
         self.words, self.curves, self.message = HTML(), HTML(), HTML(_HINT)
         self.pictures, self.samples = HTML(_own_pictures(concept)), SampleSlider(concept)
@@ -74,7 +75,7 @@ class LiveTraining(VBox):
         state = state_of(self._concept, self._lines)
         if self._lines != before or state != self._shown:
             self._show_progress(state)
-            self.curves.value = _curves(self._concept, self._lines)
+            self._show_curves(state)
             self.stop.disabled = state != "running"  # one that only starts would not know of it yet
             self.resume.disabled = state not in ("stopped", "broken")
             self.message.value = _on_broken_run(self._folder) if state == "broken" else _HINT
@@ -92,6 +93,12 @@ class LiveTraining(VBox):
         self.bar.max, self.bar.value = max(most, step), step
         self.bar.bar_style = _STYLES.get(state, "")
         self.words.value = "<br>".join(map(html.escape, _sentences(self._lines, state, step, most)))
+
+    def _show_curves(self, state: State) -> None:
+        now = time.monotonic()
+        if state != self._shown or not self._lines or now >= self._curves_due:
+            self.curves.value = _curves(self._concept, self._lines)
+            self._curves_due = now + _REST * (time.monotonic() - now)
 
     def tell(self, of: Callable[[Concept], Any]) -> None:
         """Display what `of` makes of the concept below the cell, and anew when a resumed run has ended."""
@@ -146,7 +153,7 @@ def _heard_while_a_cell_runs(widget: Widget) -> None:
 
 
 def _curves(concept: Concept, lines: list[dict]) -> str:
-    """Without the score, which changes seldom: two panels are drawn in less than a fifth of a second."""
+    """Without the score, which changes seldom."""
     panels = {title: drawn for title, drawn in curves_of(concept, lines).items() if title != SCORE}
     has_begun = any(steps for drawn in panels.values() for steps, _ in drawn.values())
     return plot_curves(panels).as_html() if has_begun else ""

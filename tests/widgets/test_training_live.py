@@ -128,13 +128,19 @@ def test_a_long_run_makes_no_long_curve():
     assert plot_curves({"x": {"": ([1, 2], [0.5, float("nan")])}}).alt.endswith("to nan at step 2.")
 
 
-def test_two_curves_are_drawn_in_less_than_a_fifth_of_a_second():
-    """They are drawn anew every two seconds, while training has the processor."""
-    run = a_run(600)
-    began = time.process_time()
-    for _ in range(5):
-        plot_curves({"fixed loss": {"": run}, "length": {"<grooty>": run, "<grooty>_1": run}}).as_html()
-    assert (time.process_time() - began) / 5 < 0.2
+def test_the_curves_are_drawn_seldom_while_a_run_goes_on_and_once_more_at_its_end(running, view, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(live, "_REST", 1e9)
+    monkeypatch.setattr(live, "_curves", lambda concept, lines: drawn.append(lines) or f"{len(lines)} lines")
+    shown = view(running)
+    log = Log(running.training_folder, 2)
+    log.write(3, norm=1.3, seconds=11.0)
+    log.close()
+    wait_until(lambda: shown.bar.value == 3)
+    assert len(drawn) == 1
+    end(running, step=3)
+    wait_until(lambda: shown.bar.bar_style == "success")
+    assert len(drawn) == 2 and shown.curves.value == f"{len(drawn[-1])} lines"
 
 
 def test_the_slider_follows_the_newest_until_it_is_moved(running, view):
