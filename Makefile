@@ -13,7 +13,7 @@ TOKEN ?= yes
 ASK_NOBODY_ELSE = default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'self'
 BASE_PYTHON ?= python3
 OLDEST := build/oldest
-DEALT = -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+DEALT = -n $(WORKERS) --dist loadfile --no-loadscope-reorder  # a file's tests share what one of them made
 WORKERS := 2  # of the tests, each on a core
 TYPED := CONCEPT BASE_MODEL IMAGES TOY INITIALIZER VECTORS
 export $(TYPED)  # so that a path may hold a quote

@@ -15,30 +15,26 @@ import pytest
 from helpers.common import places
 from helpers.concept.concept import Concept, TrainingSettings
 
-# What takes minutes begins first, so that no worker is left alone with it.
+# What takes a minute or more begins first, so that no worker is left alone with it.
 LONGEST = (
-    "in_browser",
+    "test_training_watched",
     "test_training",
-    "test_all_in_one",
     "test_notebooks",
-    "test_miniature_build",
+    "test_all_in_one",
+    "test_widgets",
+    "test_first_page",
+    "test_drawing",
     "test_training_together",
-    "test_run",
     "test_training_to_the_bit",
+    "test_miniature_build",
     "test_training_live",
 )
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in a hook of the same name
 def pytest_collection_modifyitems(items):
-    """Deal out the tests to `make test`'s workers by files; all browser tests have one JupyterLab."""
-    groups = {
-        item: item.path.parent if item.path.parent.name == "in_browser" else item.path for item in items
-    }
-    for item, group in groups.items():
-        item.add_marker(pytest.mark.xdist_group(group.stem))
+    """`make test` deals out files: the longest first."""
     order = {name: number for number, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: order.get(groups[item].stem, len(order)))
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 
 SHORT = {

@@ -1,4 +1,4 @@
-"""One JupyterLab for all browser tests; each has its own concepts, notebooks, kernels and page."""
+"""One JupyterLab a worker for its browser tests; each has its own concepts, notebooks, kernels and page."""
 
 import contextlib
 import json
@@ -122,7 +122,6 @@ def learned(concepts, learned_once):
 
 
 def pytest_collection_modifyitems(items):
-    """They share one JupyterLab, so that one worker runs them all."""
     for item in items:
         if item.path.parent == _HERE:
             item.add_marker(pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM))
