@@ -25,13 +25,8 @@ def notebooks() -> list[Path]:
     return sorted((places.repository_folder() / "notebooks").glob("[1-6]_*.ipynb"))
 
 
-def start_here() -> Path:
-    """Notebook 0, which looks at all concepts, and so is no part of a run on one."""
-    return beside()[0]
-
-
 def beside() -> list[Path]:
-    """Those that `make run` leaves out: notebook 0, and 7, which trains a model of its own for minutes."""
+    """What `make run` leaves out: 0, which is on all concepts, and 7, which trains a model for minutes."""
     return sorted((places.repository_folder() / "notebooks").glob("[07]_*.ipynb"))
 
 

@@ -27,7 +27,8 @@ MACHINE = [
     rf"\b{re.escape(platform.node())}\b",
     r"\b(hf_|ghp_|github_pat_|sk-)\w{16,}|Bearer ",  # tokens
 ]
-ALL = [*NOTEBOOKS, *run.beside()]
+NOTEBOOK_0, NOTEBOOK_7 = run.beside()
+ALL = [*NOTEBOOKS, NOTEBOOK_0, NOTEBOOK_7]
 each_of_the_six = pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
 each_notebook = pytest.mark.parametrize("path", ALL, ids=[path.stem for path in ALL])
 
@@ -50,10 +51,10 @@ def series(tmp_path_factory):
 
 def test_notebook_0_runs_where_there_is_nothing_yet(tmp_path, monkeypatch):
     monkeypatch.setenv(places.ROOT_VARIABLE, str(tmp_path / "none"))
-    run.run_notebook(run.start_here(), tmp_path / "ran", {})
+    run.run_notebook(NOTEBOOK_0, tmp_path / "ran", {})
     shown = "\n".join(
         _text(output)
-        for cell in _read(tmp_path / "ran" / run.start_here().name).cells
+        for cell in _read(tmp_path / "ran" / NOTEBOOK_0.name).cells
         for output in cell.get("outputs", [])
     )
     assert "nothing in none/ yet: run notebook 1 first" in shown and "1_download_images" in shown
@@ -76,11 +77,10 @@ def test_the_series_leaves_a_concept_with_all_its_parts(series):
 
 def test_notebook_7_teaches_a_second_toy_and_draws_both(series):
     root = series(NOTEBOOKS[-1])
-    seventh = run.beside()[-1]
-    run.run_notebook(seventh, root / "ran", SHORT)
+    run.run_notebook(NOTEBOOK_7, root / "ran", SHORT)
     alts = [
         output.data["text/plain"]
-        for cell in _read(root / "ran" / seventh.name).cells
+        for cell in _read(root / "ran" / NOTEBOOK_7.name).cells
         for output in cell.get("outputs", [])
         if "<img" in output.get("data", {}).get("text/html", "")
     ]
@@ -93,11 +93,9 @@ def test_notebook_7_teaches_a_second_toy_and_draws_both(series):
 
 def test_notebook_0_shows_what_the_series_left(series):
     root = series(NOTEBOOKS[-1])
-    run.run_notebook(run.start_here(), root / "ran", SHORT)
+    run.run_notebook(NOTEBOOK_0, root / "ran", SHORT)
     shown = [
-        output
-        for cell in _read(root / "ran" / run.start_here().name).cells
-        for output in cell.get("outputs", [])
+        output for cell in _read(root / "ran" / NOTEBOOK_0.name).cells for output in cell.get("outputs", [])
     ]
     assert "learned" in shown[2].data["text/plain"] and "<grooty>" in shown[2].data["text/plain"]
     assert "drawn with the word" in shown[3].data["text/plain"]
