@@ -296,11 +296,12 @@ def test_no_file_of_a_renamed_concept_repeats_a_name(learned):
 def test_a_pipeline_that_was_saved_has_the_new_word(learned):
     save_pipeline(learned)
     before = pipeline_files(learned)
-    rename_concept("grooty", "robo")
+    rename_concept("grooty", "elan", "<élan>")  # JSON may write it as \u00e9
+    rename_concept("elan", "robo", "<robo>")
     robo = Concept.load("robo")
     tokenizer = load_pipeline(str(robo.folder / "pipeline")).tokenizer
     vocabulary = tokenizer.get_vocab()
-    assert {*robo.placeholder_tokens} <= {*vocabulary} and "<grooty>" not in vocabulary
+    assert {*robo.placeholder_tokens} <= {*vocabulary} and vocabulary.keys().isdisjoint({"<grooty>", "<élan>"})
     ids = tokenizer.convert_tokens_to_ids(robo.placeholder_tokens)
     assert tokenizer("a <robo>", add_special_tokens=False).input_ids[1:] == ids[:1]
     assert pipeline_files(robo) == before, "the weights stay"
