@@ -176,12 +176,11 @@ def _rename_files(before: Concept, after: Concept) -> None:
 
 
 def _rename_tokens(before: Concept, after: Concept) -> None:
-    """The whole pipeline, where it was saved, has the word in the files of its tokenizers.
-
-    They are JSON, in which an accent may be written as it is or as an escape.
-    """
-    pairs = [*zip(before.placeholder_tokens, after.placeholder_tokens, strict=True)]
-    tokens = {json.dumps(old, ensure_ascii=way): json.dumps(new) for way in (True, False) for old, new in pairs}
+    """The whole pipeline, where it was saved, has the word in the files of its tokenizers: JSON."""
+    tokens = {}
+    for old, new in zip(before.placeholder_tokens, after.placeholder_tokens, strict=True):
+        for is_escaped in (True, False):  # both ways to write an accent are in use
+            tokens[json.dumps(old, ensure_ascii=is_escaped)] = json.dumps(new)
     any_token = re.compile("|".join(map(re.escape, tokens)))
     for path in sorted((after.folder / "pipeline").glob("tokenizer*/*.json")):
         content = path.read_text(encoding="utf-8")

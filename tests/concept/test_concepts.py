@@ -301,7 +301,8 @@ def test_a_pipeline_that_was_saved_has_the_new_word(learned):
     robo = Concept.load("robo")
     tokenizer = load_pipeline(str(robo.folder / "pipeline")).tokenizer
     vocabulary = tokenizer.get_vocab()
-    assert {*robo.placeholder_tokens} <= {*vocabulary} and vocabulary.keys().isdisjoint({"<grooty>", "<élan>"})
+    assert {*robo.placeholder_tokens} <= {*vocabulary}
+    assert vocabulary.keys().isdisjoint({"<grooty>", "<élan>"})
     ids = tokenizer.convert_tokens_to_ids(robo.placeholder_tokens)
     assert tokenizer("a <robo>", add_special_tokens=False).input_ids[1:] == ids[:1]
     assert pipeline_files(robo) == before, "the weights stay"
