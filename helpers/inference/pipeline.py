@@ -242,16 +242,19 @@ def pipeline_as_then(path: Path | str, hashes: Hashes, pipeline: Any = None) -> 
     if not hashes:
         raise UserError(f"{Path(path).name} was made without a concept: there is no word to load.")
     if pipeline is None:
-        found = (concept_with_rows(hash_, step, Path(path)) for step, hash_ in hashes.items())
-        concept = next(filter(None, found), None)
-        pipeline = concept and pipeline_with_word(concept)
+        found = ((concept_with_rows(hash_, step, Path(path)), step) for step, hash_ in hashes.items())
+        concept, step = next(filter(lambda pair: pair[0], found), (None, None))
+        pipeline = concept and pipeline_with_word(concept, step)
     if pipeline is None or not has_rows(pipeline, hashes):
         raise UserError(LEARNED_AGAIN)
     return pipeline
 
 
 def has_rows(pipeline: Any, hashes: Hashes) -> bool:
-    """Whether a pipeline's word has the rows that a file was made with; a `UserError` if another's has."""
+    """Whether a pipeline's word has the rows that a file was made with; a `UserError` if another's has.
+
+    Of the training step that is in use those in the pipeline count: the files may have been written since.
+    """
     word, has_all = pipeline.learned_word, True
     for step, hash_ in hashes.items():
         if (step, hash_) == (word.step, word.rows_hash):
@@ -259,7 +262,7 @@ def has_rows(pipeline: Any, hashes: Hashes) -> bool:
         found = concept_with_rows(hash_, step, near=word.concept.embeds_path)
         if found and found.name != word.concept.name:
             raise UserError(f"This was drawn with the concept {found.name}: open notebook 5 with it.")
-        has_all = has_all and found is not None
+        has_all = has_all and found is not None and step != word.step
     return has_all
 
 

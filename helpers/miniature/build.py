@@ -1,6 +1,7 @@
 """From nothing to `data/miniature/`: each stage goes on from what lies in `build/miniature/`."""
 
 import copy
+import hashlib
 import os
 import time
 from collections.abc import Callable
@@ -189,9 +190,16 @@ _DRAWINGS: dict[str, tuple[int, int, Callable[[int, int], Arrays]]] = {
 }
 
 
-def _made_beside(shards: list[Path], what: str, make: Callable[[Arrays], Arrays]) -> list[Path]:
-    """A file beside each shard, which is made once of what that one holds."""
-    paths = [shard.with_name(f"{what.replace(' ', '-')}-{shard.name}") for shard in shards]
+def _made_beside(
+    shards: list[Path], what: str, vae: AutoencoderKL, make: Callable[[Arrays], Arrays]
+) -> list[Path]:
+    """A file beside each shard, made once from what the shard holds.
+
+    Its name has a hash of the autoencoder's weights: what another one made is not taken for it.
+    """
+    weights = b"".join(one.cpu().numpy().tobytes() for one in vae.state_dict().values())
+    kind = f"{what.replace(' ', '-')}-{hashlib.sha256(weights).hexdigest()[:8]}"
+    paths = [shard.with_name(f"{kind}-{shard.name}") for shard in shards]
     for shard, path in zip(tqdm(shards, desc=what, unit="shard"), paths, strict=True):
         make_once(path, make, np.load(shard))
     return paths
@@ -208,7 +216,7 @@ def _latents(shards: list[Path], vae: AutoencoderKL, tokenizer: CLIPTokenizer | 
             made["ids"] = np.array(ids, np.int16).reshape(-1, world.CAPTIONS, tokenizer.model_max_length)
         return made
 
-    return _made_beside(shards, "latents", encode)
+    return _made_beside(shards, "latents", vae, encode)
 
 
 def _round_trips(shards: list[Path], vae: AutoencoderKL) -> list[Path]:
@@ -218,7 +226,7 @@ def _round_trips(shards: list[Path], vae: AutoencoderKL) -> list[Path]:
         rebuilt = decode(vae, networks.encoded(vae, drawn["pixels"]), device(), batch=networks.BATCH)
         return {"pixels": np.array([np.asarray(to_image(one)) for one in rebuilt]), "labels": drawn["labels"]}
 
-    return _made_beside(shards, "round trips", rebuild)
+    return _made_beside(shards, "round trips", vae, rebuild)
 
 
 def _denoiser(

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from helpers.common.places import data_folder, environment, repository_folder
 from helpers.miniature import __main__ as command
-from helpers.miniature import fit, report
+from helpers.miniature import build, fit, networks, report
 
 SHIPPED = ("miniature", "grooty")
 
@@ -95,8 +95,9 @@ def test_a_killed_build_goes_on_where_it_was(built):
         for kill, part in zip(kills, steps, strict=True)
     )
     assert {path.name for path in first} == {"recipe.json", "captioned-000.npz"}
-    parts = {"vae.pt", "tokenizer.json", "latents-captioned-000.npz", "diffusion-1.pt"}
-    assert parts <= {path.name for path in second}
+    parts = {"vae.pt", "tokenizer.json", "diffusion-1.pt"}
+    names = {path.name for path in second}
+    assert parts <= names and any(re.fullmatch(r"latents-\w{8}-captioned-000\.npz", name) for name in names)
     for done, kill in ((first, kills[0]), (second, kills[1])):
         assert {path: _times(folder)[path] for path in done} == {path: kill[path] for path in done}
     for part, step in steps.items():
@@ -106,6 +107,19 @@ def test_a_killed_build_goes_on_where_it_was(built):
 def test_what_was_drawn_before_a_kill_is_whole(built):
     shards = list((built[0] / "build" / "pictures").glob("captioned-*.npz"))
     assert {np.load(shard)["pixels"].shape for shard in shards} == {(10, 64, 64, 3)}
+
+
+def test_latents_of_another_autoencoder_are_not_taken(tmp_path):
+    shard = tmp_path / "sharp-000.npz"
+    np.savez(shard, pixels=np.zeros((2, 64, 64, 3), np.uint8))
+    first, second, again = (build._latents([shard], _autoencoder(seed))[0] for seed in (1, 2, 1))
+    assert first == again != second
+    assert not np.array_equal(np.load(first)["latents"], np.load(second)["latents"])
+
+
+def _autoencoder(seed: int) -> torch.nn.Module:
+    torch.manual_seed(seed)
+    return networks.new_autoencoder((8, 8, 8), 64)
 
 
 def test_every_stage_shows_its_progress(built):
