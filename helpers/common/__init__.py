@@ -1,7 +1,4 @@
-"""What every room stands on: errors, places, files and locks, progress bars, pictures and figures.
-
-It knows nothing of concepts or models.
-"""
+"""What every room uses: errors, places, files and locks, progress bars, pictures and figures."""
 
 from .errors import UserError
 from .places import mount_drive

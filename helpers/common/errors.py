@@ -1,4 +1,4 @@
-"""What a person sees when something they typed can't be used."""
+"""The error for a reader's mistakes, and the kinds of error that damaged files raise."""
 
 import pickle
 import struct
@@ -6,44 +6,39 @@ import time
 
 from safetensors import SafetensorError
 
-# What readers of pickles, tensors and settings raise where a file is damaged, or of another kind.
+# What readers of pickles, tensors and settings raise on a file that is damaged or of another kind.
 DAMAGED = (
     *(OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, AssertionError),
     *(struct.error, pickle.UnpicklingError, SafetensorError),
 )
-_SECONDS = 0.3  # in which the cells of “Run All” arrive
+_SECONDS = 0.3  # until all cells of “Run All” have arrived at the kernel
 
 
 def memory_is_full(error: Exception) -> bool:
-    """Whether an error says that the machine, or its GPU, has no memory left."""
-    said = str(error).lower()  # only CUDA has a class of its own for it
-    return isinstance(error, MemoryError) or "out of memory" in said or "allocate memory" in said
+    """Whether an error means that the machine, or its GPU, has no memory left."""
+    message = str(error).lower()  # only CUDA has an error class of its own for it
+    return isinstance(error, MemoryError) or "out of memory" in message or "allocate memory" in message
 
 
 class UserError(ValueError):
-    """One clear sentence that says what to do.
+    """One sentence that says what is wrong and what to do.
 
-    Raised for everything a person can mistype: an address, a word, a folder, a number.
-    In a notebook IPython shows the sentence alone, without a traceback; in a script the
-    message is the same. Nothing on disk has changed when it is raised.
+    Raised for everything that a person can mistype: an address, a word, a folder, a number. A notebook
+    shows the sentence alone, without a traceback. Nothing on disk has changed when it is raised.
     """
 
     def _render_traceback_(self) -> list[str]:
-        """IPython's hook for an exception that draws itself (IPython.core.interactiveshell).
+        """IPython's hook for an exception that renders itself (IPython.core.interactiveshell).
 
-        It waits a moment: after an error the kernel drops the cells that have arrived, and would run
-        those of “Run All” that were still on their way.
+        It waits a moment: after an error the kernel drops the cells of “Run All” that have arrived, but would
+        run those that arrive later.
         """
         time.sleep(_SECONDS)
         return [f"\N{HEAVY EXCLAMATION MARK SYMBOL} {self}"]
 
 
 def whole_text(text: str) -> str:
-    """The text itself, where it can be encoded.
-
-    Raises:
-        UserError: it holds a lone surrogate, which no file and no tokenizer takes.
-    """
+    """The text itself; UserError where it holds a lone surrogate, which no file and no tokenizer takes."""
     try:
         text.encode()
     except UnicodeEncodeError:

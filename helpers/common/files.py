@@ -1,4 +1,4 @@
-"""Files and folders that are written whole or not at all; a lock; and which files are pictures."""
+"""Atomic writes of files and folders, a lock between processes, and which files are pictures."""
 
 import json
 import os
@@ -21,21 +21,21 @@ PICTURE_SUFFIXES = frozenset(
 
 
 def is_picture_file(path: Path) -> bool:
-    """Whether the name is that of a picture; hidden files (`._1.jpg`) are not."""
+    """Whether a file has a picture's suffix; hidden files (`._1.jpg`) do not count."""
     return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
 def picture_files(folder: Path) -> list[Path]:
-    """The pictures in a folder, in the order of their names; none where there is no such folder."""
+    """The pictures in a folder, in the order of their names; empty if there is no such folder."""
     return sorted(filter(is_picture_file, folder.iterdir())) if folder.is_dir() else []
 
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Give a temporary path to write to; at the end of `with` the file gets its name in one go.
+    """Give a temporary path to write to, which is renamed to `path` at the end of `with`.
 
-    For writers that want a path, such as Pillow's `save` (which then needs its `format`) or `zipfile`.
-    What was there before stays until then, and for good if something is raised. The folder is made.
+    For writers that want a path, such as `zipfile`. If an error is raised, what was there before stays. The
+    folder is created.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
@@ -47,10 +47,10 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, content: bytes | str) -> Path:
-    """Write a file whole or not at all; text as UTF-8. The folder is made.
+    """Write a file whole or not at all; text as UTF-8. The folder is created.
 
     Raises:
-        OSError: there is no room for it; what was there before is still there.
+        OSError: the disk is full; what was there before is still there.
     """
     with atomic_file(path) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -63,7 +63,7 @@ def write_json(path: Path, content: Any) -> Path:
 
 
 def read_json(path: Path) -> Any | None:
-    """What a JSON file holds; None where there is none, or it is damaged."""
+    """The content of a JSON file; None if it is missing or damaged."""
     with suppress(OSError, ValueError, RecursionError):
         return json.loads(path.read_bytes())
     return None
@@ -71,10 +71,10 @@ def read_json(path: Path) -> Any | None:
 
 @contextmanager
 def replaced(folder: Path, work: Path) -> Iterator[Path]:
-    """Give a copy of a folder, or an empty one, to write into; at the end it takes the folder's place.
+    """Give a copy of a folder, or an empty one, to write into; it replaces the folder at the end of `with`.
 
-    Both are kept in `work` meanwhile, which must lie on the same disk. Between the two renames at the end
-    there is no folder for an instant; a process that is killed right there is mended by the next call.
+    The copy is in `work`, which must be on the same disk. A process that is killed between the two renames at
+    the end leaves no folder; the next call restores it.
     """
     old, new = work / f"{folder.name}.old", work / f"{folder.name}.new"
     if old.exists() and not folder.exists():
@@ -95,7 +95,7 @@ def replaced(folder: Path, work: Path) -> Iterator[Path]:
 
 @contextmanager
 def made_once(folder: Path) -> Iterator[Path]:
-    """Give a folder to write into that gets its name at the end: one that has the name is whole."""
+    """Give a temporary folder to write into, which is renamed to `folder` at the end of `with`."""
     unfinished = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
@@ -103,12 +103,9 @@ def made_once(folder: Path) -> Iterator[Path]:
     unfinished.rename(folder)
 
 
-# A lock that says who holds it.
-
-
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a lock: a process, the machine that it runs on, and since when (seconds since 1970)."""
+    """Who holds a lock: a process, its machine, and since when (seconds since 1970)."""
 
     pid: int = 0
     host: str = field(default_factory=platform.node)
@@ -122,16 +119,13 @@ class Holder:
 
 @contextmanager
 def locked(path: Path, refusal: str) -> Iterator[None]:
-    """Hold the lock of that name until `with` ends, or the process does, however it ends.
+    """Hold the lock of that name until the end of `with`, or of the process.
 
     Args:
-        refusal: what to say where another process has it; `{}` stands for that one.
-
-    Raises:
-        UserError: another process has it.
+        refusal: the text of the UserError if another process has the lock; `{}` stands for that process.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = _acquire(path, seconds=1)  # one who only asks for the holder has the lock for an instant
+    lock = _acquire(path, seconds=1)  # `holder` in another process takes the lock for an instant
     if lock is None:
         raise UserError(refusal.format(holder(path) or "another process"))
     try:
@@ -143,20 +137,20 @@ def locked(path: Path, refusal: str) -> Iterator[None]:
 
 
 def holder(path: Path) -> Holder | None:
-    """Who holds a lock now; None where nobody does."""
+    """Who holds a lock now; None: nobody."""
     if not path.parent.is_dir() or not (path.exists() or _soft(path).exists()):
         return None
     if lock := _acquire(path, 0):
         lock.release()
         return None
-    return Holder(**(read_json(_about(path)) or {}))  # nothing is there if it has only just taken it
+    return Holder(**(read_json(_about(path)) or {}))  # there is no file yet if it has only just taken it
 
 
 def _acquire(path: Path, seconds: float) -> BaseFileLock | None:
-    """The lock, or None where another has it.
+    """The lock, or None if another process has it.
 
-    The system's own lock ends with its process. Where a disk has none, as some that are mounted over a
-    network, a file stands for it that is there or not; filelock removes that of a dead process.
+    The operating system's lock ends with its process. Some network disks have none: there a file that exists
+    is the lock, and filelock removes that of a dead process.
     """
     try:
         return FileLock(path, fallback_to_soft=False).acquire(seconds).lock

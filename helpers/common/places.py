@@ -1,4 +1,4 @@
-"""Where things lie: the repository, the shipped data, the root of all concepts."""
+"""Where things are: the repository, the shipped data, the root of all concepts."""
 
 import contextlib
 import hashlib
@@ -8,12 +8,11 @@ from pathlib import Path
 
 from .errors import UserError
 
-# The one place that knows the repository's public address. It has none yet: until it does,
-# a cloud notebook works from a zip (README, "On a cloud").
+# There is none yet: until there is, a cloud notebook works from a zip (README, "On a cloud").
 REPOSITORY_ADDRESS: str | None = None
 ROOT_VARIABLE = "CONCEPTS_ROOT"
-_SHOWN = 80  # letters of what was typed, in a sentence
-# By the variables that a cloud alone sets: its name, and the folder that outlives its machines.
+_SHOWN = 80  # letters of what was typed, in an error's sentence
+# An environment variable that only this cloud sets: the cloud's name, and its folder that outlives a machine.
 _CLOUDS = {
     "COLAB_RELEASE_TAG": ("colab", "/content/drive/MyDrive"),
     "KAGGLE_KERNEL_RUN_TYPE": ("kaggle", "/kaggle/working"),
@@ -40,7 +39,7 @@ def miniature_folder() -> Path:
 
 @cache
 def miniature_hash() -> str:
-    """A hash of the miniature's weights, which change when it is built anew; its name does not."""
+    """A hash of the miniature's weights, which change when it is built again; its name does not."""
     digest = hashlib.sha256()
     for path in sorted(miniature_folder().rglob("*.safetensors")):
         digest.update(path.read_bytes())
@@ -48,7 +47,7 @@ def miniature_hash() -> str:
 
 
 def cloud() -> str:
-    """Name the machine's kind: `colab`, `kaggle`, `gradient`, `runpod` or `workstation`."""
+    """The kind of machine: `colab`, `kaggle`, `gradient`, `runpod` or `workstation`."""
     return _cloud_and_folder()[0]
 
 
@@ -58,17 +57,14 @@ def _cloud_and_folder() -> tuple[str, str]:
 
 
 def environment() -> dict[str, str]:
-    """The variables for a process of the series that is started in the repository: the same root."""
+    """Environment variables for a child process, which may run in another folder: the same root."""
     return {**os.environ, ROOT_VARIABLE: str(concepts_root())}
 
 
 def concepts_root() -> Path:
-    """The folder of all concepts: the variable `CONCEPTS_ROOT`, or in the place that a cloud keeps.
+    """The folder of all concepts, `concepts/`, in the repository or in the folder that a cloud keeps.
 
-    On Colab that is Drive where it is mounted; anywhere else it is `concepts/` in the repository.
-
-    Raises:
-        UserError: `CONCEPTS_ROOT` is not the path of a folder.
+    The environment variable `CONCEPTS_ROOT` overrides it; UserError if that is not the path of a folder.
     """
     if chosen := os.environ.get(ROOT_VARIABLE):
         return _chosen_root(chosen)
@@ -89,9 +85,9 @@ def _chosen_root(chosen: str) -> Path:
 
 
 def find_path(typed: str | Path, *folders: Path) -> Path | None:
-    """What lies at a path that a person typed, in the first of the folders that has it; None: nothing.
+    """The file or folder at a path that a person typed, in the first of `folders` that has it, or None.
 
-    Without folders, it counts from the working folder. A name that no disk can have is nothing, too.
+    Without `folders`, the path is relative to the working folder. A name that no disk can have gives None.
     """
     with contextlib.suppress(OSError, RuntimeError, ValueError):
         path = Path(typed).expanduser()
@@ -100,10 +96,10 @@ def find_path(typed: str | Path, *folders: Path) -> Path | None:
 
 
 def make_folder(folder: Path) -> Path:
-    """Make a folder under the root of concepts, where there is none.
+    """Create a folder under the root of concepts, unless it exists.
 
     Raises:
-        UserError: it can't be made or written to; or the disk takes its name for another's.
+        UserError: it can't be created or written to; or the disk takes its name for another concept's.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -120,7 +116,7 @@ def make_folder(folder: Path) -> Path:
 
 
 def _check_spelling(folder: Path) -> None:
-    """On a disk where capitals make no difference, `Grooty` would write into what `grooty` holds."""
+    """On a disk that ignores case, `Grooty` would write into the folder of `grooty`."""
     root = concepts_root()
     if not folder.is_relative_to(root) or folder == root:
         return
@@ -135,24 +131,20 @@ def _check_spelling(folder: Path) -> None:
 
 
 def connection_advice() -> str:
-    """What to do when a connection fails: one sentence, for the cloud that this machine is."""
+    """What to do when a connection fails, on this kind of machine: one sentence."""
     if cloud() == "kaggle":
         return "On Kaggle, switch Internet on: in the panel at the right, under Session options."
     return "Check your connection, then try again."
 
 
 def mount_drive() -> None:
-    """On Colab, mount Google Drive so that concepts outlive the machine; then say where they lie.
-
-    Raises:
-        UserError: Drive was not mounted, for example because the question was declined.
-    """
+    """On Colab, mount Google Drive so that concepts outlive the machine; then print where they are."""
     if cloud() == "colab":
         from google.colab import drive
 
         try:
             drive.mount("/content/drive")
-        except Exception as error:  # Colab raises several kinds, by how the question was declined
+        except Exception as error:  # of several kinds, depending on how the request was declined
             raise UserError(
                 "Drive is not mounted: run this cell again, or go on without it and download the "
                 "concept as a zip before the machine is shut down."

@@ -14,35 +14,32 @@ T = TypeVar("T")
 
 
 def progress(things: Iterable[T], what: str, total: int | None = None, at_once: bool = False) -> Iterable[T]:
-    """Go through `things` under a bar, which goes when it is done.
+    """Iterate over `things` under a bar, which disappears at the end.
 
-    Where its text would go into a file, and in the processes of a launcher, there is none.
+    There is no bar where the output goes into a file, and in the processes of a launcher.
 
     Args:
-        what: is going on, for the bar's left side.
-        total: how many there are, where `things` does not know.
-        at_once: show it from the beginning, where a single one of them takes long.
+        what: what is going on, for the bar's left side.
+        total: the number of things, if `len(things)` does not give it.
+        at_once: show it from the start, where a single thing takes long.
     """
     return _bar(what, at_once, iterable=things, total=total)
 
 
 def progress_bar(what: str, total: int | None = None, at_once: bool = False) -> tqdm:
-    """The same, until `with` ends, for what moves it on by itself with its `update`.
-
-    Without a total it only says what is going on.
-    """
+    """A bar until the end of `with`, moved by its `update`; without a total it only says what is going on."""
     return _bar(what, at_once, **({"total": total} if total else {"bar_format": "{desc}"}))
 
 
 class PageLine:
-    """A file for tqdm: each text stands on a notebook's page in the place of the one before.
+    """A file for tqdm that shows each text in a notebook's output in place of the one before.
 
-    tqdm's own bar for notebooks is a widget. When it is closed, its place in the saved file says that a
-    widget was not found, and where widgets are switched off it was never seen.
+    tqdm's own bar for notebooks is a widget: once closed, it leaves “widget not found” in the saved file,
+    and where widgets are switched off it is never seen.
     """
 
     def __init__(self):
-        self.shown = None  # where it stands, once there is something to show
+        self.shown = None  # the output, once there is something to show
 
     def write(self, text: str) -> None:
         content = {"text/plain": text.strip()}
@@ -52,7 +49,7 @@ class PageLine:
             self.shown = display(content, raw=True, display_id=True)
 
     def flush(self) -> None:
-        """What is written is seen at once."""
+        """Nothing to do: what is written is seen at once."""
 
 
 def _bar(what: str, at_once: bool, **things) -> tqdm:

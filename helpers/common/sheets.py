@@ -1,7 +1,6 @@
-"""What a page shows: pictures with a text for each, sheets of many, figures in one style, and tables."""
+"""What a page shows: pictures with alternative texts, contact sheets, figures in one style, and tables."""
 
 import base64
-import contextlib
 import functools
 import html
 import io
@@ -9,7 +8,7 @@ import itertools
 import re
 import textwrap
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ _LINE_LENGTH = 100  # letters
 
 
 def say(text: Any) -> None:
-    """Print sentences, wrapped at words: JupyterLab breaks a longer line in the middle of one."""
+    """Print sentences, wrapped at words: JupyterLab would break a long line in the middle of a word."""
     for line in str(text).splitlines():
         print(textwrap.fill(line, _LINE_LENGTH, break_long_words=False, break_on_hyphens=False))
 
@@ -39,22 +38,23 @@ def counted(number: int, noun: str) -> str:
 
 
 def packed(image: Image.Image, format: str = "PNG", **how: Any) -> bytes:
-    """The bytes of a picture's file; `how` goes to Pillow's `save`, for example `quality=85`."""
+    """A picture as the bytes of a file; `how` goes to Pillow's `save`, for example `quality=85`."""
     content = io.BytesIO()
     image.save(content, format=format, **how)
     return content.getvalue()
 
 
 def data_uri(content: bytes, mime: str) -> str:
-    """A file as an address that holds all of it; `mime` is its kind, for example `image/png`."""
+    """A file as a `data:` address; `mime` is its type, for example `image/png`."""
     return f"data:{mime};base64,{base64.b64encode(content).decode()}"
 
 
 def html_picture(content: bytes, mime: str, alt: str, style: str = "", title: str = "") -> str:
-    """An `<img>` that holds its picture's file, of the kind `mime`.
+    """An `<img>` with the file inside it.
 
     Args:
-        alt: what it shows, in words: for a screen reader, and where it can't be shown.
+        mime: as for `data_uri`.
+        alt: the alternative text: what the picture shows, in words.
         style: CSS of the tag.
         title: shown under the mouse.
     """
@@ -66,14 +66,14 @@ def html_picture(content: bytes, mime: str, alt: str, style: str = "", title: st
 def html_table(rows: Iterable[Sequence[Any]], head: Sequence[str] = (), named_rows: bool = False) -> str:
     """A table whose cells are text, or HTML where they are an `IPython.display.HTML`.
 
-    A column of nothing but numbers, with or without a unit, stands at the right, any other at the left.
+    A column of nothing but numbers, with or without a unit, is aligned right, any other left.
 
     Args:
-        head: titles of the columns; without them there is no such row.
+        head: titles of the columns; empty: no such row.
         named_rows: the first cell of a row is its name (`<th scope="row">`).
 
     Returns:
-        The `<table>`; nothing where there are no rows.
+        The `<table>`; empty if there are no rows.
     """
     rows = [tuple(row) for row in rows]
     sides = ["right" if all(map(_is_number, column)) else "left" for column in zip(*rows, strict=True)]
@@ -84,14 +84,11 @@ def html_table(rows: Iterable[Sequence[Any]], head: Sequence[str] = (), named_ro
 
 @dataclass(frozen=True)
 class Table:
-    """A table that a notebook shows as one, and a terminal as lines, without the cells that are HTML.
-
-    `empty` is said where there are no rows.
-    """
+    """A table in a notebook, and lines in a terminal, without the cells that are HTML."""
 
     rows: Sequence[Sequence[Any]]
     head: Sequence[str]
-    empty: str
+    empty: str  # the text to show if there are no rows
 
     def __repr__(self) -> str:
         texts = [[cell for cell in row if cell and not isinstance(cell, HTML)] for row in self.rows]
@@ -109,7 +106,7 @@ def _is_number(cell: Any) -> bool:
 
 
 def _html_row(row: Sequence[Any], sides: Sequence[str], tags: Sequence[str]) -> str:
-    """A row; `tags` are those of its first cells, the others are `td`."""
+    """A row; `tags` are those of its first cells, the other cells are `td`."""
     cells = []
     for cell, side, tag in itertools.zip_longest(row, sides, tags, fillvalue="td"):
         scope = f' scope="{"col" if len(tags) > 1 else "row"}"' if tag == "th" else ""
@@ -120,28 +117,28 @@ def _html_row(row: Sequence[Any], sides: Sequence[str], tags: Sequence[str]) -> 
     return f"<tr>{''.join(cells)}</tr>"
 
 
-# A picture that knows in words what it shows.
+# Pictures with alternative texts.
 _WIDE = "max-width:100%;height:auto;cursor:zoom-in"
-# The whole screen: the one enlargement that needs no script of the page, no style sheet and no second file.
+# Full screen: the only enlargement that needs no script, no style sheet and no second file on the page.
 _ENLARGE = "document.fullscreenElement ? document.exitFullscreen() : this.requestFullscreen()"
 
 
 class Described(Image.Image):
-    """A Pillow picture that a notebook shows together with `alt`, what it shows in words."""
+    """A Pillow picture with an alternative text, which a notebook shows with it."""
 
     alt: str
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
-        """IPython's hook: the picture as HTML, which alone carries a text, and the text for a terminal."""
+        """IPython's hook: HTML, the only form of a picture that has an alternative text."""
         return {"text/html": self.as_html(), "text/plain": self.alt}, {}
 
     def as_html(self) -> str:
-        """An `<img>`, of a WebP: as small as a JPEG, and what is transparent stays so."""
+        """An `<img>` of a WebP, which is as small as a JPEG and may be transparent."""
         return _enlarging(packed(self, "WEBP", quality=82), self.alt)
 
 
 def described(image: Image.Image, alt: str) -> Described:
-    """The same pixels, with a text."""
+    """The same pixels, with an alternative text."""
     picture = Described()
     picture.__setstate__(image.__getstate__())
     picture.alt = alt
@@ -156,14 +153,14 @@ def _enlarging(webp: bytes, alt: str) -> str:
 
 @dataclass(frozen=True)
 class Animation:
-    """Pictures one after the other, over and over: `content` is their WebP file, `alt` says what it shows."""
+    """Pictures in an endless loop: a WebP file with an alternative text."""
 
     content: bytes = field(repr=False)
     alt: str
 
     @classmethod
     def of(cls, frames: Sequence[Image.Image], seconds: Sequence[float], alt: str) -> "Animation":
-        """Pictures of one size, each with the time that it is seen."""
+        """Pictures of one size, each with its duration in seconds."""
         first, *others = frames
         times = [round(1000 * one) for one in seconds]
         how = {"save_all": True, "append_images": others, "duration": times, "loop": 0, "quality": 75}
@@ -173,35 +170,28 @@ class Animation:
         return {"text/html": _enlarging(self.content, self.alt), "text/plain": self.alt}, {}
 
 
-# Figures in the series' own style, each with a text.
+# Figures in the series' own style, each with an alternative text.
 _STYLE = Path(__file__).with_name("series.mplstyle")
-_styling = threading.Lock()
-
-
-@contextlib.contextmanager
-def _in_style() -> Iterator[None]:
-    """One thread at a time: each puts back what it found, which is to be matplotlib's own."""
-    with _styling, matplotlib.style.context(_STYLE):
-        yield
+_one_thread = threading.Lock()  # a style's context sets global parameters, and restores what it found
 
 
 def new_figure(columns: int = 1, rows: int = 1, size: tuple[float, float] = (6, 2.5)) -> list[Axes]:
     """Axes of a new figure of `size` inches, row by row, in the series' style. Nothing global is changed."""
-    with _in_style():
+    with _one_thread, matplotlib.style.context(_STYLE):
         figure = Figure(figsize=size, layout="constrained")
         return list(figure.subplots(rows, columns, squeeze=False).flat)
 
 
 def finish(axes: Axes, alt: str) -> Described:
-    """The figure that `axes` belongs to, as a picture; `alt` says in words what it shows."""
+    """The figure of `axes` as a picture; `alt` says in words what it shows."""
     drawn = io.BytesIO()
-    with _in_style():
+    with _one_thread, matplotlib.style.context(_STYLE):
         axes.figure.savefig(drawn, format="png")
     return described(Image.open(drawn), alt)
 
 
-# Contact sheets: many pictures as one, with captions.
-SIDE = 192  # pixels of a picture: five of them are as wide as a notebook's cell
+# Contact sheets: many pictures in one, with captions.
+SIDE = 192  # pixels of a picture; five of them are as wide as a notebook's cell
 GAP = 4  # pixels between two pictures
 INK = "#808080"  # legible on a light page and on a dark one
 _LETTERS = 13  # pixels
@@ -216,13 +206,12 @@ def image_grid(
     cell: int = SIDE,
     alt: str | None = None,
 ) -> Described:
-    """Lay pictures out row by row on a transparent ground, each fitted into a square.
+    """Lay out pictures of any size row by row on a transparent background, each fitted into a square.
 
     Args:
-        images: RGB, of any sizes.
         captions: a text under each picture, wrapped at words, in three lines at most.
         cell: side of a square in pixels.
-        alt: what the sheet shows, in words; its captions if None.
+        alt: the alternative text; None: the captions.
     """
     if not images:
         raise ValueError("there are no pictures to lay out")
@@ -247,19 +236,19 @@ def image_grid(
 def _fit(image: Image.Image, side: int) -> Image.Image:
     scale = side / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    # Pixels that one is to see, as those of a close-up or of latents, stay sharp at whole multiples.
+    # Pixels that are meant to be seen, as in a close-up or in latents, stay sharp at whole multiples.
     sharp = scale >= 3 and scale == int(scale)
     return image.convert("RGB").resize(size, Image.Resampling.NEAREST if sharp else Image.Resampling.LANCZOS)
 
 
 @functools.cache
 def _font() -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which matplotlib brings: it has more letters than Pillow's own, and keeps its spaces."""
+    """DejaVu Sans, which matplotlib ships: it has more letters than Pillow's own, and draws spaces."""
     return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", _LETTERS)
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    """A caption's lines, none wider than `width` pixels; what is too long ends in an ellipsis."""
+    """A caption's lines, none wider than `width` pixels; one that is too long ends in an ellipsis."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
