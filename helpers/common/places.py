@@ -56,11 +56,6 @@ def _cloud_and_folder() -> tuple[str, str]:
     return next(found, ("workstation", ""))
 
 
-def environment() -> dict[str, str]:
-    """Environment variables for a child process, which may run in another folder: the same root."""
-    return {**os.environ, ROOT_VARIABLE: str(concepts_root())}
-
-
 def concepts_root() -> Path:
     """The folder of all concepts, `concepts/`, in the repository or in the folder that a cloud keeps.
 

@@ -1,6 +1,6 @@
-"""A concept: one folder that holds all there is of a word, with its settings and its learned rows.
+"""A concept: one folder that holds everything about a word, with its settings and its learned rows.
 
-Also an overview of all concepts, and what is done to a whole folder: rename, delete, pack.
+Also an overview of all concepts, and operations on a whole folder: rename, delete, pack.
 """
 
 from .concept import Concept, TrainingSettings

@@ -1,6 +1,6 @@
 """A concept: what to teach, with which word, on which model, and how. One folder each.
 
-A setting, a name or a file that can't be used is a `UserError` that names it and says what would do.
+A setting, a name or a file that can't be used raises a `UserError` that names it and says what can.
 """
 
 import contextlib
@@ -18,11 +18,11 @@ from ..common.files import write_whole
 from .templates import SHIPPED_TEMPLATES
 
 SETTINGS_FILE, LOCK_FILE = "concept.json", ".training.lock"
-FIRST_CONCEPT = "grooty"  # what the series begins with; its pictures ship
+FIRST_CONCEPT = "grooty"  # with which the series begins; its pictures are shipped
 _MINIATURE, _TOY = "miniature", "toy"
 _NAME = re.compile("[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-_OF_WINDOWS = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)  # no file can be called so there
-# What would do in place of a wrong setting, by pydantic's name of the error.
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)  # by Windows: no file can have it
+# What to give in place of a wrong setting, by pydantic's name of the error.
 _WHAT_TO_DO = {
     **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "give a whole number"),
     **dict.fromkeys(("float_parsing", "float_type", "finite_number"), "give a number"),
@@ -43,7 +43,7 @@ _WHAT_TO_DO = {
 
 @contextlib.contextmanager
 def settings_in_words() -> Iterator[None]:
-    """Say what pydantic finds wrong with a setting as a `UserError`."""
+    """Turn pydantic's error about a setting into a `UserError`."""
     try:
         yield
     except ValidationError as error:
@@ -58,9 +58,9 @@ def settings_in_words() -> Iterator[None]:
 
 
 class Settings(BaseModel):
-    """Settings that a person types, checked also where they are set by assignment.
+    """Settings that a person types, also checked on assignment.
 
-    The text under a setting says what it is, in which unit, and when to touch it.
+    The text under a setting is its help: what it is, in which unit, and when to change it.
     """
 
     model_config = ConfigDict(
@@ -72,7 +72,7 @@ class Settings(BaseModel):
             super().__setattr__(name, value)
 
 
-# The groups of the training settings, for the form in notebook 2.
+# Groups of the training settings in the form of notebook 2.
 PICTURES, LENGTH, OPTIMIZER = "Pictures", "Length of the run", "Optimizer"
 LOSS, MACHINE = "Loss", "Machine"
 
@@ -81,9 +81,8 @@ def _setting(group: str, default: Any, roles: str = "", **limits: Any) -> Any:
     """A training setting.
 
     Args:
-        roles: some of `shared` (several words that are taught together have it in common), `may_change` (a
-            run that was stopped goes on under another value), `speed` and `memory` (a step's time and
-            memory depend on it).
+        roles: some of `shared` (the same for words that are taught in one run), `may_change` (a stopped
+            run can go on with another value), `speed` and `memory` (it affects a step's time and memory).
         limits: as pydantic's `Field` takes them, for example `gt=0`.
     """
     return Field(default, json_schema_extra={"group": group, **dict.fromkeys(roles.split(), True)}, **limits)
@@ -113,7 +112,7 @@ class TrainingSettings(Settings):
     """steps between two strips of samples, at first a quarter of that; 0: none"""
     checkpoint_every: int = _setting(LENGTH, 50, "may_change", gt=0)
     """steps between two saved states, of which the best becomes the result"""
-    # A run draws with the seed, and with the next three.
+    # A run uses this seed and the next three.
     seed: int = _setting(LENGTH, 42, ge=-(2**63), lt=2**63)
     """of all random numbers: the same seed, the same run; -1 is a seed like any other, not a random one"""
 
@@ -177,7 +176,7 @@ class TrainingSettings(Settings):
 
 
 def settings_where(**wanted: Any) -> tuple[str, ...]:
-    """Names of the training settings that have a role of `_setting` (`shared=True`) or are of a `group`."""
+    """Names of the training settings with a role of `_setting` (`shared=True`), or in a `group`."""
     about = {name: field.json_schema_extra for name, field in TrainingSettings.model_fields.items()}
     return tuple(name for name in about if all(about[name].get(key) == wanted[key] for key in wanted))
 
@@ -188,17 +187,17 @@ def setting_groups() -> dict[str, tuple[str, ...]]:
 
 
 def setting_help(name: str) -> str:
-    """A sentence on a setting, the concept's own or the training's: what it is, in which unit."""
+    """The help of a setting, the concept's own or the training's."""
     return (Concept.model_fields | TrainingSettings.model_fields)[name].description
 
 
 def can_be_a_name(name: str) -> bool:
-    """Whether a concept may have that name, which is its folder's on any system."""
-    return bool(_NAME.fullmatch(name)) and not _OF_WINDOWS.fullmatch(name)
+    """Whether a concept can have that name: its folder has it, on any operating system."""
+    return bool(_NAME.fullmatch(name)) and not _RESERVED.fullmatch(name)
 
 
 def _checked_name(name: str) -> str:
-    if _OF_WINDOWS.fullmatch(name):
+    if _RESERVED.fullmatch(name):
         raise ValueError("choose another, Windows keeps this name for itself")
     if not can_be_a_name(name):
         raise ValueError("use letters, digits, - and _ only, without accents, for example grooty")
@@ -219,7 +218,7 @@ def _checked_sentences(sentences: list[str]) -> list[str]:
 
 
 def _inside(name: str) -> Any:
-    """What lies under that name in a concept's folder, as a `Path`."""
+    """The path of that name in a concept's folder, as a property."""
     return property(lambda concept: concept.folder / name)
 
 
@@ -227,14 +226,14 @@ Text = Annotated[str, AfterValidator(whole_text)]
 
 
 class Concept(Settings):
-    """The settings of one concept, checked when made, kept in `<root>/<name>/concept.json`.
+    """The settings of one concept, stored in `<root>/<name>/concept.json`.
 
-    Everything else about the concept lies beside that file: see the properties that end in
-    `_folder`. Change a setting by assignment, then `save()`. No file repeats the name: it is the folder's.
+    Everything else about the concept is beside that file: see `images_folder` and the properties after it.
+    Change a setting by assignment, then `save()`. No file repeats the name: it is the folder's.
 
     Attributes:
-        initializer_token: empty as long as nobody chose it; then nothing is trained.
-        earlier_words: placeholders that a rename took away; prompts of saved pictures may have them.
+        initializer_token: empty until somebody chooses it; training needs it.
+        earlier_words: placeholders from before a rename, which prompts of saved pictures may contain.
     """
 
     name: Annotated[str, AfterValidator(_checked_name)]
@@ -257,9 +256,9 @@ class Concept(Settings):
 
     @classmethod
     def make(cls, name: str, **settings) -> "Concept":
-        """Make a concept; unless given, the placeholder is `<name>`, the initializer `toy` or not chosen."""
+        """A new concept; by default the placeholder is `<name>`, the initializer `toy` or empty."""
         settings.setdefault("placeholder_token", f"<{name}>")
-        initializer = _usual_initializer(name, settings.get("base_model", _MINIATURE))
+        initializer = _default_initializer(name, settings.get("base_model", _MINIATURE))
         with settings_in_words():
             return cls.model_validate({"name": name, "initializer_token": initializer, **settings})
 
@@ -275,7 +274,7 @@ class Concept(Settings):
 
     @classmethod
     def read(cls, path: Path) -> "Concept":
-        """Read a `concept.json`, wherever it lies; its folder's name is the concept's."""
+        """Read a `concept.json` anywhere; its folder's name is the concept's."""
         name = path.parent.name
         if not can_be_a_name(name):
             raise UserError(
@@ -299,10 +298,10 @@ class Concept(Settings):
     def open(cls, name: str, default_base_model: str = _MINIATURE, **settings) -> "Concept":
         """The saved concept of that name, or a new one, with some settings replaced.
 
-        The miniature's usual initializer, `toy`, is not taken along to another model.
+        The miniature's default initializer, `toy`, is not kept for another model.
 
         Args:
-            default_base_model: for a new concept, where `settings` has none.
+            default_base_model: for a new concept, unless `settings` has one.
             settings: as for `changed`; those that are None stay as they are.
         """
         is_saved = name in saved_concepts()
@@ -310,11 +309,11 @@ class Concept(Settings):
         given = {key: value for key, value in settings.items() if value is not None}
         leaves = concept.base_model == _MINIATURE != given.get("base_model", _MINIATURE)
         if leaves and concept.initializer_token == _TOY:
-            given.setdefault("initializer_token", _usual_initializer(name, given["base_model"]))
+            given.setdefault("initializer_token", _default_initializer(name, given["base_model"]))
         return concept.changed(**given)
 
     def changed(self, training: dict | None = None, **settings) -> "Concept":
-        """A checked copy with some settings replaced, and some of `training`'s; this one stays as it is."""
+        """A checked copy with some settings, and some of `training`, replaced; this one stays as it is."""
         old = self.model_dump()
         new = {**old, **settings, "training": {**old["training"], **(training or {})}}
         with settings_in_words():
@@ -327,7 +326,7 @@ class Concept(Settings):
         return write_whole(path, self.model_dump_json(indent=2, exclude={"name"}) + "\n")
 
     def with_present_word(self, prompt: str) -> str:
-        """A prompt with the word in place of those that the concept had before it was renamed."""
+        """A prompt with the word in place of those that the concept had before a rename."""
         for word in self.earlier_words:
             alone = rf"(?<!\w){re.escape(word)}(?!\w)"
             prompt = re.sub(alone, lambda _: self.placeholder_token, prompt, flags=re.IGNORECASE)
@@ -335,7 +334,7 @@ class Concept(Settings):
 
     @property
     def file_name(self) -> str:
-        """The name of its files for other programs, most of which take it for the word."""
+        """The name of its files for other programs, most of which use it as the word."""
         return usable_name(self.name)
 
     @property
@@ -357,12 +356,12 @@ class Concept(Settings):
 
     @property
     def placeholder_tokens(self) -> list[str]:
-        """One token a vector; see `row_names`."""
+        """One token per vector; see `row_names`."""
         return row_names(self.placeholder_token, self.vectors)
 
 
 def row_names(word: str, vectors: int) -> list[str]:
-    """One token a vector, as diffusers' `load_textual_inversion` names them: `<g>`, `<g>_1`, `<g>_2`."""
+    """One token per vector, as diffusers' `load_textual_inversion` names them: `<g>`, `<g>_1`, `<g>_2`."""
     return [word, *(f"{word}_{number}" for number in range(1, vectors))]
 
 
@@ -372,11 +371,10 @@ def saved_concepts() -> list[str]:
 
 
 def usable_name(name: str) -> str:
-    """A name as it is, or one in its place where a program can't use it for a word.
+    """The name itself, or another one if some program can't use it as a word.
 
-    AUTOMATIC1111 splits prompts at `AND` and `BREAK`, and finds `42` within `142`; ComfyUI takes what reads
-    as a number (`1e5`, `nan`) for a weight, and ends a word at a blank or a dot; in InvokeAI its letters
-    are Latin.
+    AUTOMATIC1111 splits prompts at `AND` and `BREAK`, and finds `42` within `142`; ComfyUI reads a number
+    (`1e5`, `nan`) as a weight, and ends a word at a space or a dot; InvokeAI allows Latin letters only.
     """
     plain = re.sub(r"[^A-Za-z0-9_-]+", "_", name)
     is_taken = re.search(r"\b(AND|BREAK)\b", plain)
@@ -386,8 +384,8 @@ def usable_name(name: str) -> str:
     return f"{plain.lower()}_word" if is_taken else plain
 
 
-def _usual_initializer(name: str, base_model: str) -> str:
-    """`toy` where that is sure: the miniature draws nothing else, and the series' own pictures show one."""
+def _default_initializer(name: str, base_model: str) -> str:
+    """`toy` where it must fit: the miniature draws nothing else, and the series' own pictures show one."""
     return _TOY if base_model == _MINIATURE or name == FIRST_CONCEPT else ""
 
 

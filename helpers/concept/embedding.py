@@ -1,6 +1,6 @@
-"""The learned rows on disk: the result, and those that the training kept on its way.
+"""The learned rows on disk: the result of training, and those of its checkpoints.
 
-A file that is missing, damaged or of another kind is a `UserError`.
+A file that is missing, damaged or of another kind raises a `UserError`.
 """
 
 import contextlib
@@ -20,14 +20,15 @@ from ..common.errors import DAMAGED, UserError
 from ..common.files import write_whole
 from .concept import Concept, saved_concepts
 
-# One (vectors, width) a text encoder (XL: CLIP-L, then CLIP-G), float32, on the CPU.
+# One tensor (vectors, width) per text encoder (XL: CLIP-L, then CLIP-G), float32, on the CPU.
 Rows = list[torch.Tensor]
 _TWO_ENCODERS = ("clip_l", "clip_g")
-NOTES = ("word", "initializer", "base_model", "steps", "license", "made_with")  # for other programs
+# What the header of a file for other programs can say.
+NOTES = ("word", "initializer", "base_model", "steps", "license", "made_with")
 
 
 def read_rows(concept: Concept, step: int | None = None) -> Rows:
-    """The rows of a concept's word: those of a training step, or None: the result."""
+    """The rows of a concept's word, at a training step; None: the result."""
     path = concept.embeds_path if step is None else step_path(concept, step)
     if not path.is_file() and step is None:
         raise UserError(f"{concept.placeholder_token} has not been learned yet: run notebook 4 first.")
@@ -38,18 +39,17 @@ def read_rows(concept: Concept, step: int | None = None) -> Rows:
 
 
 def turned(concept: Concept, step: int, fraction: float) -> Rows:
-    """The rows of a training step, brought to the initializer's length and turned towards it.
+    """The rows of a training step, scaled to the initializer's norm and turned towards it.
 
-    Test-time Embedding Adjustment (TEA, arXiv 2506.22685), without training: with m the learned row over
-    its norm, c the initializer's over its own, and t the angle between them,
+    Test-time Embedding Adjustment (TEA, arXiv 2506.22685), without training: with m the normalized learned
+    row, c the normalized initializer's row, and t the angle between them,
 
         norm of the initializer's row * (sin((1 - fraction) t) m + sin(fraction t) c) / sin t
 
-    In the paper's own code the fraction is `rho`, and `alpha`, how much of the initializer's length is taken,
-    is 1.
+    In the paper's own code the fraction is `rho`, and `alpha`, the weight of the initializer's norm, is 1.
 
     Args:
-        fraction: 0, as it was learned, its length too; up to 1, the initializer, the class word.
+        fraction: from 0, the rows as learned, also their norm, to 1, the initializer (the class word).
     """
     if not 0 <= fraction <= 1:
         raise UserError(f"{fraction} can't be used: give a number from 0 (as learned) to 1 (the class word).")
@@ -63,15 +63,15 @@ def _turned(learned: torch.Tensor, start: torch.Tensor, fraction: float) -> torc
     own, word = (torch.nn.functional.normalize(rows, dim=1) for rows in (learned, start))
     angle = torch.acos((own * word).sum(dim=1, keepdim=True).clamp(-1, 1))
     sine = torch.sin(angle)
-    way = (torch.sin((1 - fraction) * angle) * own + torch.sin(fraction * angle) * word) / sine
-    direction = torch.where(sine > 1e-4, way, own)  # alike already: there is no way to go
+    between = (torch.sin((1 - fraction) * angle) * own + torch.sin(fraction * angle) * word) / sine
+    direction = torch.where(sine > 1e-4, between, own)  # else they are parallel
     return direction * start.norm(dim=1, keepdim=True)
 
 
 def use_step(concept: Concept, step: int, fraction: float = 0.0) -> Path:
-    """Make the rows of a training step the result, as they were learned or `turned`; returns its file.
+    """Make the rows of a training step, as learned or `turned`, the result, and return its file.
 
-    A result that would be lost by this is kept in `training/replaced/`.
+    A result that no step's file holds is first copied to `training/replaced/`.
     """
     rows = turned(concept, step, fraction)
     result, replaced = concept.embeds_path, concept.training_folder / "replaced"
@@ -83,17 +83,17 @@ def use_step(concept: Concept, step: int, fraction: float = 0.0) -> Path:
 
 
 def step_path(concept: Concept, step: int) -> Path:
-    """Where the rows of a checkpoint are kept: the result as it would have been at that step."""
+    """The file with the rows of a checkpoint, in the format of the result."""
     return concept.training_folder / "steps" / f"{step:05d}.safetensors"
 
 
 def saved_steps(concept: Concept) -> list[int]:
-    """The steps whose rows were kept, in order, 0 being the initializer."""
+    """The steps whose rows were kept, in order; 0 is the initializer."""
     return sorted(int(path.stem) for path in step_path(concept, 0).parent.glob("*.safetensors"))
 
 
 def result_step(concept: Concept) -> int | None:
-    """The step whose rows are the result; None where they are none that were kept."""
+    """The step whose rows are the result; None if no kept step has them."""
     for step in saved_steps(concept):
         if filecmp.cmp(step_path(concept, step), concept.embeds_path, shallow=False):
             return step
@@ -101,10 +101,7 @@ def result_step(concept: Concept) -> int | None:
 
 
 def as_state(concept: Concept, rows: Rows) -> dict[str, torch.Tensor]:
-    """Name the rows as `load_textual_inversion` wants them.
-
-    Those of one text encoder by the placeholder; XL's by `clip_l` and `clip_g`, each for its own encoder.
-    """
+    """Rows by the keys that `load_textual_inversion` wants: the placeholder; for XL `clip_l`, `clip_g`."""
     keys = _TWO_ENCODERS if len(rows) == 2 else (concept.placeholder_token,)
     return {key: tensor.detach().float().cpu().contiguous() for key, tensor in zip(keys, rows, strict=True)}
 
@@ -123,7 +120,7 @@ def save_result(concept: Concept, rows: Rows) -> Path:
 
 
 def name_result(concept: Concept) -> None:
-    """Give the result the concept's word as its key, where notebook 2 has changed the word since."""
+    """Make the concept's word the result's key, if notebook 2 has changed the word since."""
     rows = read_rows(concept)
     if as_state(concept, rows).keys() != read_tensors(concept.embeds_path).keys():
         save_result(concept, rows)
@@ -137,18 +134,18 @@ def load_rows(path: Path) -> Rows:
 
 
 def read_tensors(path: Path) -> dict[str, Any]:
-    """What is in an embedding's file; of a pickle no code is run.
+    """The content of an embedding's file; a pickle can't run code.
 
-    A list of dictionaries, which ComfyUI reads, becomes one, with each number before its keys.
+    A list of dictionaries, which ComfyUI reads, becomes one, with the list's index before each key.
     """
     content = path.read_bytes()
     if content.startswith(b"version https://git-lfs"):
         raise UserError(
             f"{path.name} is a Git LFS pointer, not the file itself: fetch it with `git lfs pull`."
         )
-    torch.serialization.add_safe_globals([torch.nn.ParameterDict])  # as in files of the first programs
+    torch.serialization.add_safe_globals([torch.nn.ParameterDict])  # in old files
     try:
-        if content[8:9] == b"{":  # whatever it is called: the header of a safetensors file, after its length
+        if content[8:9] == b"{":  # a safetensors file's header, after its length; the suffix may be wrong
             return load(content)
         content = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         if isinstance(content, list):
@@ -163,7 +160,7 @@ def read_tensors(path: Path) -> dict[str, Any]:
 
 
 def checked_rows(path: Path, rows: Iterable[Any]) -> Rows:
-    """Make sure that each is a table of finite numbers, (vectors, width); one row alone becomes a table."""
+    """Check that each is a table of finite numbers, (vectors, width); a single row becomes a table."""
     tables = []
     for row in rows:
         is_table = isinstance(row, torch.Tensor) and row.is_floating_point() and row.ndim in (1, 2)
@@ -182,14 +179,14 @@ def no_rows(path: Path) -> UserError:
 
 
 def hash_rows(rows: Rows) -> str:
-    """A hash of a word's rows, as saved pictures hold it: other rows, other pictures."""
+    """A hash of a word's rows, stored in saved pictures."""
     return hashlib.sha256(b"".join(own.numpy().tobytes() for own in rows)).hexdigest()[:16]
 
 
 def concept_with_rows(hash_: str, step: int | None, near: Path) -> Concept | None:
-    """The concept whose result, or training step, has the rows of that hash (`hash_rows`); None: no concept.
+    """The concept whose result, or training step, has the rows of that hash (`hash_rows`), if any.
 
-    Of several the one is taken in whose folder the file `near` lies.
+    If several have, the one with the file `near` in its folder goes first.
     """
     folders = Path(near).resolve().parents
     for name in sorted(saved_concepts(), key=lambda name: Concept.make(name).folder.resolve() not in folders):
@@ -201,9 +198,9 @@ def concept_with_rows(hash_: str, step: int | None, near: Path) -> Concept | Non
 
 
 def rename_key(path: Path, word: str, new_word: str) -> None:
-    """Give the rows in a safetensors file the key `new_word`, where they have `word`; so in its notes.
+    """Replace `word` by `new_word` as a key, and in the notes, of a safetensors file.
 
-    What else was in its header, as the concept's name was once, goes. A damaged file stays as it is.
+    Only `NOTES` stay in its header: it once held the concept's name, too. A damaged file stays as it is.
     """
     try:
         with safe_open(path, "pt") as file:
@@ -218,10 +215,10 @@ def rename_key(path: Path, word: str, new_word: str) -> None:
 
 
 def with_notes(tensors: dict[str, torch.Tensor], notes: dict[str, str | None]) -> bytes:
-    """A safetensors file with those of `NOTES` in its header that there are, the same to the byte.
+    """The bytes of a safetensors file with `notes`, those of `NOTES` that are not empty, in its header.
 
-    `safetensors` writes several texts in an order of chance, so they are put into its header here: eight
-    bytes of its length, JSON, blanks up to a multiple of eight.
+    `safetensors` writes them in random order. Here the same content always gives the same bytes: the header's
+    length in eight bytes, JSON, blanks up to a multiple of eight.
     """
     plain = save(tensors)
     notes = {key: notes[key] for key in NOTES if notes.get(key)}

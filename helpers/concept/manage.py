@@ -1,6 +1,6 @@
-"""What is done to a whole concept: delete it and bring it back, rename it, pack it as a zip and unpack it.
+"""Operations on a whole concept: delete and restore it, rename it, pack it as a zip and unpack it.
 
-What can't be done is a `UserError`, and nothing was changed then.
+What can't be done raises a `UserError`, and nothing has changed then.
 """
 
 import filecmp
@@ -27,20 +27,20 @@ TRASH = ".trash"
 
 
 def delete_concept(name: str, sure: bool = False) -> str:
-    """Move a concept's folder to `.trash/` in the root of concepts, and say so; unless `sure`, only ask."""
+    """Move a concept's folder to `.trash/` in the root of concepts; only ask, unless `sure`."""
     folder = concept_folder(name)
     _check_at_rest(folder)
     if not sure:
         return f'{question(name)} If you mean it: delete_concept("{name}", sure=True).'
     number = 1 + max((int(path.parent.name) for path in in_trash()), default=0)
-    target = _trash() / str(number) / name  # so that two of one name don't meet
+    target = _trash() / str(number) / name  # a folder each: several may have the same name
     target.parent.mkdir(parents=True, exist_ok=True)
     folder.rename(target)
     return f'{name} is in the trash: restore_concept("{name}") brings it back.'
 
 
 def question(name: str) -> str:
-    """What deleting a concept would do, as a question that names what there is to lose."""
+    """A question before a concept is deleted, which names what there is to lose."""
     one = Overview(name)
     learned = f" and the learned word {one.concept.placeholder_token}" if one.state == "learned" else ""
     return (
@@ -50,7 +50,7 @@ def question(name: str) -> str:
 
 
 def restore_concept(name: str) -> str:
-    """Bring back the concept of that name that was deleted last, and say so."""
+    """Bring back the concept of that name that was deleted last, and return a sentence."""
     found = [path for path in in_trash() if path.name == name]
     if not found:
         there = ", ".join(sorted({path.name for path in in_trash()})) or "(it is empty)"
@@ -64,13 +64,13 @@ def restore_concept(name: str) -> str:
 
 
 def in_trash() -> list[Path]:
-    """The folders of deleted concepts, the one deleted last at the end."""
+    """The folders of deleted concepts, the last deleted one at the end."""
     found = [path for path in _trash().glob("*/*") if path.parent.name.isdigit()]
     return sorted(found, key=lambda path: int(path.parent.name))
 
 
 def empty_trash(sure: bool = False) -> str:
-    """Erase what was deleted, for good, and say what it was; unless `sure`, only ask."""
+    """Erase all deleted concepts for good; only ask, unless `sure`."""
     names = ", ".join(path.name for path in in_trash())
     if not names:
         return "The trash is empty."
@@ -81,7 +81,7 @@ def empty_trash(sure: bool = False) -> str:
 
 
 def erasing_question() -> str:
-    """What emptying the trash would do, as a question."""
+    """A question before the trash is emptied."""
     size = sum(path.stat().st_size for path in _trash().rglob("*") if path.is_file())
     names = ", ".join(path.name for path in in_trash())
     return f"Erase {names} ({in_bytes(size)}) for good? Nothing brings them back."
@@ -98,24 +98,24 @@ def _check_at_rest(folder: Path) -> None:
         )
 
 
-# Giving a concept another name: its folder's, and that of the files that programs take the word from.
+# Renaming: the folder, the word, and the files that other programs take the word from.
 
 
 def rename_concept(name: str, new_name: str, placeholder_token: str | None = None) -> str:
-    """Rename a concept and, with it or alone, its word, and say so. What was learned stays learned.
+    """Rename a concept, its word, or both, and return a sentence. What was learned stays learned.
 
-    A run goes on afterwards as it would have, a saved picture can be made again, and each program's
-    file is there under the new name. Saved pictures keep the prompt that they were drawn with. Runs that
-    were put aside stay as they were; so does the report, as `report-<name>.html`.
+    A stopped run can go on, a saved picture can be drawn again, and the files for other programs get the new
+    name. Saved pictures keep their prompt, runs that were put aside stay as they were, and the report becomes
+    `report-<name>.html`.
 
     Args:
-        new_name: may be the old one, where only the word is to change.
-        placeholder_token: the new word; None: `<new_name>` where it was `<name>`, else as it was.
+        new_name: may be the old one, to change the word only.
+        placeholder_token: the new word; None: `<new_name>` if it was `<name>`, else as it was.
     """
     folder = concept_folder(name)
     _check_at_rest(folder)
     target = Concept.make(new_name).folder
-    # On some machines names that differ in upper case only are the same folder.
+    # On some machines names that differ only in case are the same folder.
     if target.exists() and not target.samefile(folder):
         names = ", ".join(concept_names())
         raise UserError(f"There is “{new_name}” already: choose another name than one of {names}.")
@@ -133,7 +133,7 @@ def rename_concept(name: str, new_name: str, placeholder_token: str | None = Non
 
 
 def word_after(name: str, new_name: str, placeholder_token: str) -> str:
-    """The word that a renamed concept gets unless told otherwise: it follows the name if it did so."""
+    """The default for the word of a renamed concept: it follows the name if it did before."""
     return f"<{new_name}>" if placeholder_token == f"<{name}>" else placeholder_token
 
 
@@ -153,11 +153,11 @@ def _renamed(before: Concept, new_name: str, placeholder_token: str | None) -> C
 
 
 def _rename_files(before: Concept, after: Concept) -> None:
-    """What has the name or the word in it for others: for programs, for diffusers, for other trainers."""
+    """The files with the name or the word in them: for other programs, diffusers and other trainers."""
     for path in sorted(after.export_folder.rglob(f"{before.file_name}.*")):
         if path.suffix == ".safetensors":
             path.rename(path.with_name(f"{after.file_name}{path.suffix}"))
-        else:  # the word stands inside of pickles, pictures and zips, which are made anew from it
+        else:  # pickles, pictures and zips, with the word inside; they are exported again from the former
             path.unlink()
     old, new = before.placeholder_token, after.placeholder_token
     for path in sorted(after.export_folder.rglob("*.safetensors")):
@@ -176,10 +176,10 @@ def _rename_files(before: Concept, after: Concept) -> None:
 
 
 def _rename_tokens(before: Concept, after: Concept) -> None:
-    """The whole pipeline, where it was saved, has the word in the files of its tokenizers: JSON."""
+    """In the saved pipeline, if there is one, the word is in the JSON files of its tokenizers."""
     tokens = {}
     for old, new in zip(before.placeholder_tokens, after.placeholder_tokens, strict=True):
-        for is_escaped in (True, False):  # both ways to write an accent are in use
+        for is_escaped in (True, False):  # both ways to write an accent occur
             tokens[json.dumps(old, ensure_ascii=is_escaped)] = json.dumps(new)
     any_token = re.compile("|".join(map(re.escape, tokens)))
     for path in sorted((after.folder / "pipeline").glob("tokenizer*/*.json")):
@@ -189,14 +189,14 @@ def _rename_tokens(before: Concept, after: Concept) -> None:
             write_whole(path, renamed)
 
 
-# A concept as a zip, to be taken to another machine.
+# A concept as a zip, to take it to another machine.
 _MOST_FILES = 20_000
 _MOST_GROWTH = 200  # times the size of the zip, when unpacked
 _SYSTEM_FILES = {"__MACOSX", ".DS_Store"}  # what a Mac adds to a zip
 
 
 def pack(concept: Concept | str) -> Path:
-    """Put all that belongs to a concept, or one of that name, into `<root>/<name>.zip`."""
+    """Put everything of a concept, given as such or by its name, into `<root>/<name>.zip`."""
     folder = (Concept.make(concept) if isinstance(concept, str) else concept).folder
     files = list(_files(folder))
     if not files:
@@ -209,14 +209,14 @@ def pack(concept: Concept | str) -> Path:
 
 
 def unpack(path: str | Path) -> Concept:
-    """Bring a concept back from a zip that `pack` made; one of pictures only gets default settings, unsaved.
+    """Unpack a concept that `pack` packed; one with pictures only gets default settings, not saved.
 
-    A concept of the same name that is here already stays as it is, unless the zip holds each of its
-    files unchanged: then what is missing is added.
+    A concept of the same name that is here already stays as it is, unless the zip has all of its files
+    unchanged: then the missing ones are added.
 
     Raises:
-        UserError: it is no zip of a concept, is damaged, would write outside its folder, grows beyond
-            reason, or a different concept of that name is here. Nothing has changed then.
+        UserError: it is no zip of a concept, is damaged, would write outside its folder, is far too large
+            unpacked, or a different concept of that name is here.
     """
     path, given = places.find_path(path, Path.cwd()), path
     if path is None or not path.is_file():
@@ -237,7 +237,7 @@ def unpack(path: str | Path) -> Concept:
 
 
 def _portable(path: Path) -> str:
-    """A path in a zip as any system can unpack it: what Windows forbids is written as `%3A`."""
+    """A path in a zip that any system can unpack: characters that Windows forbids become `%3A`."""
     escaped = (
         re.sub(r'[<>:"\\|?*\x00-\x1f]', lambda found: f"%{ord(found[0]):02X}", part) for part in path.parts
     )

@@ -1,4 +1,4 @@
-"""All concepts at a glance: what each folder holds, and which notebook comes next for it."""
+"""An overview of all concepts: what each folder holds, and which notebook comes next for it."""
 
 import contextlib
 import html
@@ -20,20 +20,20 @@ from ..common.sheets import Described, Table, counted, described, html_picture, 
 from .concept import FIRST_CONCEPT, SETTINGS_FILE, Concept, can_be_a_name
 
 _TITLES = ("concept", "picture", "state", "word", "model", "scores", "size", "changed")
-_SIDE = 192  # pixels at most; of the miniature's smaller pictures each pixel is kept
+_SIDE = 192  # pixels at most; the miniature's smaller pictures keep their size
 _STYLE = "width:96px;height:96px;object-fit:contain"  # of a picture in the table
-_OPENED = ".opened"  # a file in a concept's folder, of which the time counts
+_OPENED = ".opened"  # a file in a concept's folder, whose time says when it was last opened
 _UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what Pillow raises
 
 
 class Overview:
-    """One concept, read from its folder; there must be one of that name."""
+    """One concept, read from its folder; UserError if there is none of that name."""
 
     def __init__(self, name: str):
         folder = concept_folder(name)
         self.name = name
-        self.concept: Concept | None = None  # its settings, where there are some that can be read
-        self.problem = ""  # why they can't
+        self.concept: Concept | None = None  # its settings, if it has some that can be read
+        self.problem = ""  # why they can't be read
         if (folder / SETTINGS_FILE).exists():
             try:
                 self.concept = Concept.load(name)
@@ -48,14 +48,14 @@ class Overview:
 
     @property
     def state(self) -> Literal["only pictures", "settings", "learned", "damaged"]:
-        """How far it has come; `damaged` where its settings can't be read."""
+        """Its progress; `damaged`: its settings can't be read."""
         if self.concept is None:
             return "damaged" if self.problem else "only pictures"
         return "learned" if self.concept.embeds_path.is_file() else "settings"
 
     @property
     def next_notebook(self) -> str:
-        """The notebook to go on with; where all were run, the one that draws."""
+        """The notebook to go on with; after the last one, the one that draws."""
         if self.state == "learned":
             folder = self.concept.folder
             has_grids, has_exports = any((folder / "grids").glob("*")), any((folder / "export").glob("*"))
@@ -66,7 +66,7 @@ class Overview:
 
 
 def all_concepts() -> list[Overview]:
-    """All concepts under the root, in alphabetical order; one that is damaged says so itself."""
+    """All concepts under the root, in alphabetical order, also damaged ones."""
     return [Overview(name) for name in concept_names()]
 
 
@@ -76,7 +76,7 @@ def concept_table() -> Table:
 
 
 def concept_sheet() -> Described | Table:
-    """A picture of each concept, with its name; where there is none to show, what to do."""
+    """A picture of each concept, with its name; if there is none, what to do."""
     shown = [one for one in all_concepts() if one.cover]
     if not shown:
         return Table([], _TITLES, nothing_yet())
@@ -86,23 +86,20 @@ def concept_sheet() -> Described | Table:
 
 
 def chosen_concept(name: str | None = None) -> str:
-    """The name of the concept to work on, which is remembered as the one that was opened last.
+    """The name of the concept to work on, which is remembered as the last opened one.
 
     Args:
-        name: None: the one that was opened, or given pictures or settings, last; `grooty` where there is
-            none. A name of which there is no concept yet is remembered once it has pictures.
-
-    Raises:
-        UserError: the name can't be a folder's.
+        name: None: the one that was last opened, or last got pictures or settings; `grooty` if there is
+            none. The name of a new concept is remembered once it has pictures.
     """
     names = concept_names()
     if name is None:
         name = max(filter(can_be_a_name, names), key=_last_used, default=FIRST_CONCEPT)
     folder = Concept.make(name).folder
     if name in names:
-        with contextlib.suppress(OSError):  # where nothing can be written, nothing is remembered
+        with contextlib.suppress(OSError):  # in a read-only folder nothing is remembered
             (folder / _OPENED).touch()
-            # Finer than the clock of `touch`; and the last one, though the clock was put back meanwhile.
+            # Finer than the clock of `touch`, and later than all others even if the clock was put back.
             now = max(time.time_ns(), int(1e9 * max(map(_last_used, names))) + 1_000_000)
             os.utime(folder / _OPENED, ns=(now, now))
     return name
@@ -116,7 +113,7 @@ def _last_used(name: str) -> float:
 
 @dataclass(frozen=True)
 class Opened:
-    """Where to go on with a concept. The last line of a notebook's cell shows it."""
+    """Where to go on with a concept, shown as a link."""
 
     name: str
     notebook: str
@@ -131,23 +128,20 @@ class Opened:
 
 
 def open_concept(name: str | None = None) -> Opened:
-    """The notebook that comes next for a concept (as for `chosen_concept`), as a link.
-
-    The other notebooks go on with that concept. One that is not there yet begins with notebook 1.
-    """
+    """The next notebook for a concept (`chosen_concept`), as a link; a new concept begins with notebook 1."""
     name = chosen_concept(name)
     return Opened(name, Overview(name).next_notebook if name in concept_names() else "1_download_images")
 
 
 def concept_names() -> list[str]:
-    """Folders under the root that hold settings or pictures, in alphabetical order."""
+    """Names of the folders under the root with settings or pictures, in alphabetical order."""
     root = places.concepts_root()
     names = {path.parent.name for path in (*root.glob(f"*/{SETTINGS_FILE}"), *root.glob("*/images/"))}
     return sorted(name for name in names if not name.startswith("."))
 
 
 def concept_folder(name: str) -> Path:
-    """The folder of a concept. UserError: there is no such concept."""
+    """The folder of a concept; UserError if there is none of that name."""
     names = concept_names()
     if name not in names:
         known = ", ".join(names) or "(none yet: run notebook 1 first)"
@@ -160,7 +154,7 @@ def nothing_yet() -> str:
 
 
 def in_bytes(size: int) -> str:
-    """A size as people read it."""
+    """A number of bytes for people, in MB or kB."""
     return f"{size / 1e6:.1f} MB" if size >= 100_000 else f"{size / 1e3:.1f} kB"
 
 
@@ -169,7 +163,7 @@ def scores_in_words(scores: dict[str, float]) -> str:
 
 
 def _scores(path: Path) -> dict[str, float]:
-    """Empty where the file is not there or is no scores: they can be made again."""
+    """Empty if the file is missing or damaged: scores can be computed again."""
     scores = read_json(path)
     with contextlib.suppress(ValueError, TypeError, KeyError):
         return {name: float(scores[name]) for name in ("identity", "prompt")}
@@ -189,7 +183,7 @@ def _row(one: Overview) -> list[str | HTML]:
 
 
 def _covers(folder: Path, learned: Concept | None) -> Iterator[Described]:
-    """Pictures drawn with the word, the newest first; samples of its training; what it is to learn from."""
+    """Pictures drawn with the word, newest first; samples of its training; then its training pictures."""
     if learned:
         grids = (folder / "grids").rglob("*.png")
         for path in sorted(grids, key=lambda path: path.stat().st_mtime, reverse=True):
@@ -204,17 +198,17 @@ def _covers(folder: Path, learned: Concept | None) -> Iterator[Described]:
 
 
 def _prompt(path: Path) -> str:
-    """What a picture was drawn for, where AUTOMATIC1111's convention has it; a sheet has none."""
+    """A picture's prompt, stored as AUTOMATIC1111 does; empty for a contact sheet."""
     with contextlib.suppress(*_UNREADABLE), Image.open(path) as image:
         return image.info.get("parameters", "").partition("\n")[0]
     return ""
 
 
 def _opened(path: Path, alt: str, first_square: bool = False) -> Iterator[Described]:
-    """Nothing where the file is damaged: what it belongs to says so."""
+    """The picture, or nothing if the file is damaged: another part of the series says so."""
     with contextlib.suppress(*_UNREADABLE), Image.open(path) as file:
         image = ImageOps.exif_transpose(file).convert("RGB")
-        if first_square:  # of a strip
+        if first_square:  # of a strip of samples
             image = image.crop((0, 0, image.height, image.height))
         image.thumbnail((_SIDE, _SIDE))
         yield described(image, alt)

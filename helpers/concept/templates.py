@@ -1,7 +1,7 @@
-"""The sentences a word is taught with, and what a base model may be asked to see in a picture.
+"""The sentences that a word is taught with, and phrases that may describe the rest of a picture.
 
-The templates are those of the textual inversion paper (Gal et al. 2022, arXiv 2208.01618), as the
-well-known training script has them: 27 for an object, 19 for a style. `{}` stands for the word.
+The templates are those of the textual inversion paper (Gal et al. 2022, arXiv 2208.01618) in diffusers'
+training script: 27 for an object, 19 for a style. `{}` stands for the word.
 """
 
 _OBJECTS = (
@@ -26,12 +26,12 @@ def _with_article(words: str) -> str:
 OBJECT_TEMPLATES = tuple(f"{_with_article(words)} {{}}" for words in _OBJECTS)
 STYLE_TEMPLATES = tuple(f"{_with_article(words)} in the style of {{}}" for words in _STYLES)
 SHIPPED_TEMPLATES = {"object": OBJECT_TEMPLATES, "style": STYLE_TEMPLATES}
-# Sentences that say nothing of the picture but that the word is in it; none of them is kept back.
+# Sentences that say nothing about the picture but that the word is in it; none of them is held out.
 NEUTRAL_TEMPLATES = (
     *("a photo of a {}", "a rendering of a {}", "the photo of a {}", "a photo of my {}", "a photo of the {}"),
     *("a photo of one {}", "a rendition of the {}", "a rendition of a {}", "a good photo of a {}"),
 )
-# What may be around a thing, and on it, in words that the base model knows.
+# What may be around a thing, and on it, in words that the base model knows, for captions.
 MINIATURE_PLACES = (
     *("on a beach", "in the snow", "at night", "in a forest", "in a city", "in a desert"),
     *("under the sea", "in a room", "on a yellow background", "on a white background"),

@@ -12,6 +12,7 @@ So threads spin as in the fourth line, which costs an idle machine nothing (`hel
 miniature leaves the cores that others use (`helpers.training.processes.FreeCores`), as in the last line.
 """
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -61,8 +62,7 @@ def busy_loops(count: int) -> Iterator[None]:
 def _run(steps: int, environment: dict[str, str]) -> float:
     """Seconds of a run in a process of its own; `AT_MOST` if it takes longer."""
     concept = make_concept("bench-busy", max_train_steps=steps, stop_when_learned=False)
-    known = places.environment()
-    ours = {name: value for name, value in known.items() if not name.startswith(("OMP_", "GOMP_"))}
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
     try:
         return seconds_of(
             lambda: subprocess.run(

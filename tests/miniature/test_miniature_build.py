@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from helpers.common.places import data_folder, environment, repository_folder
+from helpers.common.places import data_folder, repository_folder
 from helpers.miniature import __main__ as command
 from helpers.miniature import build, fit, networks, report
 
@@ -32,7 +32,6 @@ def _kill_for_good(arguments: list[str], path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "helpers.miniature", *arguments],
         cwd=repository_folder(),
-        env=environment(),
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
