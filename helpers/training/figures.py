@@ -24,6 +24,7 @@ from .step import squared_errors, target_of
 
 Curves = dict[str, tuple[list[int], list[float]]]  # steps and values, by the name of the line
 SCORE = "score on what was kept back"
+_NAMED_LINES = 6  # at most, in a panel that has a legend
 _KEPT = "#d9730d"  # the frame of the step that was kept
 _NO_SAMPLES = "No samples were drawn: set `sample_every` to 100 or so, and train again."
 
@@ -44,16 +45,18 @@ def curves_of(concept: Concept, lines: list[dict[str, Any]]) -> dict[str, Curves
 
 
 def plot_curves(panels: dict[str, Curves], kept: int | None = None) -> Described:
-    """Curves over the steps, a panel for each quantity; `kept`: the step that a line marks."""
+    """Curves over the steps, one panel per quantity; a dotted line marks the step `kept`."""
     axes = new_figure(columns=len(panels), size=(11 / 3 * len(panels), 3))
-    for one, (title, drawn) in zip(axes, panels.items(), strict=True):
-        for name, (steps, values) in drawn.items():
-            one.plot(steps, values, label=name, marker="." if len(steps) < 60 else "")
+    for one, (title, lines) in zip(axes, panels.items(), strict=True):
+        named = len(lines) if len(lines) <= _NAMED_LINES else 1
+        for place, (name, (steps, values)) in enumerate(lines.items()):
+            width = 1.8 + 1.5 * max(0, named - 1 - place)  # the rim of a covered line stays visible
+            one.plot(steps, values, label=name, marker="." if len(steps) < 60 else "", linewidth=width)
         if kept is not None:
             one.axvline(kept, color=INK, linestyle=":")
         one.set(title=title, xlabel="step")
-        if 1 < len(drawn) <= 6:
-            one.legend(frameon=False, labelcolor=INK)
+        if named > 1:
+            one.figure.legend(loc="outside lower right", ncols=3, frameon=False, labelcolor=INK)
     return finish(axes[0], _in_words(panels, kept))
 
 

@@ -26,6 +26,7 @@ from helpers.training import forecast
 from helpers.training import step as loss_weights
 from helpers.training.batches import Draws, EndlessBatches
 from helpers.training.evaluate import fixed_loss, is_learned, print_proposals, try_initializers
+from helpers.training.figures import plot_curves
 from helpers.training.learner import Learner, keep_norm, learning_rate, make_optimizer, make_schedule
 from helpers.training.model import load_model, quantize_linears
 from helpers.training.processes import FreeCores, Processes
@@ -401,8 +402,10 @@ def test_too_little_memory_is_met_with_what_to_switch_on(grooty, families):
     sentence = forecast.memory_advice(concept, torch.float32, 1000, "on a GPU")
     assert "more than there is" in sentence
     assert "more than there is" not in forecast.memory_advice(concept, torch.float32, 2**40, "on a GPU")
-    for remedy in ("gradient_checkpointing=True", "train_batch_size=1", "quantize='4bit'"):
-        assert remedy in sentence
+    remedies = {"gradient_checkpointing": True, "train_batch_size": 1, "quantize": "4bit"}
+    assert all(f"{name}={value!r}" in sentence for name, value in remedies.items())
+    sentence = forecast.memory_advice(concept.changed(training=remedies), torch.float32, 1000, "on a GPU")
+    assert "Should it fail, choose a smaller base model" in sentence, "nothing is left to switch on"
 
 
 def test_concepts_that_do_not_fit_are_named(grooty):
@@ -460,3 +463,11 @@ def test_words_are_proposed_that_mean_things_to_the_model(grooty, capsys):
     losses, words = zip(*(line.split() for line in capsys.readouterr().out.splitlines()[-20:]), strict=True)
     assert {"toy", "brown", "tall"} <= {*words} and list(losses) == sorted(losses)
     assert {*words} <= {*load_tokenizers("miniature")[0].init_kwargs[CAPTION_WORDS]}, "no names of toys"
+
+
+def test_curves_that_lie_on_each_other_are_both_seen():
+    flat = list(range(100)), [1.0] * 100
+    picture = plot_curves({"length of each row": {"<grooty>": flat, "<grooty>_1": flat}}).convert("RGB")
+    panel = picture.crop((0, 0, picture.width, round(0.8 * picture.height)))  # the legend is below
+    pixels = {colour: count for count, colour in panel.getcolors(2**16)}
+    assert min(pixels[0x2F, 0x7E, 0xD8], pixels[0xD9, 0x73, 0x0D]) > panel.width / 2
