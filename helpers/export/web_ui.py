@@ -1,4 +1,4 @@
-"""Find a Web UI on this machine, put an embedding where it looks, start it, and follow what it does.
+"""Find a Web UI on this machine, copy an embedding to where it looks, start it, and follow its output.
 
 A folder, a file or a program that can't be used is a `UserError`.
 """
@@ -31,11 +31,11 @@ from .formats import read_word
 
 class _Program(NamedTuple):
     name: str
-    embeddings: str | None  # where it looks for them; None: in its model manager
-    signs: str  # what tells its folder from another's
+    embeddings: str | None  # its folder for them; None: it has a model manager
+    marks: str  # files and folders by which its main folder is recognized
 
 
-_PROGRAMS = {  # the forks of AUTOMATIC1111 are looked for before it
+_PROGRAMS = {  # AUTOMATIC1111 after its forks, which have its files, too
     "forge": _Program("Forge", "embeddings", "launch.py modules_forge"),
     "sdnext": _Program("SD.Next", "models/embeddings", "launch.py installer.py modules/textual_inversion"),
     "automatic1111": _Program("AUTOMATIC1111", "embeddings", "launch.py modules/textual_inversion"),
@@ -64,7 +64,7 @@ class WebUI:
 
     @property
     def checkpoints(self) -> list[Path]:
-        """Base models that it can be started with; none where they are chosen in its window."""
+        """Base models that it can be started with; none where a person chooses them in its window."""
         found = sorted((self.folder / _CHECKPOINTS).rglob("*")) if self.program in LAUNCHED else []
         return [path for path in found if path.suffix in (".safetensors", ".ckpt")]
 
@@ -100,7 +100,7 @@ def find_web_uis(folders: Iterable[Path | str] | None = None) -> list[WebUI]:
 
 def _program_in(folder: Path) -> str | None:
     for program, about in _PROGRAMS.items():
-        if all((folder / sign).exists() for sign in about.signs.split()):
+        if all((folder / mark).exists() for mark in about.marks.split()):
             return program
     return None
 
@@ -109,10 +109,10 @@ def _program_in(folder: Path) -> str | None:
 
 
 class EmbeddingExists(UserError):
-    """Another embedding of the same file name is there: `question` asks a person whether to overwrite it."""
+    """There is another embedding of that file name; `question` asks whether to overwrite it."""
 
     def __init__(self, place: str):
-        """`place` is where it is, as a person calls it."""
+        """`place` says which file it is and where."""
         self.question = f"There is another {place}. Overwrite it?"
         super().__init__(
             f"There is another {place}: pass replace=True to overwrite it, or name your concept otherwise."
@@ -154,7 +154,7 @@ def put_embedding(file: Path, web_ui: WebUI, replace: bool = False) -> Path:
 
 
 def _of_the_same_word(target: Path) -> list[Path]:
-    """Embeddings of that name, in subfolders and in capitals, too: some programs make no difference."""
+    """Embeddings of that name, also in subfolders and in other case: some programs make no difference."""
     return [
         path
         for path in sorted(target.parent.rglob("*"))
@@ -165,7 +165,7 @@ def _of_the_same_word(target: Path) -> list[Path]:
 
 
 def _is_same_word(file: Path, other: Path) -> bool:
-    """The same numbers for the same text encoders; keys and notes don't count."""
+    """Whether both have the same rows for the same text encoders; keys and notes don't count."""
     if filecmp.cmp(file, other, shallow=False):
         return True
     try:
@@ -175,14 +175,14 @@ def _is_same_word(file: Path, other: Path) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
-# The program itself. With each: `checkpoint`, the base model as a file, and `share`, whether to ask for a
-# public address, which is open to anyone who has it. ComfyUI and InvokeAI have no such options.
+# Starting the program. `checkpoint` is the base model's file; `share` asks for a public address, which is
+# open to anyone who knows it. ComfyUI and InvokeAI have no such options.
 
 
 def start_command(web_ui: WebUI, checkpoint: Path | str | None = None, share: bool = False) -> str:
     """The line that starts a Web UI, to be typed into a terminal."""
     join = subprocess.list2cmdline if os.name == "nt" else shlex.join
-    return f"cd {join([str(web_ui.folder)])} && {join(_words(web_ui, checkpoint, share))}"
+    return f"cd {join([str(web_ui.folder)])} && {join(_command_line(web_ui, checkpoint, share))}"
 
 
 def start_web_ui(
@@ -191,24 +191,23 @@ def start_web_ui(
     """Start a Web UI that is not running, as `start_command` would."""
     if running_web_ui(web_ui):
         raise UserError(f"{NAMES[web_ui.program]} is running already: stop it first.")
-    _STARTED[web_ui.folder] = StartedProgram(_words(web_ui, checkpoint, share), web_ui.folder)
+    _STARTED[web_ui.folder] = StartedProgram(_command_line(web_ui, checkpoint, share), web_ui.folder)
     return _STARTED[web_ui.folder]
 
 
 def running_web_ui(web_ui: WebUI) -> "StartedProgram | None":
-    """What `start_web_ui` started in this process, as long as it runs."""
+    """What `start_web_ui` started in this process, while it runs."""
     program = _STARTED.get(web_ui.folder)
     return program if program and program.is_running else None
 
 
-def _words(web_ui: WebUI, checkpoint: Path | str | None, share: bool) -> list[str]:
-    """The command line, word by word."""
+def _command_line(web_ui: WebUI, checkpoint: Path | str | None, share: bool) -> list[str]:
     folder = web_ui.folder
     if web_ui.program == "invokeai":
-        own = _own(folder, "invokeai-web") or shutil.which("invokeai-web") or "invokeai-web"
+        own = _venv_command(folder, "invokeai-web") or shutil.which("invokeai-web") or "invokeai-web"
         return [own, "--root", str(folder)]
     if web_ui.program == "comfyui":
-        return [_own(folder, "python") or sys.executable, "main.py"]
+        return [_venv_command(folder, "python") or sys.executable, "main.py"]
     words = [*_launcher(folder), *(["--share"] if share else [])]
     if checkpoint is not None:
         found = places.find_path(checkpoint)
@@ -223,36 +222,37 @@ def _launcher(folder: Path) -> list[str]:
 
     Never our Python: launch.py would install the versions that it wants over those of the notebooks.
     """
-    if own := _own(folder, "python"):
+    if own := _venv_command(folder, "python"):
         return [own, "launch.py"]
     if os.name == "nt":
         return [str(folder / "webui.bat")]
     return ["bash", "webui.sh", *(["-f"] if os.geteuid() == 0 else [])]  # -f: as root, too
 
 
-def _own(folder: Path, name: str) -> str | None:
-    """A command of the program's own virtual environment, if it has one with that command."""
+def _venv_command(folder: Path, name: str) -> str | None:
+    """A command in the program's own virtual environment; None where there is none."""
     command = f"Scripts/{name}.exe" if os.name == "nt" else f"bin/{name}"
     paths = [folder / venv / command for venv in ("venv", ".venv")]
     return next((str(path) for path in paths if path.is_file()), None)
 
 
 _KEPT = 40_000  # characters of a program's output
-_GRACE = 10.0  # seconds between being asked to end and being killed
-_EVERY = 0.5  # seconds between two looks whether it answers
+_GRACE_SECONDS = 10.0  # between being asked to end and being killed
+_POLL_SECONDS = 0.5  # between two looks for addresses
+_KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows has none
 # gradio, SD.Next, ComfyUI, and uvicorn under InvokeAI, each in its own words
 _SAYS_WHERE = re.compile(r"(?:running on|go to|\burl)\b[^\n]*?(https?://[\w.:/-]*\w)", re.IGNORECASE)
-_COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _OVERWRITTEN = re.compile(r"[^\n]*\r(?!\n)")  # earlier states of a progress bar
-# A kernel's own, which mean something else or nothing at all in another program's environment.
-_NOT_HANDED_ON = ("MPLBACKEND", "VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME")
+# Variables of a Jupyter kernel that are wrong in another program's environment.
+_NOT_INHERITED = ("MPLBACKEND", "VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME")
 
 
 class StartedProgram:
     """A program in a process group of its own, which ends with this process at the latest.
 
     Attributes:
-        addresses: where it said it can be opened, and answers.
+        addresses: those that it has printed and that answer.
     """
 
     def __init__(self, words: Sequence[str], folder: Path):
@@ -280,8 +280,8 @@ class StartedProgram:
 
     @property
     def output(self) -> str:
-        """The last of what it has written, as a terminal would show it."""
-        return _OVERWRITTEN.sub("", _COLOURS.sub("", self._written))
+        """The end of its output, as a terminal would show it."""
+        return _OVERWRITTEN.sub("", _ESCAPES.sub("", self._written))
 
     @property
     def is_running(self) -> bool:
@@ -289,7 +289,7 @@ class StartedProgram:
 
     @property
     def end(self) -> str:
-        """How it ended, in a sentence; empty while it runs."""
+        """A sentence on how it ended; empty while it runs."""
         if self.is_running:
             return ""
         if self._stopped:
@@ -297,18 +297,18 @@ class StartedProgram:
         return f"It ended by itself, with exit code {self._process.returncode}: its last lines say why."
 
     def wait(self, seconds: float) -> bool:
-        """Wait for its end, so long at most; whether it came."""
+        """Wait for its end, for at most this long; whether it has ended."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(seconds)
         return not self.is_running
 
     def stop(self) -> None:
-        """End it and its children: asked first, killed where that does nothing for ten seconds."""
+        """End it and its children: SIGTERM, and after ten seconds SIGKILL."""
         if self.is_running:
             self._stopped = True
             self._signal(signal.SIGTERM)
-            self.wait(_GRACE)
-            self._kill()
+            self.wait(_GRACE_SECONDS)
+            self._signal(_KILL)
         self._watcher.join()
 
     def _read(self) -> None:
@@ -318,20 +318,17 @@ class StartedProgram:
                 self._written = (self._written + decoder.decode(piece))[-_KEPT:]
 
     def _watch(self) -> None:
-        """Look for addresses until it ends; what it has left behind ends then, too."""
-        while not self.wait(_EVERY):
+        """Look for addresses until it ends; then kill what is left of its process group."""
+        while not self.wait(_POLL_SECONDS):
             for address in dict.fromkeys(_SAYS_WHERE.findall(self.output)):
                 address = address.replace("//0.0.0.0", "//127.0.0.1")
                 if address not in self.addresses and _answers(address):
                     self.addresses.append(address)
-        self._kill()
+        self._signal(_KILL)
         atexit.unregister(self.stop)
 
-    def _kill(self) -> None:
-        self._signal(signal.SIGKILL if os.name != "nt" else signal.SIGTERM)
-
     def _signal(self, number: int) -> None:
-        """To it and all its children, which have its process group."""
+        """Send a signal to its process group: itself and its children."""
         if os.name == "nt":
             command = ["taskkill", "/F", "/T", "/PID", str(self._process.pid)]
             subprocess.run(command, capture_output=True, check=False)
@@ -344,8 +341,8 @@ _STARTED: dict[Path, StartedProgram] = {}  # by the Web UI's folder: what this p
 
 
 def _environment() -> dict[str, str]:
-    """This process's, without what belongs to its own environment alone."""
-    kept = {name: value for name, value in os.environ.items() if name not in _NOT_HANDED_ON}
+    """The environment variables, without those of our own virtual environment."""
+    kept = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
     if sys.prefix != sys.base_prefix:
         own = str(Path(sys.executable).parent)
         folders = kept.get("PATH", os.defpath).split(os.pathsep)
@@ -354,7 +351,7 @@ def _environment() -> dict[str, str]:
 
 
 def _answers(address: str) -> bool:
-    """Whether anything answers there, a refusal included."""
+    """Whether anything answers there, even if it refuses."""
     with requests.Session() as session:
         session.trust_env = not re.search("//(127[.]|localhost)", address)  # no proxy leads to this machine
         try:

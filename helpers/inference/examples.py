@@ -1,4 +1,4 @@
-"""Prompts that a base model can follow, `{}` standing for the word: the one place that chooses them."""
+"""Example prompts that a base model can follow; `{}` stands for the learned word."""
 
 import re
 from collections.abc import Iterable
@@ -30,10 +30,10 @@ class ExamplePrompts:
         return (*self.scenes[:3], *self.accessories[:1], *self.styles[:1])
 
 
-# What the miniature's captions say, word for word: a test compares them.
+# As the miniature's captions say it: a test compares them.
 _PLACES = MINIATURE_PLACES[:9]
 _STYLES = ("a pencil sketch", "neon", "pixel art", "a blueprint", "a watercolor")
-# All that the miniature can be asked to draw.
+# All that the miniature can draw.
 MINIATURE_KNOWS = {
     "Colours": "red, orange, yellow, green, teal, blue, purple, pink, brown, white",
     "Toys": "round, tall, square, star, cone, cloud; plain, spotted, striped, with a red belly",
@@ -61,7 +61,7 @@ def _each(sentence: str, values: Iterable[str]) -> tuple[str, ...]:
     return tuple(sentence.replace("*", value) for value in values)
 
 
-# By what the model is, and what is taught.
+# By model and by what is taught.
 _EXAMPLES = {
     ("miniature", "object"): ExamplePrompts(
         own="a photo of a {} wearing a scarf on a beach",
@@ -111,7 +111,7 @@ def examples_for(concept: Concept) -> ExamplePrompts:
 
 
 def words_to_start_from(concept: Concept) -> list[str]:
-    """Words that mean things to the concept's model, of which one may be near to what is taught."""
+    """Words known to the concept's model, one of which may be close to what is taught."""
     is_object = concept.what_to_teach == "object"
     if concept.base_model != MINIATURE:
         return _KINDS if is_object else _KINDS_OF_STYLE
@@ -120,7 +120,7 @@ def words_to_start_from(concept: Concept) -> list[str]:
 
 
 def unknown_words(concept: Concept, tokenizer: Any, prompt: str) -> list[str]:
-    """Words that the base model never saw, as far as that is known: of the miniature alone."""
+    """Words that the base model never saw; known for the miniature alone."""
     if concept.base_model != MINIATURE:
         return []
     for learned in tokenizer.added_tokens_encoder:
@@ -131,7 +131,7 @@ def unknown_words(concept: Concept, tokenizer: Any, prompt: str) -> list[str]:
 
 
 def known_words(base_model: str) -> HTML:
-    """What a base model can be asked for, as a table, or a sentence where nobody has listed it."""
+    """What a base model can draw, as a table, or a sentence where nobody has listed it."""
     if base_model == MINIATURE:
         return HTML(html_table(MINIATURE_KNOWS.items(), named_rows=True))
     return HTML("<p>It learned from captions of the web: most English words are known to it.</p>")

@@ -1,4 +1,4 @@
-"""X/Y grids: pictures that differ in one or two settings, planned, drawn, saved, reopened and drawn again."""
+"""X/Y grids: pictures that differ in one or two settings; planned, drawn, saved, reopened, redrawn."""
 
 import io
 import itertools
@@ -19,7 +19,7 @@ from ..common.errors import UserError
 from ..common.sheets import GAP, INK, Described, described, image_grid
 from ..concept.concept import Concept, settings_in_words
 from ..concept.embedding import saved_steps
-from .pipeline import draw, own_settings, pipeline_as_then, word_of
+from .pipeline import draw, pipeline_for, pipeline_settings, word_of
 from .png import DrawingSettings, Picture, PictureSettings, read_png, save_picture, write_png
 from .prompt_weights import MOST as MOST_WEIGHT
 from .prompt_weights import weighted
@@ -36,14 +36,14 @@ _RANGE = re.compile(r"(\d+)\s*-\s*(\d+)")
 
 
 class GridSettings(DrawingSettings):
-    """What an axis can vary: of pictures, and which word stands at `{}`, with which weight."""
+    """The settings that an axis can vary: those of pictures, the word at `{}`, and its weight."""
 
     weight: float = Field(1.0, ge=0, le=MOST_WEIGHT)
     word: str | None = None
 
 
 class Axis(BaseModel):
-    """A setting, and the values that it takes from left to right or from top to bottom."""
+    """A setting and its values, from left to right or from top to bottom."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -52,7 +52,7 @@ class Axis(BaseModel):
 
     @classmethod
     def make(cls, name: str, values: Iterable[Any]) -> Self:
-        """Check what was given; a `UserError` names what can't be used."""
+        """Check a name and values; a `UserError` names what can't be used."""
         if name not in get_args(AxisName):
             raise UserError(
                 f"There is no axis “{name}”: choose one of these: {', '.join(get_args(AxisName))}."
@@ -64,7 +64,7 @@ class Axis(BaseModel):
 
     @classmethod
     def typed(cls, name: str, text: str) -> Self:
-        """Read values as a person types them: prompts one a line, others with commas; `0-4` is a range."""
+        """Read values as typed: prompts one a line, others separated by commas; `0-4` is a range."""
         return cls.make(name, _split(name, text))
 
     @property
@@ -74,16 +74,16 @@ class Axis(BaseModel):
 
     @property
     def labels(self) -> list[str]:
-        """A few words for each value, to be written at the edge of a sheet."""
+        """A short label for each value, for the edge of a sheet."""
         write = _LABELS.get(self.name, lambda value: f"{self.name} {_written(value)}")
         return [write(value) for value in self.values]
 
 
 class GridPlan(GridSettings):
-    """Everything that it takes to draw a grid again, given the model and the word.
+    """Everything needed to draw a grid again, given the model and the word.
 
-    `{}` in a prompt stands for `word`, which is the learned word unless an axis puts another in its
-    place. `columns` wraps a grid of one axis. `rows_hashes`: of the word's rows, by training step.
+    `{}` in a prompt stands for `word`: the learned word, unless an axis puts another there. `columns` wraps
+    a grid of one axis. `rows_hashes` has the hashes of the word's rows, by training step.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -106,26 +106,21 @@ class GridPlan(GridSettings):
 
     @property
     def edges(self) -> tuple[list[str], list[str]]:
-        """What is written at the left of each row, and above each column; empty where a grid is wrapped."""
+        """The labels of rows and of columns; empty where a grid is wrapped."""
         if self.columns and not self.y:
             return [""] * -(-len(self.x.values) // self.columns), [""] * self.columns
         return self.y.labels if self.y else [""], self.x.labels
 
     @property
     def labels(self) -> list[str]:
-        """What tells each picture from the others, row by row."""
+        """A label for each picture, row by row."""
         beside = self.y.labels if self.y else [""]
         return [", ".join(filter(None, (down, across))) for down in beside for across in self.x.labels]
 
     @property
     def hashes(self) -> dict[int | None, str]:
-        """`rows_hashes` by training step, as pictures name it."""
+        """`rows_hashes` by the training step as pictures have it: None is the result."""
         return {None if step == RESULT else int(step): hash_ for step, hash_ in self.rows_hashes.items()}
-
-    def drawn_as(self, pictures: Iterable[PictureSettings]) -> Self:
-        """The same with the hashes of the rows that its pictures were drawn with."""
-        hashes = {_written(own.training_step): own.rows_hash for own in pictures if own.rows_hash}
-        return self.model_copy(update={"rows_hashes": hashes})
 
     def with_word(self, word: str) -> Self:
         """The same grid for its word's present name."""
@@ -143,7 +138,7 @@ class GridPlan(GridSettings):
         return self.model_copy(update=update)
 
     def cells(self) -> list[PictureSettings]:
-        """What each picture is asked for, row by row; a `UserError` where the axes can't be drawn so."""
+        """The settings of each picture, row by row; a `UserError` where the axes can't be drawn."""
         if self.y and self.x.name == self.y.name:
             raise UserError(f"Both axes are {self.x.name}: choose another for one of them.")
         count = math.prod(len(axis.values) for axis in self.axes)
@@ -151,10 +146,8 @@ class GridPlan(GridSettings):
             raise UserError(
                 f"This grid would have {count:,} pictures: give fewer values, {MOST} pictures at most."
             )
-        axes = self.axes[::-1]
-        names = [axis.name for axis in axes]
-        values = itertools.product(*(axis.values for axis in axes))
-        return [self._cell(dict(zip(names, varied, strict=True))) for varied in values]
+        choices = [[(axis.name, value) for value in axis.values] for axis in self.axes[::-1]]
+        return [self._cell(dict(varied)) for varied in itertools.product(*choices)]
 
     def _cell(self, varied: Mapping[str, Any]) -> PictureSettings:
         own = self.model_copy(update=varied)
@@ -164,7 +157,7 @@ class GridPlan(GridSettings):
         return PictureSettings(**settings)
 
     def _filled(self, prompt: str, word: str | None, weight: float) -> str:
-        # Of a longer word beside it, such as `<g>_s` beside `<g>`, it is no part.
+        # Not as part of a longer word, such as `<g>_s` beside `<g>`.
         alone = rf"{re.escape(self.word or '')}(?![_\d])"
         place = re.sub(alone, "{}", prompt, flags=re.IGNORECASE) if self.word else prompt
         if "{}" not in place and (word, weight) != (self.word, 1):
@@ -176,7 +169,7 @@ class GridPlan(GridSettings):
 
 
 def _read(name: str, value: Any) -> Any:
-    """A value as its setting has it, checked: numbers may be typed."""
+    """A value, checked and in its setting's type; numbers may be text."""
     if isinstance(value, str):
         value = value.strip()
     if name == "training_step" and value == RESULT:
@@ -188,14 +181,14 @@ def _read(name: str, value: Any) -> Any:
 def _split(name: str, text: str) -> list[str]:
     if name in _LINES:
         lines = text.split("\n")
-        # An empty negative prompt is one that a person may want to compare with.
+        # An empty negative prompt may be one to compare with.
         return [line for line in lines if line.strip()] if name == "prompt" else lines
     given = list(filter(None, re.split(r"\s*[,;\n]\s*", text.strip())))
     return given if name in _LISTED else [number for value in given for number in _numbers(name, value)]
 
 
 def _numbers(name: str, value: str) -> Sequence[str]:
-    """`0-4` counted out; several numbers with spaces between them."""
+    """`0-4` as five numbers; or numbers separated by spaces."""
     found = _RANGE.fullmatch(value)
     if not found or name not in _WHOLE:
         return value.split()
@@ -223,15 +216,12 @@ _LABELS: dict[str, Callable[[Any], str]] = {
 
 # A sheet of pictures.
 _CHUNK = "grid"
-Given = tuple[str, Iterable[Any]]
+AxisValues = tuple[str, Iterable[Any]]
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """A sheet, the pictures on it row by row, and what it was drawn with.
-
-    The last line of a notebook's cell shows it.
-    """
+    """A sheet, its pictures row by row, and the plan that it was drawn from. A notebook shows the sheet."""
 
     name: str
     image: Described = field(repr=False)
@@ -241,7 +231,7 @@ class Sheet:
     def save(self, concept: Concept) -> Path:
         """Save the sheet as `grids/<name>.png`, its pictures with their settings in `grids/<name>/`.
 
-        The sheet's file holds its plan: `reopen` reads it, `redraw` draws it again.
+        The sheet's file holds the plan, for `reopen` and `redraw`.
         """
         folder = concept.grids_folder / self.name
         for picture in self.pictures:
@@ -249,11 +239,13 @@ class Sheet:
         return write_png(self.image, folder.with_suffix(".png"), {_CHUNK: self.plan.model_dump_json()})
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
-        """IPython's hook: the sheet with its text."""
+        """IPython's hook: the sheet and its text."""
         return self.image._repr_mimebundle_()
 
 
-def xy_grid(pipeline: Any, x: Given, y: Given | None = None, name: str | None = None, **settings) -> Sheet:
+def xy_grid(
+    pipeline: Any, x: AxisValues, y: AxisValues | None = None, name: str | None = None, **settings
+) -> Sheet:
     """A column for each value of one setting, a row for each value of another.
 
         xy_grid(pipeline, x=("guidance", [2, 4, 8]), y=("seed", range(3)), prompt="a photo of a {}")
@@ -263,8 +255,7 @@ def xy_grid(pipeline: Any, x: Given, y: Given | None = None, name: str | None = 
             `weight` (of the word), `training_step` (None: the result) or `word` (what stands in its place).
         y: the same for the rows; None: one row.
         name: of the file that `Sheet.save` writes.
-        settings: the same settings where no axis has them, also `size` and `batch_size`.
-            `{}` in a prompt stands for the word.
+        settings: those that no axis varies, also `size` and `batch_size`; `{}` in a prompt is the word.
 
     Raises:
         UserError: something of this can't be used; nothing was drawn then.
@@ -272,10 +263,10 @@ def xy_grid(pipeline: Any, x: Given, y: Given | None = None, name: str | None = 
     return draw_plan(pipeline, make_plan(pipeline, x, y, **settings), name)
 
 
-def make_plan(pipeline: Any, x: Given, y: Given | None = None, **settings) -> GridPlan:
-    """What `xy_grid` would draw. What is None is the model's own; as a training step, the result."""
+def make_plan(pipeline: Any, x: AxisValues, y: AxisValues | None = None, **settings) -> GridPlan:
+    """What `xy_grid` would draw. A setting that is None is the model's own; a training step, the result."""
     word = word_of(pipeline)
-    own = own_settings(pipeline) | {"word": word and word.concept.placeholder_token}
+    own = pipeline_settings(pipeline) | {"word": word and word.concept.placeholder_token}
     given = {key: value for key, value in settings.items() if value is not None or key == "training_step"}
     axes = {"x": Axis.make(*x), "y": Axis.make(*y) if y else None}
     with settings_in_words():
@@ -291,7 +282,9 @@ def draw_plan(
 ) -> Sheet:
     """Draw a grid; arguments and errors as for `xy_grid` and `generate`."""
     pictures = draw(pipeline, plan.cells(), plan.batch_size, bar, say)
-    plan = plan.drawn_as(picture.settings for picture in pictures)
+    drawn = [picture.settings for picture in pictures]
+    hashes = {_written(one.training_step): one.rows_hash for one in drawn if one.rows_hash}
+    plan = plan.model_copy(update={"rows_hashes": hashes})
     return Sheet(name or plan.title, _laid_out(plan, pictures), pictures, plan)
 
 
@@ -307,12 +300,9 @@ def saved_sheets(concept: Concept) -> list[Path]:
 
 
 def redraw(path: Path | str, pipeline: Any = None) -> Sheet:
-    """Draw a saved sheet again from what its PNG file holds; on the same CPU, bit for bit.
-
-    As `remake`: a `UserError` where it holds no grid, or the word has been learned anew since.
-    """
+    """Draw a saved sheet again from its PNG file; on the same CPU, bit for bit. Errors as for `remake`."""
     plan = reopen(path)
-    pipeline = pipeline_as_then(path, plan.hashes, pipeline)
+    pipeline = pipeline_for(path, plan.hashes, pipeline)
     present = word_of(pipeline).concept.placeholder_token
     return draw_plan(pipeline, plan.with_word(present), Path(path).stem)
 
@@ -340,7 +330,7 @@ _BESIDE = 16  # letters in a line of a row's label
 def with_labels(
     body: Image.Image, rows: Sequence[str], columns: Sequence[str], points: float = _POINTS
 ) -> Image.Image:
-    """Put labels above the columns and at the left of the rows, each wrapped to its place.
+    """Put labels above the columns and to the left of the rows, wrapped to fit.
 
     Args:
         body: what `image_grid` laid out, `len(columns)` pictures wide and `len(rows)` high.
@@ -364,7 +354,7 @@ def with_labels(
 
 
 def _ticks(labels: Sequence[str], length: int, letters: int) -> tuple[list[float], list[str]]:
-    """The middle of each picture along a side of the sheet, and its label in lines of so many letters."""
+    """Where each picture's middle is along a side of the sheet, and its label, wrapped at `letters`."""
     step = (length + GAP) / len(labels)
     middles = [index * step + (step - GAP) / 2 for index in range(len(labels))]
     return middles, [textwrap.fill(label, max(letters, 6)) for label in labels]

@@ -1,4 +1,4 @@
-"""Pictures of a learned word: the pipeline with the word in it, and a call that draws."""
+"""The base model's pipeline with a learned word in it, and drawing with it."""
 
 import re
 import threading
@@ -33,8 +33,8 @@ Hashes = Mapping[int | None, str]  # of a word's rows, by training step; None: t
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
-    """One drawing at a time, since a form draws in a thread beside the cells; a full memory is a sentence."""
+def _one_at_a_time() -> Iterator[None]:
+    """Serialize drawings, since a form draws in a thread of its own; say it where memory runs out."""
     try:
         with _drawing, torch.no_grad():
             yield
@@ -48,7 +48,7 @@ def _alone() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class LearnedWord:
-    """Which rows a pipeline has been given: kept on it as `pipeline.learned_word`."""
+    """The word in a pipeline and which rows it has; kept as `pipeline.learned_word`."""
 
     concept: Concept
     step: int | None
@@ -66,8 +66,8 @@ def pipeline_with_word(
     Args:
         concept: a concept or its name.
         step: a training step whose rows are used instead of the result.
-        safety_checker: leave on the one that the model brings, if any; it blackens what it refuses.
-        base_model: another model of the same family in its place, such as a Dreambooth checkpoint.
+        safety_checker: keep the model's own, if it has one; it makes what it refuses black.
+        base_model: another model of the same family instead, such as a Dreambooth checkpoint.
 
     Raises:
         UserError: nothing was learned, that step was not kept, or the word belongs to another base model.
@@ -106,7 +106,7 @@ def add_word(pipeline: Any, word: str, rows: Sequence[torch.Tensor]) -> None:
 
 
 def switch_step(pipeline: Any, concept: Concept, step: int | None) -> None:
-    """Give a pipeline the word as it was at another training step; None: the result.
+    """Set the word in a pipeline to its rows at another training step; None: the result.
 
     A `UserError` where that step was not kept, or its rows are not as many or as wide as the pipeline's.
     """
@@ -120,7 +120,7 @@ def switch_step(pipeline: Any, concept: Concept, step: int | None) -> None:
     pipeline.learned_word = LearnedWord(concept.model_copy(deep=True), step, hash_rows(rows))
 
 
-@_alone()
+@_one_at_a_time()
 def generate(
     pipeline: Any,
     prompts: str | Sequence[str],
@@ -141,26 +141,26 @@ def generate(
     Args:
         prompts: one a picture; a single one is used for all seeds. `(word:1.3)` gives a word a weight.
         seeds: one a picture; a single one is used for all prompts.
-        steps: how many times the network is asked.
-        guidance: how much the prompt counts (classifier-free guidance); 1: no more than it does by itself.
+        steps: of denoising.
+        guidance: classifier-free guidance scale: how much the prompt counts; 1: no guidance.
         scheduler: one of `SCHEDULERS`.
         size: side of the pictures in pixels, a multiple of 8; None: the model's own.
         batch_size: pictures at once; None: as many as suit their size.
-        bar: a tqdm bar to move on by one for each step of each picture; None: one is shown if it takes long.
-        say: gets a sentence where the model's safety checker made pictures black.
+        bar: a tqdm bar that counts each step of each picture; None: one is shown if it takes long.
+        say: gets warnings: pictures that the safety checker made black, a word without its brackets.
 
     Raises:
         UserError: something of this can't be used; nothing was drawn then.
     """
     common = dict(steps=steps, guidance=guidance, scheduler=scheduler, negative_prompt=negative_prompt)
-    common |= own_settings(pipeline) if size is None else own_settings(pipeline) | {"size": size}
+    common |= pipeline_settings(pipeline) if size is None else pipeline_settings(pipeline) | {"size": size}
     with settings_in_words():
-        asked = [PictureSettings(prompt=text, seed=seed, **common) for text, seed in _pairs(prompts, seeds)]
-    return draw(pipeline, asked, batch_size, bar, say)
+        wanted = [PictureSettings(prompt=text, seed=seed, **common) for text, seed in _pairs(prompts, seeds)]
+    return draw(pipeline, wanted, batch_size, bar, say)
 
 
-def own_settings(pipeline: Any) -> dict[str, Any]:
-    """What a picture has from its pipeline, unless it is asked for otherwise."""
+def pipeline_settings(pipeline: Any) -> dict[str, Any]:
+    """The settings that a pipeline gives its pictures by default."""
     size = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
     word = word_of(pipeline)
     if not word:
@@ -174,43 +174,43 @@ def word_of(pipeline: Any) -> LearnedWord | None:
     return getattr(pipeline, "learned_word", None)
 
 
-@_alone()
+@_one_at_a_time()
 def draw(
     pipeline: Any,
-    asked: Sequence[PictureSettings],
+    wanted: Sequence[PictureSettings],
     batch_size: int | None = None,
     bar: Any = None,
     say: Callable[[str], Any] = print,
 ) -> list[Picture]:
-    """Draw what is asked for; other arguments and errors as for `generate`.
+    """Draw pictures with these settings; other arguments and errors as for `generate`.
 
-    The word is used as it was at each picture's training step; the pipeline is left with its own.
+    Each picture is drawn with the word at its training step; the pipeline is left with its own step.
     """
-    check(pipeline, asked)
+    check(pipeline, wanted)
     before, drawn = word_of(pipeline), {}
-    steps = sum(one.steps for one in asked)
+    steps = sum(one.steps for one in wanted)
     try:
         with progress_bar("drawing, in steps", steps) if bar is None else nullcontext(bar) as moved_on:
-            for places in _batches(pipeline, asked, batch_size):
-                batch = [asked[place] for place in places]
+            for places in _batches(pipeline, wanted, batch_size):
+                batch = [wanted[place] for place in places]
                 drawn |= zip(places, _draw_batch(pipeline, batch, moved_on), strict=True)
     finally:
         if before:
-            _turn_to(pipeline, before.step)
-    pictures = [drawn[place] for place in range(len(asked))]
-    if sentence := _remark(pipeline, pictures):
+            _use_step(pipeline, before.step)
+    pictures = [drawn[place] for place in range(len(wanted))]
+    if sentence := _remarks(pipeline, pictures):
         say(sentence)
     return pictures
 
 
-def check(pipeline: Any, asked: Sequence[PictureSettings]) -> None:
-    """Check what only the pipeline knows of: a `UserError` for a prompt, steps, or a training step."""
-    for prompt in dict.fromkeys(text for one in asked for text in (one.prompt, one.negative_prompt)):
+def check(pipeline: Any, wanted: Sequence[PictureSettings]) -> None:
+    """Check prompts, steps and training steps against the pipeline; a `UserError` for what it can't draw."""
+    for prompt in dict.fromkeys(text for one in wanted for text in (one.prompt, one.negative_prompt)):
         check_prompt(pipeline, prompt)
-    for scheduler, steps in dict.fromkeys((one.scheduler, one.steps) for one in asked):
+    for scheduler, steps in dict.fromkeys((one.scheduler, one.steps) for one in wanted):
         _check_steps(pipeline, scheduler, steps)
     word = word_of(pipeline)
-    for step in {one.training_step for one in asked} - {word and word.step}:
+    for step in {one.training_step for one in wanted} - {word and word.step}:
         if word is None:
             raise UserError("Training steps need a learned word: load the pipeline by pipeline_with_word.")
         read_rows(word.concept, step)
@@ -223,19 +223,19 @@ def remake(path: Path | str, pipeline: Any = None) -> Picture:
         pipeline: one with the word in it, where there is one already.
 
     Raises:
-        UserError: the file holds no settings, or the word has been learned anew since.
+        UserError: the file holds no settings, or the word has been learned again since.
     """
     settings = read_settings(path)
     hashes = {settings.training_step: settings.rows_hash} if settings.rows_hash else {}
-    pipeline = pipeline_as_then(path, hashes, pipeline)
+    pipeline = pipeline_for(path, hashes, pipeline)
     present = pipeline.learned_word.concept.with_present_word
     prompts = {"prompt": present(settings.prompt), "negative_prompt": present(settings.negative_prompt)}
-    asked = [settings.model_copy(update=prompts)] * settings.batch_size
-    return draw(pipeline, asked, settings.batch_size)[settings.position]
+    wanted = [settings.model_copy(update=prompts)] * settings.batch_size
+    return draw(pipeline, wanted, settings.batch_size)[settings.position]
 
 
-def pipeline_as_then(path: Path | str, hashes: Hashes, pipeline: Any = None) -> Any:
-    """The given pipeline, or one for the word that a file was made with, found by its rows' hashes.
+def pipeline_for(path: Path | str, hashes: Hashes, pipeline: Any = None) -> Any:
+    """The given pipeline, or one for the word that a file was made with, found by the hashes of its rows.
 
     A `UserError` where the file was made without a word, or no concept has it as it was.
     """
@@ -267,14 +267,14 @@ def has_rows(pipeline: Any, hashes: Hashes) -> bool:
 
 
 def _batches(
-    pipeline: Any, asked: Sequence[PictureSettings], batch_size: int | None
+    pipeline: Any, wanted: Sequence[PictureSettings], batch_size: int | None
 ) -> Iterator[Sequence[int]]:
-    """Places of what is drawn together: alike in all but prompt and seed.
+    """Indices of pictures that are drawn together, since they differ in prompt and seed only.
 
-    Plain prompts stand apart from weighted ones, so that they take the pipeline's usual way.
+    Plain prompts are not mixed with weighted ones, so that they take the pipeline's usual path.
     """
     alike = defaultdict(list)
-    for place, one in enumerate(asked):
+    for place, one in enumerate(wanted):
         is_weighted = _parsed(pipeline, one.prompt).is_weighted
         alike[one.model_copy(update={"prompt": "", "seed": 0}), is_weighted].append(place)
     for (common, _), places in alike.items():
@@ -282,37 +282,37 @@ def _batches(
         yield from (places[first : first + most] for first in range(0, len(places), most))
 
 
-def _draw_batch(pipeline: Any, asked: Sequence[PictureSettings], bar: Any) -> list[Picture]:
-    common = asked[0]  # the others have another prompt and seed
-    _turn_to(pipeline, common.training_step)
+def _draw_batch(pipeline: Any, wanted: Sequence[PictureSettings], bar: Any) -> list[Picture]:
+    common = wanted[0]  # the others have another prompt and seed
+    _use_step(pipeline, common.training_step)
     pipeline.scheduler = _make_scheduler(pipeline, common.scheduler)
-    # On a CPU that has bfloat16 arithmetic; a GPU's pipeline was loaded in its fast format.
+    # On a CPU with bfloat16 arithmetic; on a GPU the pipeline was loaded in its fast format.
     is_fast = pipeline.device.type == "cpu" and pick_dtype("auto", "cpu") == torch.bfloat16
     with torch.autocast("cpu", torch.bfloat16, enabled=is_fast):
         drawn = pipeline(
-            **_prompts(pipeline, asked),
+            **_prompts(pipeline, wanted),
             num_inference_steps=common.steps,
             guidance_scale=common.guidance,
             width=common.size,
             height=common.size,
-            generator=[torch.Generator().manual_seed(one.seed) for one in asked],
-            callback_on_step_end=_counts_on(bar, len(asked), common.steps),
+            generator=[torch.Generator().manual_seed(one.seed) for one in wanted],
+            callback_on_step_end=_step_counter(bar, len(wanted), common.steps),
         )
     word = word_of(pipeline)
-    made_in = {**own_settings(pipeline), "size": common.size, "batch_size": len(asked)}
-    made_in["rows_hash"] = word and word.rows_hash
-    # XL's pipeline, and one without a safety checker, know of no refused pictures.
-    refused = getattr(drawn, "nsfw_content_detected", None) or [False] * len(asked)
+    made_with = {**pipeline_settings(pipeline), "size": common.size, "batch_size": len(wanted)}
+    made_with["rows_hash"] = word and word.rows_hash
+    # XL's pipeline, and one without a safety checker, refuse no pictures.
+    refused = getattr(drawn, "nsfw_content_detected", None) or [False] * len(wanted)
     return [
-        Picture(image, one.model_copy(update=made_in | {"position": position}), is_refused)
-        for position, (image, one, is_refused) in enumerate(zip(drawn.images, asked, refused, strict=True))
+        Picture(image, one.model_copy(update=made_with | {"position": position}), is_refused)
+        for position, (image, one, is_refused) in enumerate(zip(drawn.images, wanted, refused, strict=True))
     ]
 
 
-def _prompts(pipeline: Any, asked: Sequence[PictureSettings]) -> dict[str, Any]:
+def _prompts(pipeline: Any, wanted: Sequence[PictureSettings]) -> dict[str, Any]:
     """The prompts, or where there are weights what compel makes of them."""
-    prompts = [_parsed(pipeline, one.prompt) for one in asked]
-    negative = _parsed(pipeline, asked[0].negative_prompt)
+    prompts = [_parsed(pipeline, one.prompt) for one in wanted]
+    negative = _parsed(pipeline, wanted[0].negative_prompt)
     if any(prompt.is_weighted for prompt in (*prompts, negative)):
         return weighted_embeddings(pipeline, prompts, negative)
     return {
@@ -325,8 +325,8 @@ def _parsed(pipeline: Any, prompt: str) -> Prompt:
     return parse_prompt(prompt, tuple(learned_tokens(pipeline.tokenizer)))
 
 
-def _counts_on(bar: Any, pictures: int, steps: int) -> Callable:
-    """Moves the bar at each step; PLMS takes one more than it was asked for."""
+def _step_counter(bar: Any, pictures: int, steps: int) -> Callable:
+    """A callback that moves the bar at each step; PLMS takes one more than it is asked for."""
 
     def step_ended(_pipeline, index, _timestep, given):
         if index < steps:
@@ -336,10 +336,10 @@ def _counts_on(bar: Any, pictures: int, steps: int) -> Callable:
     return step_ended
 
 
-def _remark(pipeline: Any, pictures: Sequence[Picture]) -> str:
-    """Sentences where a safety checker made pictures black, or a prompt has a word without its brackets.
+def _remarks(pipeline: Any, pictures: Sequence[Picture]) -> str:
+    """Warnings: a safety checker made pictures black, or a prompt has the word without its brackets.
 
-    Where its letters are a word that the model knows, as those of `<cat>`, they are what is meant.
+    Where the letters are a word of the model itself, such as `cat` of `<cat>`, that is what is meant.
     """
     said, known = [], pipeline.tokenizer.get_vocab()
     if refused := sum(picture.refused for picture in pictures):
@@ -352,7 +352,7 @@ def _remark(pipeline: Any, pictures: Sequence[Picture]) -> str:
     return " ".join(dict.fromkeys(said))
 
 
-def _turn_to(pipeline: Any, step: int | None) -> None:
+def _use_step(pipeline: Any, step: int | None) -> None:
     word = word_of(pipeline)
     if word and step != word.step:
         switch_step(pipeline, word.concept, step)
@@ -387,10 +387,7 @@ def _pairs(prompts: str | Sequence[str], seeds: int | Sequence[int]) -> Iterable
 
 
 def check_prompt(pipeline: Any, prompt: str) -> None:
-    """See that a pipeline can read all of a prompt.
-
-    A `UserError` where a weight or a bracket can't be read, or a word was not learned or would be cut off.
-    """
+    """A `UserError` where a weight or bracket can't be read, a word was not learned, or it is too long."""
     text = _parsed(pipeline, prompt).text
     for found, own in _without_brackets(pipeline.tokenizer, text):
         if "<" in found or ">" in found:
@@ -406,7 +403,7 @@ def check_prompt(pipeline: Any, prompt: str) -> None:
 
 
 def _without_brackets(tokenizer: Any, text: str) -> Iterator[tuple[str, str]]:
-    """Each word in angle brackets that a text has without one or both: as it stands there, and as it is."""
+    """Each learned word that lacks one or both of its angle brackets: as written, and as it should be."""
     learned = sorted(learned_tokens(tokenizer), key=len, reverse=True)
     for word in learned:
         text = re.sub(re.escape(word), " ", text, flags=re.IGNORECASE)

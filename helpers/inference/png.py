@@ -55,12 +55,11 @@ class DrawingSettings(BaseModel):
 
 
 class PictureSettings(DrawingSettings):
-    """What one picture is asked for, or was made with.
+    """What one picture is to be drawn with, or was drawn with.
 
-    `training_step` and `rows_hash` say which rows the word had: by them its concept is found, whatever it
-    is named by now. `rows_hash` is None for a picture without a learned word. `batch_size` and `position`
-    matter for the last bit only: on some processors sums are rounded differently for batches of another
-    size.
+    `training_step` and `rows_hash` say which rows the word had: they find its concept, even after it was
+    renamed. `rows_hash` is None for a picture without a learned word. `batch_size` and `position` matter
+    for bit-exact copies only: some processors round sums differently in batches of another size.
     """
 
     rows_hash: str | None = Field(None, validation_alias=AliasChoices("rows_hash", "rows"))  # as in old files
@@ -68,7 +67,7 @@ class PictureSettings(DrawingSettings):
     position: int = 0
 
     def as_parameters(self) -> str:
-        """The text that AUTOMATIC1111 writes into the chunk `parameters`."""
+        """The text that AUTOMATIC1111 writes into the `parameters` chunk."""
         negative = f"Negative prompt: {self.negative_prompt}\n" if self.negative_prompt else ""
         return (
             f"{self.prompt}\n{negative}Steps: {self.steps}, Sampler: {self.scheduler}, "
@@ -100,7 +99,7 @@ def save_picture(picture: Picture, folder: Path) -> Path:
 
 
 def write_png(image: Image.Image, path: Path, chunks: dict[str, str]) -> Path:
-    """Save a picture with texts in its file, whole or not at all."""
+    """Save a picture with text chunks, whole or not at all."""
     texts = PngImagePlugin.PngInfo()
     for name, text in chunks.items():
         texts.add_text(name, text)
@@ -113,10 +112,10 @@ def read_png(path: Path | str, chunk: str, kind: type[Settings], content: bytes 
     """The settings in one of the texts of a picture's file.
 
     Args:
-        content: the file itself, where it is not on this machine's disk.
+        content: the file's bytes, where it is not on this machine's disk.
 
     Raises:
-        UserError: there is no such file, or it does not know how it was made.
+        UserError: there is no such file, or it holds no such settings.
     """
     try:
         with Image.open(path if content is None else io.BytesIO(content)) as image:

@@ -1,4 +1,4 @@
-"""Weights in prompts, written as in AUTOMATIC1111 and carried out by compel.
+"""Weights in prompts, written as in AUTOMATIC1111 and applied by compel.
 
 `(word:1.3)` counts 1.3 times as much, `(word)` 1.1 times, `[word]` 1 / 1.1 times. Inside one another
 weights multiply. A bracket or a backslash with a backslash before it is text. A bracket that is not closed
@@ -21,7 +21,7 @@ from ..model.tokens import encoders
 
 MOST = 2.0
 _BRACKET = 1.1
-_SIGNS = re.compile(r"\\[()\[\]\\]?|[()\[\]]|:\s*(?P<weight>[+-]?[.\d]+)\s*\)|[^\\()\[\]:]+|:")
+_TOKENS = re.compile(r"\\[()\[\]\\]?|[()\[\]]|:\s*(?P<weight>[+-]?[.\d]+)\s*\)|[^\\()\[\]:]+|:")
 _COMMA = re.compile(r"\([^()]*:\s*\d+,\d+\s*\)")
 _UNCLOSED = re.compile(r"[^()]*?:\s*\d")
 Part = tuple[str, float]
@@ -29,18 +29,18 @@ Part = tuple[str, float]
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt taken apart: each text with its weight, neighbours of the same weight joined."""
+    """A parsed prompt: its texts with their weights; neighbours of the same weight are joined."""
 
     parts: tuple[Part, ...]
 
     @property
     def text(self) -> str:
-        """The words alone, as a tokenizer is to see them."""
+        """The words alone, as the tokenizer gets them."""
         return _text(self.parts)
 
     @property
     def is_weighted(self) -> bool:
-        """Whether a part of it counts for more or less than the rest."""
+        """Whether any part has a weight other than 1."""
         return any(weight != 1 for _, weight in self.parts)
 
 
@@ -64,8 +64,8 @@ def parse_prompt(prompt: str, words: tuple[str, ...] = ()) -> Prompt:
 
     if _COMMA.search(prompt):
         raise UserError(f"A weight in “{prompt}” has a comma: use a decimal point, as in (toy:1.3).")
-    for sign in _SIGNS.finditer(_with_words_as_text(whole_text(prompt), words)):
-        text, number = sign.group(), sign["weight"]
+    for token in _TOKENS.finditer(_with_words_as_text(whole_text(prompt), words)):
+        text, number = token.group(), token["weight"]
         if text in opened:
             opened[text].append(len(parts))
         elif number is not None and opened["("]:
@@ -93,13 +93,13 @@ def _with_words_as_text(prompt: str, words: Sequence[str]) -> str:
 
 
 def weighted(words: str, weight: float) -> str:
-    """Words with a weight on them, to be put into a prompt; with 1 the words alone."""
+    """Words with a weight, to be put into a prompt; with weight 1 the words alone."""
     return words if weight == 1 else f"({words}:{weight:g})"
 
 
 @torch.no_grad()
 def weighted_embeddings(pipeline: Any, prompts: Sequence[Prompt], negative_prompt: Prompt) -> dict[str, Any]:
-    """What a pipeline takes in place of prompts: its text encoders' output, weighted by compel.
+    """The embeddings that a pipeline takes instead of prompts, weighted by compel.
 
     A weight above 1 moves a word's vectors away from those of an empty prompt, one below 1 towards those
     of the prompt without the word.
@@ -108,10 +108,10 @@ def weighted_embeddings(pipeline: Any, prompts: Sequence[Prompt], negative_promp
         `prompt_embeds` and `negative_prompt_embeds` of shape (prompts, tokens, width). For XL also the
         pooled ones, of shape (prompts, width): they stand for the whole sentence, and have no weights.
     """
-    reader, count = _reader(pipeline), len(prompts)
+    provider, count = _provider(pipeline), len(prompts)
     given = {
-        "prompt_embeds": torch.cat([_encode(pipeline, reader, prompt) for prompt in prompts]),
-        "negative_prompt_embeds": _encode(pipeline, reader, negative_prompt).repeat(count, 1, 1),
+        "prompt_embeds": torch.cat([_encode(pipeline, provider, prompt) for prompt in prompts]),
+        "negative_prompt_embeds": _encode(pipeline, provider, negative_prompt).repeat(count, 1, 1),
     }
     if len(encoders(pipeline)) > 1:
         texts, negatives = [prompt.text for prompt in prompts], [negative_prompt.text] * count
@@ -120,8 +120,8 @@ def weighted_embeddings(pipeline: Any, prompts: Sequence[Prompt], negative_promp
     return given
 
 
-def _reader(pipeline: Any) -> Any:
-    """compel's, over all text encoders, set to the layer that their pipeline takes."""
+def _provider(pipeline: Any) -> Any:
+    """compel's `EmbeddingsProvider` over all text encoders, set to the layer that the pipeline takes."""
     diffusers()  # first, without bitsandbytes: compel imports it, too
     from compel.embeddings_provider import EmbeddingsProviderMulti, ReturnedEmbeddingsType
 
@@ -134,12 +134,12 @@ def _reader(pipeline: Any) -> Any:
     return EmbeddingsProviderMulti(tokenizers, text_encoders, returned_embeddings_type=layer)
 
 
-def _encode(pipeline: Any, reader: Any, prompt: Prompt) -> torch.Tensor:
-    """Shape (1, tokens, width). Each word of several vectors becomes its tokens, as diffusers does it."""
+def _encode(pipeline: Any, provider: Any, prompt: Prompt) -> torch.Tensor:
+    """Shape (1, tokens, width). A word of several vectors becomes its tokens, as in diffusers."""
     parts = [(text, weight) for text, weight in prompt.parts if text.strip()] or [("", 1.0)]
     texts = [pipeline.maybe_convert_prompt(text, pipeline.tokenizer) for text, _ in parts]
     weights = [weight for _, weight in parts]
-    return reader.get_embeddings_for_weighted_prompt_fragments([texts], [weights], device=pipeline.device)
+    return provider.get_embeddings_for_weighted_prompt_fragments([texts], [weights], device=pipeline.device)
 
 
 def _weight(words: str, number: str) -> float:
