@@ -116,7 +116,7 @@ class TrainingSettings(Settings):
     seed: int = _setting(LENGTH, 42, ge=-(2**63), lt=2**63)
     """of all random numbers: the same seed, the same run; -1 is a seed like any other, not a random one"""
 
-    train_batch_size: int = _setting(OPTIMIZER, 4, "shared speed memory", gt=0)
+    train_batch_size: int = _setting(OPTIMIZER, 4, "shared speed memory", gt=0, le=10_000)
     """pictures a step; less takes less memory"""
     gradient_accumulation_steps: int = _setting(OPTIMIZER, 1, "shared speed", gt=0)
     """batches before the word is moved"""
@@ -152,7 +152,7 @@ class TrainingSettings(Settings):
     """least noise that is trained on, 0 to 999"""
     last_timestep: int = _setting(LOSS, 999, ge=0, le=999)
     """most noise that is trained on, 0 to 999"""
-    timesteps_per_picture: int = _setting(LOSS, 1, "shared speed memory", gt=0)
+    timesteps_per_picture: int = _setting(LOSS, 1, "shared speed memory", gt=0, le=10_000)
     """noise levels of one picture in a batch"""
 
     num_processes: int = _setting(MACHINE, 1, "may_change", gt=0)

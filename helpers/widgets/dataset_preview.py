@@ -93,15 +93,13 @@ class DatasetPreview(kit.View):
 
     def still(self) -> str:
         """An example of each picture."""
-        with contextlib.suppress(UserError):  # as above: a caption can't be used
-            flipped = flips(self._concept.training)[0]
-            examples = [
-                self._preview.example(name, self._preview.sentences(name)[0], flipped)
-                for name in self._preview.names
-            ]
-            sentences = [one.sentence for one in examples]
-            return image_grid([one.image for one in examples], 5, sentences).as_html()
-        return ""
+        flipped = flips(self._concept.training)[0]
+        examples = [
+            self._preview.example(name, self._preview.sentences(name)[0], flipped)
+            for name in self._preview.names
+        ]
+        sentences = [one.sentence for one in examples]
+        return image_grid([one.image for one in examples], 5, sentences).as_html()
 
 
 def _flip_box(possible: tuple[bool, ...]) -> Checkbox:

@@ -61,8 +61,8 @@ class GridForm(kit.View):
         seen = HBox([self.pictures, self.chosen], layout=kit.ROW)
         super().__init__([*self._rows(), self.x, self.y, self.run, state, seen, self.saved])
         self.fill(grid.make_plan(pipeline, ("seed", range(4)), prompt=prompt, **settings))
-        for name in _PROMPTS:
-            self.fields[name].observe(self._typed, "value")
+        for field in self.fields.values():
+            field.observe(self._typed, "value")
         for axis in (self.x, self.y):
             axis.choice.observe(self._laid_out_anew, "value")
             axis.values.observe(self._laid_out_anew, "value")
@@ -110,18 +110,23 @@ class GridForm(kit.View):
             self._mark()
 
     def _mark(self) -> None:
-        """A setting that differs along an axis has its values there; what can't be read has a red border."""
-        axes, prompts = (self.x, self.y), [self.fields[name] for name in _PROMPTS]
+        """A setting that differs along an axis has its values there; what can't be used has a red border."""
+        axes = (self.x, self.y)
         for name, field in self.fields.items():
             field.disabled = name in (self.x.name, self.y.name)
-        for field in prompts:
-            words = field.value.replace("{}", self._concept.placeholder_token)
-            why = kit.error_of(functools.partial(drawing.check_prompt, self._pipeline, words))
-            kit.mark_wrong(field, why)
+            kit.mark_wrong(field, kit.error_of(functools.partial(self._check, name)))
         for axis in axes:
             kit.mark_wrong(axis.values, kit.error_of(axis.read))
-        typed = [*(axis.values for axis in axes if axis.name in _PROMPTS), *prompts]
+        typed = [axis.values for axis in axes if axis.name in _PROMPTS]
+        typed += [self.fields[name] for name in _PROMPTS]
         self.unknown.value = self._on_unknown_words(" ".join(field.value for field in typed))
+
+    def _check(self, name: str) -> None:
+        value = self.fields[name].value
+        if name in _PROMPTS:
+            drawing.check_prompt(self._pipeline, value.replace("{}", self._concept.placeholder_token))
+        else:
+            grid.Axis.make(name, [value])
 
     def _on_unknown_words(self, typed: str) -> str:
         """Words that the model never saw are no mistake, but they draw nothing."""

@@ -28,7 +28,10 @@ class View(VBox):
         raise NotImplementedError
 
     def _repr_mimebundle_(self, **kwargs):
-        still = self.still()
+        try:
+            still = self.still()
+        except UserError:  # what is in its fields can't be used: the form itself says so
+            still = ""
         return super()._repr_mimebundle_(**kwargs) | ({"text/html": still} if still else {})
 
 
@@ -99,6 +102,8 @@ class StartStop(HBox):
         self.start.disabled, self.stop.disabled = is_running, not is_running
 
     def _start(self) -> None:
+        if self.is_running:  # the second click of two came before the button was off
+            return
         self._set_running(True)
         self.asked_to_stop.clear()
         self._message.say()

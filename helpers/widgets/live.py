@@ -74,6 +74,7 @@ class LiveTraining(VBox):
         before, self._lines = self._lines, read_log(self._folder)
         state = state_of(self._concept, self._lines)
         if self._lines != before or state != self._shown:
+            self._read_settings(state)
             self._show_progress(state)
             self._show_curves(state)
             self.stop.disabled = state != "running"  # one that only starts would not know of it yet
@@ -87,6 +88,12 @@ class LiveTraining(VBox):
             self._resumed = False
             for of, shown in self._displays:
                 shown.update(of(self._concept))
+
+    def _read_settings(self, state: State) -> None:
+        """Another notebook may have changed them since the last run."""
+        if self._shown not in (None, state):
+            with contextlib.suppress(UserError):
+                self._concept = Concept.load(self._concept.name)
 
     def _show_progress(self, state: State) -> None:
         step, most = self._lines[-1]["step"] if self._lines else 0, self._concept.training.max_train_steps

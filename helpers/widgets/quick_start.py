@@ -18,7 +18,6 @@ from ..model.base_model import MINIATURE, check_base_model, default_base_model, 
 from ..model.tokens import check_words
 from ..training.describe import describe_pictures
 from ..training.forecast import in_time, seconds_per_step
-from ..training.records import request_stop
 from ..training.train import train
 from . import kit
 from .live import LiveTraining
@@ -70,8 +69,8 @@ class QuickStart(kit.View):
         self.preset.value = chosen
 
     def _stop_training(self) -> None:
-        if self.live.children:
-            request_stop(Concept.make(self._value("concept")).training_folder)
+        for live in self.live.children:
+            live.stop.click()
 
     def _go_on(self, what: str) -> None:
         if self.run.asked_to_stop.is_set():

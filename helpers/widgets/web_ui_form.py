@@ -83,8 +83,12 @@ class WebUIForm(kit.View):
         return {"checkpoint": self.checkpoint.value.strip() or None, "share": self.share.value}
 
     def _start(self) -> None:
-        why = self.message.do(lambda: self._follow(programs.start_web_ui(self._web_ui, **self._given())))
-        kit.mark_wrong(self.checkpoint, why)
+        kit.mark_wrong(self.checkpoint, self.message.do(lambda: self._follow(self._running_or_started())))
+
+    def _running_or_started(self) -> programs.StartedProgram:
+        """It may run already: by a second click, or by another view of it."""
+        running = programs.running_web_ui(self._web_ui)
+        return running or programs.start_web_ui(self._web_ui, **self._given())
 
     def _stop(self) -> None:
         if program := programs.running_web_ui(self._web_ui):

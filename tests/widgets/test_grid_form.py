@@ -113,6 +113,9 @@ def test_the_word_is_put_into_the_prompts_by_buttons(form):
         ("prompt", "a (<grooty>:1,3)", "(&lt;grooty&gt;:1,3)” has a comma"),
         ("prompt", "a <groty>", "&lt;groty&gt;, which was not learned"),
         ("negative_prompt", "(blurry:3)", "“(blurry:3)” can"),
+        ("steps", 0, "steps: give 1 or more"),
+        ("weight", 3, "weight: give 2.0 or less"),
+        ("guidance", float("inf"), "guidance: give a number"),
     ],
 )
 def test_what_can_not_be_used_is_said_as_one_types_and_marked(field, typed, sentence, miniature, form):
@@ -153,17 +156,7 @@ def test_every_word_of_the_miniatures_captions_is_known_and_no_other():
     assert unknown_words(other, tokenizer, "a castle") == []
 
 
-def test_a_number_that_can_not_be_used_is_said_and_the_form_goes_on(form):
-    for name, value, sentence in (
-        ("steps", 0, "steps: give 1 or more"),
-        ("weight", 3, "weight: give 2.0 or less"),
-        ("guidance", float("inf"), "guidance: give a number"),
-    ):
-        good = form.fields[name].value
-        form.fields[name].value = value
-        press(form, "Draw")
-        assert sentence in text_of(form)
-        form.fields[name].value = good
+def test_a_step_that_was_not_kept_is_said_and_the_form_goes_on(form):
     form.y.choice.value = "Training step"
     form.y.values.value = "10, 60"
     press(form, "Draw")
@@ -292,6 +285,18 @@ def test_stop_ends_a_drawing_and_the_next_one_is_whole(miniature, form):
     assert "Saved: " in text_of(form) and len(pictures(form)) == 1
 
 
+def test_a_second_click_in_a_row_does_nothing(form, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(GridForm, "_draw", lambda form: drawn.append(form.run.asked_to_stop.wait(30)) or "")
+    form = GridForm(form._pipeline, form._concept, PROMPT)
+    form.run.start.click()
+    first = form.run.thread
+    form.run.start.click()
+    form.run.stop.click()
+    first.join()
+    assert form.run.thread is first and drawn == [True]
+
+
 def test_where_no_widget_lives_there_is_the_line_that_draws_the_same(miniature, form):
     concept, pipeline = miniature
     form.x.values.value = "2, 3"
@@ -303,6 +308,8 @@ def test_where_no_widget_lives_there_is_the_line_that_draws_the_same(miniature, 
     press(form, "Draw")
     assert form.sheet.image.tobytes() == sheet.image.tobytes()
     assert form.sheet.image.as_html() in form._repr_mimebundle_()["text/html"]
+    form.fields["steps"].value = 0
+    assert "text/html" not in form._repr_mimebundle_(), "no line draws this; the form is shown all the same"
 
 
 def test_every_control_has_a_name(form):

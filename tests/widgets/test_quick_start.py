@@ -7,7 +7,8 @@ import pytest
 from helpers.concept.concept import Concept
 from helpers.concept.overview import open_concept
 from helpers.miniature import draw_words
-from helpers.widgets import QuickStart, quick_start
+from helpers.training.records import stop_requested
+from helpers.widgets import LiveTraining, QuickStart, quick_start
 
 
 def score(concept, pictures):
@@ -50,6 +51,15 @@ def test_it_stops_and_goes_on(form):
     assert "Begin goes on" in form.message.value
     begin(form)
     assert "&lt;mine&gt; is learned." in form.message.value
+
+
+def test_stop_reaches_the_training_that_is_shown_though_another_name_is_typed(form):
+    mine = Concept.make("mine")
+    form.live.children = [LiveTraining(mine)]
+    form.fields["concept"].value = "another"
+    form.run.stop.click()
+    assert stop_requested(mine.training_folder) and not Concept.make("another").folder.exists()
+    form.live.children[0].close()
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,7 @@ def test_an_empty_field_is_no_value(concept):
     [
         ("learning_rate", "quick", "learning_rate"),
         ("vectors", "0", "vectors"),
+        ("train_batch_size", "9" * 21, "give 10000 or less"),
         ("own_templates", "no word in it", "exactly one {}"),
         ("own_templates", "a {} on a mat\n" + "very " * 60 + "red {}", "the model reads only the first 46"),
         ("initializer_token", "xylophone", "start from one of these"),

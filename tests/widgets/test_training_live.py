@@ -255,6 +255,18 @@ def test_resume_goes_on_with_a_stopped_run_once(stopped, view):
     assert "It reached max_train_steps." in shown.words.value and shown.resume.disabled
 
 
+def test_a_length_that_another_notebook_changed_is_shown_once_the_run_goes_on(running, view):
+    end(running, "stopped")
+    shown = view(running)
+    assert "of at most 4" in shown.words.value
+    running.changed(training={"max_train_steps": 40}).save()
+    begun = running.training_folder / "made_with.json"
+    begun.write_text("{}")
+    os.utime(begun, (time.time() + 5, time.time() + 5))
+    wait_until(lambda: "of at most 40" in shown.words.value)
+    assert shown.bar.max == 40
+
+
 def test_a_run_that_cannot_go_on_says_why(running, view):
     end(running, "stopped")
     for path in running.images_folder.iterdir():

@@ -43,6 +43,8 @@ def test_its_output_and_its_address_are_shown_until_stop(made):
     form.start.click()
     until(lambda: '<a href="http://127.0.0.1:' in form.addresses.value, form)
     assert "Running on local URL" in form.output.value
+    form.start.click()  # the second click of two
+    assert "alert" not in form.message.value and not form.checkpoint.layout.border
     again = WebUIForm(*made)  # as after running the cell once more
     assert again.start.disabled and not again.stop.disabled
     again.stop.click()
