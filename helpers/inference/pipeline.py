@@ -18,7 +18,7 @@ from ..concept.concept import Concept, row_names, settings_in_words
 from ..concept.embedding import concept_with_rows, hash_rows, read_rows
 from ..model.base_model import load_pipeline
 from ..model.machine import diffusers, pick_dtype
-from ..model.tokens import check_length, encoders, learned_tokens, plain, put_word, set_rows
+from ..model.tokens import check_length, encoders, learned_tokens, normalized, put_word, set_rows
 from .png import DEFAULT_SCHEDULER, SCHEDULERS, Picture, PictureSettings, read_settings
 from .prompt_weights import Prompt, parse_prompt, weighted_embeddings
 
@@ -392,9 +392,9 @@ def check_prompt(pipeline: Any, prompt: str) -> None:
     for found, own in _without_brackets(pipeline.tokenizer, text):
         if "<" in found or ">" in found:
             raise UserError(f"“{found}” in the prompt lacks a bracket: write {own}.")
-    learned = {plain(token) for token in learned_tokens(pipeline.tokenizer)}
+    learned = {normalized(token) for token in learned_tokens(pipeline.tokenizer)}
     for word in re.findall(r"<[^<>\s]+>", text):
-        if plain(word) not in learned:
+        if normalized(word) not in learned:
             here = word_of(pipeline)
             known = f"the word here is {here.concept.placeholder_token}" if here else "no word is loaded"
             raise UserError(f"The prompt contains {word}, which was not learned: {known}.")

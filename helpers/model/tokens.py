@@ -1,4 +1,4 @@
-"""A new word: its tokens in the tokenizer, its rows in the text encoder, and nothing else changed."""
+"""A new word: its tokens in the tokenizer and its rows in the text encoder; nothing else changes."""
 
 import difflib
 import html
@@ -18,23 +18,23 @@ from ..common.errors import UserError, whole_text
 from ..common.sheets import html_table
 from ..concept.concept import Concept, row_names, saved_concepts
 
-CAPTION_WORDS = "words_of_captions"  # key of a tokenizer's settings: its words that are no names
+CAPTION_WORDS = "words_of_captions"  # a key of the miniature's tokenizer settings: its words but names
 _WORD_END = "</w>"
 _KNOWN = re.compile(f"([a-z]{{3,}}){_WORD_END}")
-_OF_SENTENCES = ".,;:!?…'’\"“”-"  # signs that stand at a word in any text
+_PUNCTUATION = ".,;:!?…'’\"“”-"  # beside a word in any text
 _COLOURS = ("#cfe8ff", "#ffe2c6", "#d5f2d0", "#f6d3ea", "#fff3b0")
 
 
 class LearnedRows(nn.Module):
-    """A text encoder's embedding look-up with a few rows of its own.
+    """A text encoder's token embedding with a few trainable rows of its own.
 
-    It stands in the place of the token embedding (`nn.Embedding`, or another `LearnedRows`), and asks
-    it for every token but the new ones. Only `rows` is trained: textual inversion's own formulation (Gal
-    et al. 2022, arXiv 2208.01618, section 4.1), without the whole table in the optimizer.
+    It wraps the token embedding (`nn.Embedding`, or another `LearnedRows`), which it asks for every token
+    but the new ones. Only `rows` is trained: textual inversion's own formulation (Gal et al. 2022,
+    arXiv 2208.01618, section 4.1), without the whole table in the optimizer.
 
     Attributes:
-        rows: float32 parameter of shape (vectors, width); the encoder's `.to(dtype)` would take it along.
-        ids: the token of each row, one run of consecutive numbers.
+        rows: float32 parameter (vectors, width); the encoder's `.to(dtype)` would convert it, too.
+        ids: the token ids of the rows, consecutive.
     """
 
     def __init__(self, table: nn.Module, ids: Sequence[int], initializer_ids: Sequence[int]):
@@ -50,7 +50,7 @@ class LearnedRows(nn.Module):
 
     @torch.no_grad()
     def start_from(self, initializer_ids: Sequence[int]) -> None:
-        """Set each row to the table's row of the token given for it."""
+        """Set each row to the table's row of the given token."""
         self.rows.copy_(self._copies(initializer_ids))
 
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
@@ -70,12 +70,12 @@ class LearnedRows(nn.Module):
 def install_rows(
     tokenizer: Any, text_encoder: nn.Module, tokens: Sequence[str], initializer_ids: Sequence[int]
 ) -> LearnedRows:
-    """Give a tokenizer a word's tokens, and its text encoder a trainable row for each (see `add_tokens`).
+    """Add a word's tokens to a tokenizer (`add_tokens`), and a trainable row for each to its text encoder.
 
-    Each starts from the row of its token in `initializer_ids`. It can be called again for another word.
+    Each row starts from that of its token in `initializer_ids`. It can be called again for another word.
 
     Returns:
-        The module now in the encoder's look-up; its `rows` are the only thing with a gradient.
+        The encoder's new token embedding; only its `rows` have a gradient.
     """
     ids = add_tokens(tokenizer, tokens)
     learned = LearnedRows(text_encoder.get_input_embeddings(), ids, initializer_ids)
@@ -92,10 +92,10 @@ def set_rows(text_encoder: nn.Module, ids: Sequence[int], rows: torch.Tensor) ->
 def add_tokens(tokenizer: Any, tokens: Sequence[str]) -> list[int]:
     """Add the tokens of a word to a tokenizer and return their ids.
 
-    They are found in a text before it is put into lower case, so that `<Grooty>` stays one token.
+    They are found in a text before it is lowercased, so that `<Grooty>` stays one token.
 
     Raises:
-        UserError: the tokenizer has one of the tokens already; then nothing was changed.
+        UserError: the tokenizer has one of the tokens already; then nothing has changed.
     """
     _check_new(tokenizer, tokens)
     tokenizer.add_tokens([AddedToken(token, normalized=False) for token in tokens])
@@ -111,8 +111,8 @@ def learned_tokens(tokenizer: Any) -> list[str]:
 def expand_prompt(prompt: str, tokens: Sequence[str]) -> str:
     """Write out each word of several vectors: `<g>` becomes `<g> <g>_1 <g>_2`.
 
-    Of words that begin alike the longest is meant, and capitals make no difference. What is written out
-    already stays as it is.
+    Of words that begin alike the longest is taken, and case is ignored. A word that is written out already
+    stays as it is.
 
     Args:
         tokens: all tokens of all words, as `Concept.placeholder_tokens` or `learned_tokens` give them.
@@ -125,7 +125,7 @@ def expand_prompt(prompt: str, tokens: Sequence[str]) -> str:
 
 @lru_cache
 def _expansions(tokens: tuple[str, ...]) -> tuple[re.Pattern, list[str]]:
-    """A pattern with a group for each text that can stand for a word, and what each becomes."""
+    """A pattern with a group for each way to write a word, and the replacement of each group."""
     texts = {}
     for token in tokens:
         rows = [name for name in row_names(token, len(tokens)) if name in tokens]
@@ -136,13 +136,13 @@ def _expansions(tokens: tuple[str, ...]) -> tuple[re.Pattern, list[str]]:
 
 
 def prompt_ids(tokenizer: Any, prompt: str) -> torch.Tensor:
-    """Token ids of a sentence, int64 (length,), in training as in drawing: written out, padded or cut."""
+    """Token ids of a sentence, int64 (length,), for training and drawing: expanded, padded or truncated."""
     text = expand_prompt(prompt, learned_tokens(tokenizer))
     return tokenizer(text, padding="max_length", truncation=True, return_tensors="pt").input_ids[0]
 
 
 def encoders(pipeline: Any) -> list[tuple[Any, Any]]:
-    """A pipeline's tokenizer and text encoder; for XL two of each."""
+    """A pipeline's pairs of tokenizer and text encoder: one, for XL two."""
     suffixes = ("", "_2") if hasattr(pipeline, "text_encoder_2") else ("",)
     return [
         (getattr(pipeline, f"tokenizer{suffix}"), getattr(pipeline, f"text_encoder{suffix}"))
@@ -152,9 +152,9 @@ def encoders(pipeline: Any) -> list[tuple[Any, Any]]:
 
 @torch.no_grad()
 def put_word(pipeline: Any, word: str, rows: Sequence[torch.Tensor]) -> None:
-    """Put a learned word's rows into a pipeline, which reads prompts as training does from then on.
+    """Add a learned word to a pipeline, which then reads prompts as training does.
 
-    What `load_textual_inversion` of diffusers does, but for how the tokens are added (`add_tokens`).
+    Like diffusers' `load_textual_inversion`, except for how the tokens are added (`add_tokens`).
 
     Args:
         rows: for each text encoder a tensor of shape (vectors, width).
@@ -164,7 +164,7 @@ def put_word(pipeline: Any, word: str, rows: Sequence[torch.Tensor]) -> None:
         entries = max(ids[-1] + 1, len(text_encoder.get_input_embeddings().weight))
         text_encoder.resize_token_embeddings(entries, mean_resizing=False)
         set_rows(text_encoder, ids, own)
-    # diffusers' own replaces `<g>` inside of `<g>_s` as well.
+    # diffusers' own method also replaces `<g>` inside of `<g>_s`.
     pipeline.maybe_convert_prompt = _convert_prompt
 
 
@@ -175,7 +175,7 @@ def _convert_prompt(prompt: str | list[str], tokenizer: Any) -> str | list[str]:
 
 
 def check_length(tokenizer: Any, prompt: str) -> None:
-    """Raise a UserError where a prompt's learned word, or one of its vectors, lies beyond what is read."""
+    """Raise a UserError if a learned word, or one of its vectors, is beyond the tokenizer's limit."""
     learned = learned_tokens(tokenizer)
     ids = _ids(tokenizer, expand_prompt(prompt, learned))
     limit = tokenizer.model_max_length - 2  # the beginning and the end are tokens, too
@@ -188,12 +188,12 @@ def check_length(tokenizer: Any, prompt: str) -> None:
 
 
 def check_placeholder(tokenizer: Any, *tokens: str) -> None:
-    """Raise a UserError where a word, or another of its rows' names, is known, unseen or part of a text."""
+    """Raise a UserError if a word is invisible, or it or the name of a row is known or in usual sentences."""
     word = tokens[0]
     if not word.isprintable():
         raise UserError(f"{word!a} has a sign in it that nobody sees: write the word without it.")
     _check_new(tokenizer, tokens)
-    bare = word.strip(_OF_SENTENCES)
+    bare = word.strip(_PUNCTUATION)
     if bare != word and (not bare or bare.lower() + _WORD_END in tokenizer.get_vocab()):
         raise UserError(f"“{word}” also comes in usual sentences: write it in brackets, as in <{word}>.")
     inside = sorted(known for known in known_words(tokenizer) if word.lower() in known)
@@ -206,9 +206,9 @@ def check_placeholder(tokenizer: Any, *tokens: str) -> None:
 
 def _check_new(tokenizer: Any, tokens: Sequence[str]) -> None:
     vocabulary = tokenizer.get_vocab()
-    added = {plain(token) for token in learned_tokens(tokenizer)}
+    added = {normalized(token) for token in learned_tokens(tokenizer)}
     for token in tokens:
-        word = plain(token)
+        word = normalized(token)
         if word in added or not {token, word, word + _WORD_END}.isdisjoint(vocabulary):
             raise UserError(
                 f"The base model knows “{token}” already: choose another placeholder token, "
@@ -217,23 +217,23 @@ def _check_new(tokenizer: Any, tokens: Sequence[str]) -> None:
 
 
 def _composed(text: str) -> str:
-    """A letter and its accent as one character, as the tokenizer normalizes all text."""
+    """Accented letters as one character each, as the tokenizer normalizes all text."""
     return unicodedata.normalize("NFC", text)
 
 
-def plain(token: str) -> str:
-    """A word without what makes no difference to a tokenizer: capitals, and how an accent is written."""
+def normalized(token: str) -> str:
+    """A word as a tokenizer compares it: in lower case, and with composed accents."""
     return _composed(token).lower()
 
 
 def initializer_ids(tokenizer: Any, words: str, vectors: int) -> list[int]:
     """The token that each vector starts from.
 
-    A phrase of k tokens is spread in order over more vectors: vector i starts from token
+    A phrase of k tokens is spread in order over the vectors: vector i starts from token
     floor(i * k / vectors), so that with 4 vectors `red toy` gives red, red, toy, toy.
 
     Raises:
-        UserError: `words` has no token, or more than there are vectors; the sentence names words that do.
+        UserError: `words` has no token, or more than there are vectors; the sentence proposes words.
     """
     ids = _ids(tokenizer, words)
     if not ids:
@@ -260,7 +260,7 @@ def check_words(concept: Concept, tokenizers: Sequence[Any]) -> None:
 
 
 def pieces(tokenizer: Any, text: str) -> list[tuple[str, int]]:
-    """What the tokenizer makes of a text: its tokens, as a reader would write them, with their ids."""
+    """A text's tokens, as a reader would write them, with their ids."""
     ids = _ids(tokenizer, expand_prompt(text, learned_tokens(tokenizer)))
     tokens = tokenizer.convert_ids_to_tokens(ids)
     shown = [tokenizer.convert_tokens_to_string([token]).replace(_WORD_END, "").strip() for token in tokens]
@@ -268,19 +268,19 @@ def pieces(tokenizer: Any, text: str) -> list[tuple[str, int]]:
 
 
 def show_tokens(tokenizer: Any, words: Sequence[str]) -> HTML:
-    """A table of words, each with its tokens as coloured pieces over their ids."""
+    """A table of words, each with its tokens as coloured pieces with their ids."""
     rows = [(word, HTML(coloured_pieces(pieces(tokenizer, word)))) for word in words]
     return HTML(html_table(rows, head=("text", "tokens and their ids")))
 
 
 def known_words(tokenizer: Any) -> dict[str, int]:
-    """Words of three letters or more that end where their token ends, with their ids."""
+    """Words of three letters or more that are one token, with their ids."""
     found = ((_KNOWN.fullmatch(token), number) for token, number in tokenizer.get_vocab().items())
     return {match[1]: number for match, number in found if match}
 
 
 def coloured_pieces(parts: Sequence[tuple[str, int]]) -> str:
-    """What `pieces` gave as HTML: each piece in a colour of its own, with its id."""
+    """The result of `pieces` as HTML: each piece in its own colour, with its id."""
     return " ".join(
         f"<span style='background:{_COLOURS[index % len(_COLOURS)]};color:#222;padding:2px 5px'>"
         f"{html.escape(piece)} <small>{token_id}</small></span>"
@@ -289,25 +289,24 @@ def coloured_pieces(parts: Sequence[tuple[str, int]]) -> str:
 
 
 def _ids(tokenizer: Any, words: str) -> list[int]:
-    # Not verbose: `check_length` says where a text is too long.
+    # Not verbose: `check_length` reports a text that is too long.
     return tokenizer(whole_text(words), add_special_tokens=False, verbose=False).input_ids
 
 
-# Near to every other word, and of no use as an initializer.
+# Near to every other word, and useless as an initializer.
 _FUNCTION_WORDS = {*"and are for from her his its not one that the their this two under with your".split()}
 
 
 def nearest_words(tokenizer: Any, words: str, table: torch.Tensor | None = None) -> list[str]:
-    """Words of one token each, six at most, that are near to what was typed, to start from in its place.
+    """At most six words of one token each that are near to what was typed, as initializers in its place.
 
-    A word that is one token is looked up by meaning: by the cosine between its row and the others'. One
-    that falls into pieces has no row, so it is looked up by its spelling; as is all without a `table`.
-
-    Of a phrase the words of one token come first. The table is that of `load_word_table`.
+    A word of one token is looked up by meaning: by the cosine between its row in `table` (`load_word_table`)
+    and the others. A word of several tokens has no row: it is looked up by spelling, as are all words without
+    a table. Words of one token in a phrase come first.
     """
     typed = words.lower().split()
     known, meant = known_words(tokenizer), tokenizer.init_kwargs.get(CAPTION_WORDS)
-    if meant:  # the miniature lists its own: its other tokens are names of toys and pieces of words
+    if meant:  # the miniature lists them: its other tokens are names of toys and pieces of words
         known = {word: number for word, number in known.items() if word in meant}
     one_token = [word for word in typed if word in known]
     first = one_token if len(typed) > 1 else []
@@ -332,7 +331,7 @@ def _near_rows(table: torch.Tensor, ids: Sequence[int], known: dict[str, int]) -
 
 
 def collisions(concept: Concept, tokenizer: Any) -> list[str]:
-    """Sentences on what the placeholder collides with: the model's own words, and other concepts'."""
+    """Sentences about collisions of the placeholder with words of the model and of other concepts."""
     found, own = [], {*concept.placeholder_tokens}
     try:
         check_placeholder(tokenizer, *concept.placeholder_tokens)

@@ -1,7 +1,4 @@
-"""Pictures to latents and back through the VAE, and what is lost on the way.
-
-What does not survive it can't be learned.
-"""
+"""Pictures to latents and back through the VAE. What is lost on the way can't be learned."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,12 +16,12 @@ def psnr(original: torch.Tensor, other: torch.Tensor) -> float:
 
 
 def difference(original: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """How far two pictures are apart, in -1..1: black where they agree, six times as bright as it is."""
+    """Six times the absolute difference of two pictures, as a picture in -1..1: black where they agree."""
     return (6 * (original - other).abs() - 1).clamp(-1, 1)
 
 
 def worst_windows(original: torch.Tensor, other: torch.Tensor) -> list[Image.Image]:
-    """Cut the square where two pictures, (3, height, width) in -1..1, differ most out of both."""
+    """From two pictures, (3, height, width) in -1..1, the square in which they differ most."""
     side = max(1, round(min(original.shape[-2:]) / 4))
     error = (original - other).square().mean(0, keepdim=True)
     means = torch.nn.functional.avg_pool2d(error, side, stride=1)[0]
@@ -34,7 +31,7 @@ def worst_windows(original: torch.Tensor, other: torch.Tensor) -> list[Image.Ima
 
 @dataclass
 class Posterior:
-    """The Gaussian that the VAE sees in a picture: mean and deviation, (batch, channels, height, width)."""
+    """The VAE's Gaussian over latents: mean and standard deviation, (batch, channels, height, width)."""
 
     mean: torch.Tensor
     deviation: torch.Tensor
@@ -55,9 +52,9 @@ def encode(
 
     Args:
         pixel_values: (pictures, 3, height, width) in -1..1.
-        device: where to work, and where the posteriors end up.
-        keep: leave the VAE there; else it goes back to the CPU.
-        batch: how many pictures at once; by default one, so that many take no more memory.
+        device: where to compute, and where the posteriors are.
+        keep: leave the VAE on the device; else move it back to the CPU.
+        batch: pictures at once; one by default, so that many need no more memory.
     """
     vae.to(device)
     seen = progress(pixel_values.split(batch), "encoding pictures")
@@ -95,6 +92,6 @@ def to_pixel_values(image: Image.Image) -> torch.Tensor:
 
 
 def to_image(pixel_values: torch.Tensor) -> Image.Image:
-    """The way back from `to_pixel_values`; what lies outside -1..1 is cut off."""
+    """The inverse of `to_pixel_values`; values outside -1..1 are clamped."""
     pixels = ((pixel_values.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round()
     return Image.fromarray(pixels.permute(1, 2, 0).to(torch.uint8).numpy())
