@@ -1,6 +1,6 @@
 """All notebooks in one kernel, as on a cloud: names of one meet those of another.
 
-From notebook 2 on they run on every family too, so that nothing rests on the miniature's sizes.
+They run on models of random weights, so that nothing rests on the miniature's sizes.
 """
 
 import shutil
@@ -19,8 +19,16 @@ from helpers.concept.concept import Concept
 from helpers.export.formats import PROGRAMS
 from helpers.series import publish
 
-SHORT = {"max_train_steps": 2, "evaluate_every": 2, "sample_every": 0, "checkpoint_every": 2}
-SMALL = {"resolution": 64, "lr_warmup_steps": 1, "train_batch_size": 1, "mixed_precision": "no"}
+TRAINING = {
+    "max_train_steps": 2,
+    "evaluate_every": 1,
+    "sample_every": 0,
+    "checkpoint_every": 2,
+    "resolution": 64,
+    "lr_warmup_steps": 1,
+    "train_batch_size": 1,
+    "mixed_precision": "no",
+}
 
 
 @pytest.fixture(scope="module")
@@ -45,16 +53,6 @@ def run_joined(kernel, **parameters):
     client.execute()
     client.kc.stop_channels()
     return Concept.load("grooty")
-
-
-@pytest.mark.slow
-def test_it_runs_from_the_first_picture_to_the_export(concepts, kernel):
-    concept = run_joined(kernel, BASE_MODEL="miniature", TRAINING=SHORT)
-    assert (
-        len(list(concept.images_folder.glob("*.png"))) == len(list(concept.images_folder.glob("*.txt"))) == 5
-    )
-    assert concept.training.max_train_steps == 2 and concept.embeds_path.is_file()
-    assert any(concept.grids_folder.iterdir()) and any(concept.export_folder.iterdir())
 
 
 def test_its_first_cell_installs_from_the_zip_once(tmp_path, monkeypatch):
@@ -93,14 +91,15 @@ def model(request, families, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "model",
-    [("sd2", ".ckpt"), ("sdxl", ".safetensors")],  # the miniature above is an sd1 folder
+    [("sd2", ".ckpt"), ("sdxl", ".safetensors")],  # the miniature is an sd1 folder: `test_notebooks`
     ids=" ".join,
     indirect=True,
 )
-def test_it_runs_on_every_family(model, grooty, kernel, monkeypatch):
-    from_notebook_2 = publish.notebooks()[1:]
-    monkeypatch.setattr(publish, "notebooks", lambda: from_notebook_2)
-    training = {**SHORT, **SMALL, "evaluate_every": 1}
-    concept = run_joined(kernel, BASE_MODEL=str(model), TRAINING=training, PICTURE_SIZE=64)
-    assert concept.base_model == str(model)
+def test_it_runs_from_the_first_picture_to_the_export(model, concepts, kernel):
+    pictures = str(places.data_folder() / "grooty")
+    given = {"BASE_MODEL": str(model), "ADDRESSES": pictures, "TRAINING": TRAINING, "PICTURE_SIZE": 64}
+    concept = run_joined(kernel, **given)
+    assert concept.base_model == str(model) and concept.training.max_train_steps == 2
+    assert len(list(concept.images_folder.glob("*.png"))) == 5
+    assert concept.embeds_path.is_file() and any(concept.grids_folder.iterdir())
     assert {path.parent.name for path in concept.export_folder.rglob("*.safetensors")} == set(PROGRAMS)

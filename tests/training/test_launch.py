@@ -58,9 +58,7 @@ def cells(name):
     return [cell.source for cell in notebook.cells if cell.cell_type == "code"]
 
 
-@pytest.mark.parametrize(
-    "name, learned", [("4_training", "grooty"), ("all_in_one", "grooty"), ("7_with_dreambooth", "starla")]
-)
+@pytest.mark.parametrize("name, learned", [("all_in_one", "grooty"), ("7_with_dreambooth", "starla")])
 def test_no_cell_before_the_launch_starts_cuda_or_imports_a_pipeline(name, learned, grooty):
     save_result(grooty, known_rows("miniature", "toy toy"))  # which notebook 7 asks for
     ran = subprocess.run(
