@@ -16,7 +16,7 @@ from PIL import Image
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from ..common.errors import UserError
-from ..common.sheets import GAP, INK, Described, described, image_grid
+from ..common.sheets import GAP, INK, Described, counted, described, image_grid
 from ..concept.concept import Concept, settings_in_words
 from ..concept.embedding import saved_steps
 from .pipeline import draw, pipeline_for, pipeline_settings, word_of
@@ -317,7 +317,7 @@ def _laid_out(plan: GridPlan, pictures: Sequence[Picture]) -> Described:
     axes = [f"{name.replace('_', ' ')} in {place}" for name, place in varied]
     differ = f" that differ by {' and '.join(axes)}" if axes else ""
     prompt = pictures[0].settings.prompt
-    return described(sheet, f"{len(pictures)} pictures{differ}, for the prompt “{prompt}”")
+    return described(sheet, f"{counted(len(pictures), 'picture')}{differ}, for the prompt “{prompt}”")
 
 
 # Labels at the edges of a sheet of pictures, drawn by matplotlib.

@@ -1,4 +1,4 @@
-"""The recipe of the embedded default, a small Stable Diffusion that knows a world of drawn toys; its judge.
+"""The recipe of the embedded default, a small Stable Diffusion for a world of drawn toys; and its judge.
 
 Read in this order: `world`, `drawing`, `judge`, `fit`, `networks`, `build`, `report`.
 """

@@ -1,4 +1,4 @@
-"""From nothing to `data/miniature/`: each stage goes on from what lies in `build/miniature/`."""
+"""Builds `data/miniature/` from scratch; a killed build resumes from `build/miniature/`."""
 
 import copy
 import hashlib
@@ -28,10 +28,10 @@ from .report import write_report
 from .world import Drawing
 
 Arrays = dict[str, np.ndarray]
-_SHARD = 4_000  # drawings in a file, at most
-_FEWEST = 8  # drawings of a kind, in a build made small
+_SHARD_SIZE = 4_000  # drawings in a file, at most
+_FEWEST = 8  # drawings of a kind, in a small build
 
-# What is trained, in this order.
+# The parts, in the order of their training.
 _PLANS = (
     Plan("vae", pictures=20_000, batch=8, lr=6e-3),
     Plan("diffusion-1", pictures=128_000, batch=64, lr=3e-3, cooldown=0.5),
@@ -41,7 +41,7 @@ _PLANS = (
     Plan("sharp", pictures=172_000, batch=64, lr=6e-3),
     Plan("judge", pictures=500_000, batch=100, lr=2e-3, cooldown=0.8),
 )
-# What the model card calls a part, and the kinds of drawings that it is chosen from.
+# What the model card calls a part, and the kinds of drawings that it is trained on.
 _ABOUT = {
     "vae": ("autoencoder of 64 pixels, whose latents the UNet learns", ["captioned"]),
     "diffusion-1": ("text encoder and UNet, session 1", ["captioned"]),
@@ -54,20 +54,17 @@ _ABOUT = {
 
 
 def work_folder() -> Path:
-    """Where the recipe keeps drawings, latents and checkpoints; it is not in git."""
+    """For drawings, latents and checkpoints; not in git."""
     return repository_folder() / "build" / "miniature"
 
 
 def build(fraction: float = 1.0, data: Path | None = None, work: Path | None = None) -> Path:
-    """Make the miniature and its example pictures, or what a killed run left to be made.
+    """Build the miniature and its example pictures, or resume a killed build; returns its folder.
 
     Args:
-        fraction: of the pictures; of everything a little is left.
+        fraction: of the pictures, for a small build; a few of each kind remain.
         data: gets `miniature/` and `grooty/`; the repository's `data/` by default.
-        work: for what a killed run goes on from, on the same disk as `data`.
-
-    Returns:
-        The miniature's folder.
+        work: for intermediate results, on the same disk as `data`.
     """
     data, work = data or data_folder(), work or work_folder()
     plans = begin(fraction, work)
@@ -75,7 +72,7 @@ def build(fraction: float = 1.0, data: Path | None = None, work: Path | None = N
     captioned = draw("captioned")
     teacher = networks.train_autoencoder(load(captioned, "pixels"), plans["vae"], work)
     tokenizer = _tokenizer(work / "tokenizer")
-    model = _denoiser(plans, captioned, draw, teacher, tokenizer, work)
+    model = _train_denoiser(plans, captioned, draw, teacher, tokenizer, work)
     sharp = draw("sharp")
     latents = torch.from_numpy(load(_latents(sharp, teacher), "latents")).float()
     scale = teacher.config.scaling_factor
@@ -89,17 +86,17 @@ def build(fraction: float = 1.0, data: Path | None = None, work: Path | None = N
     with replaced(data / "miniature", work) as folder:
         _assemble(folder, tokenizer, vae, model)
         judge.save(folder)
-        notes = [_note(plan, fraction, work) for plan in plans.values()]
+        notes = [_training_note(plan, fraction, work) for plan in plans.values()]
         write_json(folder / "training.json", {"parts": notes})
         write_report(folder, fraction)
     return data / "miniature"
 
 
 def begin(fraction: float, work: Path) -> dict[str, Plan]:
-    """The plans by their names; in the work folder it is noted by which it is filled.
+    """The plans by name; the work folder records them.
 
     Raises:
-        UserError: it is filled by other ones, whose parts do not fit.
+        UserError: it holds parts that were made by other plans.
     """
     plans = {plan.name: plan.at(fraction) for plan in _PLANS}
     path, wanted = work / "recipe.json", [asdict(plan) for plan in plans.values()]
@@ -111,40 +108,40 @@ def begin(fraction: float, work: Path) -> dict[str, Plan]:
 
 
 def _tokenizer(folder: Path) -> CLIPTokenizer:
-    """Learned once: of two merges that are as frequent, another run may learn the other first."""
+    """Learned once: of two equally frequent merges, another run may learn the other one first."""
     if not folder.exists():
         with made_once(folder) as unfinished:
             networks.new_tokenizer().save_pretrained(unfinished)
     return CLIPTokenizer.from_pretrained(folder)
 
 
-# Drawings for training are drawn once, and kept in shards.
+# Drawings for training are made once and kept in shards.
 
 
 def make_shards(kind: str, fraction: float, folder: Path) -> list[Path]:
-    """Draw a fraction of a kind's shards; those that are there already are kept."""
+    """Draw a fraction of a kind's drawings into shards; existing ones are kept."""
     first, _, draw = _DRAWINGS[kind]
     paths, count = [], drawings_of(kind, fraction)
-    for number, done in enumerate(tqdm(range(0, count, _SHARD), desc=f"{kind} drawings", unit="shard")):
+    for number, done in enumerate(tqdm(range(0, count, _SHARD_SIZE), desc=f"{kind} drawings", unit="shard")):
         paths.append(folder / f"{kind}-{number:03d}.npz")
-        make_once(paths[-1], draw, first + number, min(_SHARD, count - done))
+        make_once(paths[-1], draw, first + number, min(_SHARD_SIZE, count - done))
     return paths
 
 
 def drawings_of(kind: str, fraction: float) -> int:
-    """How many drawings of a kind are made."""
+    """The number of drawings of a kind."""
     return max(_FEWEST, round(_DRAWINGS[kind][1] * fraction))
 
 
 def make_once(path: Path, make: Callable[..., Arrays], *given) -> None:
-    """Make arrays and save them in one go, where the file is not there: one that is there is whole."""
+    """Make arrays and save them atomically, unless the file exists already."""
     if not path.exists():
         with atomic_file(path) as unfinished, unfinished.open("wb") as file:
             np.savez(file, **make(*given))
 
 
 def load(paths: list[Path], name: str) -> np.ndarray:
-    """What several shards hold by a name, as one array."""
+    """One array from all shards, concatenated."""
     return np.concatenate([np.load(path)[name] for path in paths])
 
 
@@ -155,7 +152,7 @@ def _labelled(drawings: list[Drawing]) -> Arrays:
 
 
 def _draw_captioned(number: int, size: int, named: float = world.NAMED_FRACTION) -> Arrays:
-    """What text encoder and UNet are trained on: as `_labelled`, and `sentences` (N, captions).
+    """For text encoder and UNet: as `_labelled`, and `sentences` (N, captions).
 
     Args:
         named: the fraction of toys with a name.
@@ -163,25 +160,25 @@ def _draw_captioned(number: int, size: int, named: float = world.NAMED_FRACTION)
     rng, toys = np.random.default_rng([2026, number]), world.named_toys()
     drawings, sentences = [], []
     for _ in range(size):
-        name = world.some_name(rng, toys, named)
+        name = world.random_name(rng, toys, named)
         drawings.append(world.sample_drawing(rng, toys.get(name)))
         sentences.append([world.caption(drawings[-1], rng, name)[0] for _ in range(world.CAPTIONS)])
     return _labelled(drawings) | {"sentences": np.array(sentences)}
 
 
 def _draw_sharp(number: int, size: int) -> Arrays:
-    """What the sharp autoencoder is trained on: `sharp` (N, 128, 128, 3), and `pixels`, the same small."""
+    """For the sharp autoencoder: `sharp` (N, 128, 128, 3), and the same at 64 pixels in `pixels`."""
     drawings = world.sample_drawings(size, number)
     return {"sharp": pixels_of(drawings, SHARP_SIDE), "pixels": pixels_of(drawings)}
 
 
 def _draw_for_judging(number: int, size: int) -> Arrays:
-    """What the judge alone is trained on, as `_labelled`."""
+    """For the judge alone, as `_labelled`."""
     return _labelled(world.drawings_for_judging(size, number))
 
 
-# For each kind of drawings the number of its first shard, how many there are, and what draws a shard, given
-# its number, from which all follows. Those of the report have other numbers.
+# For each kind of drawings: the number of its first shard, how many drawings there are, and what draws a
+# shard. The number is the random seed; the report uses other ones.
 _DRAWINGS: dict[str, tuple[int, int, Callable[[int, int], Arrays]]] = {
     "captioned": (0, 100_000, _draw_captioned),
     "named": (500, 160_000, partial(_draw_captioned, named=world.MORE_NAMED_FRACTION)),
@@ -190,12 +187,12 @@ _DRAWINGS: dict[str, tuple[int, int, Callable[[int, int], Arrays]]] = {
 }
 
 
-def _made_beside(
+def _derived(
     shards: list[Path], what: str, vae: AutoencoderKL, make: Callable[[Arrays], Arrays]
 ) -> list[Path]:
-    """A file beside each shard, made once from what the shard holds.
+    """A file beside each shard, made once from its contents with the autoencoder.
 
-    Its name has a hash of the autoencoder's weights: what another one made is not taken for it.
+    The file name has a hash of the autoencoder's weights, so that files of another one are not used.
     """
     weights = b"".join(one.cpu().numpy().tobytes() for one in vae.state_dict().values())
     kind = f"{what.replace(' ', '-')}-{hashlib.sha256(weights).hexdigest()[:8]}"
@@ -206,7 +203,7 @@ def _made_beside(
 
 
 def _latents(shards: list[Path], vae: AutoencoderKL, tokenizer: CLIPTokenizer | None = None) -> list[Path]:
-    """`latents` (N, 4, 16, 16) float16, scaled; with a tokenizer `ids` (N, captions, tokens) int16."""
+    """`latents` (N, 4, 16, 16) float16, scaled; with a tokenizer also `ids` (N, captions, tokens) int16."""
 
     def encode(drawn: Arrays) -> Arrays:
         made = {"latents": networks.encoded(vae, drawn["pixels"]).half().numpy()}
@@ -216,20 +213,20 @@ def _latents(shards: list[Path], vae: AutoencoderKL, tokenizer: CLIPTokenizer | 
             made["ids"] = np.array(ids, np.int16).reshape(-1, world.CAPTIONS, tokenizer.model_max_length)
         return made
 
-    return _made_beside(shards, "latents", vae, encode)
+    return _derived(shards, "latents", vae, encode)
 
 
 def _round_trips(shards: list[Path], vae: AutoencoderKL) -> list[Path]:
-    """`pixels` as the autoencoder rebuilds them, and their `labels`."""
+    """`pixels` as the autoencoder reconstructs them, and their `labels`."""
 
     def rebuild(drawn: Arrays) -> Arrays:
         rebuilt = decode(vae, networks.encoded(vae, drawn["pixels"]), device(), batch=networks.BATCH)
         return {"pixels": np.array([np.asarray(to_image(one)) for one in rebuilt]), "labels": drawn["labels"]}
 
-    return _made_beside(shards, "round trips", vae, rebuild)
+    return _derived(shards, "round trips", vae, rebuild)
 
 
-def _denoiser(
+def _train_denoiser(
     plans: dict[str, Plan],
     captioned: list[Path],
     draw: Callable[[str], list[Path]],
@@ -237,7 +234,7 @@ def _denoiser(
     tokenizer: CLIPTokenizer,
     work: Path,
 ) -> nn.ModuleDict:
-    """Text encoder and UNet, trained in sessions; the last one starts from the mean of the two before it."""
+    """Text encoder and UNet, trained in sessions; the last starts from the mean of the two before it."""
 
     def session(number: int, shards: list[Path], start: nn.ModuleDict | None) -> nn.ModuleDict:
         made = _latents(shards, vae, tokenizer)
@@ -263,7 +260,7 @@ def mean_of(before: nn.ModuleDict, after: nn.ModuleDict) -> nn.ModuleDict:
 
 
 def _assemble(folder: Path, tokenizer: CLIPTokenizer, vae: AutoencoderKL, model: nn.ModuleDict) -> None:
-    """Write the four parts and the scheduler in the layout of Stable Diffusion 1.5, in half precision."""
+    """Save the parts and the scheduler in Stable Diffusion 1.5's layout, in half precision."""
     pipeline = StableDiffusionPipeline(
         tokenizer=tokenizer,
         vae=vae,
@@ -277,8 +274,8 @@ def _assemble(folder: Path, tokenizer: CLIPTokenizer, vae: AutoencoderKL, model:
     save_parts(pipeline.to("cpu", torch.float16), folder)
 
 
-def _note(plan: Plan, fraction: float, work: Path) -> dict:
-    """What the model card tells of a part: what it saw, for how long, and a hundred lines of its log."""
+def _training_note(plan: Plan, fraction: float, work: Path) -> dict:
+    """For the model card: what a part was trained on, for how long, and about a hundred of its losses."""
     log, (part, kinds) = read_log(work, plan.name), _ABOUT[plan.name]
     ended = (work / f"{plan.name}.pt").stat().st_mtime
     return {

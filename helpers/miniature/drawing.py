@@ -17,7 +17,7 @@ from .world import COLORS, HELD_OUT_TOYS, LIGHTS, SCENES, SIZES, Drawing, read_t
 
 PICTURE_SIDE = 64  # pixels: what the first autoencoder and the judge see
 SHARP_SIDE = 128  # pixels: what the miniature draws
-# What lies behind everything else; other scenes are a colour alone.
+# The background; other scenes are a plain colour.
 _GROUNDS = COLORS | {
     "beach": "#8fd6ff",
     "forest": "#c4e8c0",
@@ -56,7 +56,7 @@ def drawing_svg(drawing: Drawing) -> str:
 
 
 def _wobbled(color: str, wobble: tuple[float, ...]) -> str:
-    """The colour a little off: hue by .006, saturation and value by .02 a unit of wobble."""
+    """The colour slightly changed: hue by .006, saturation and value by .02 per unit of wobble."""
     hue, saturation, value = colorsys.rgb_to_hsv(*to_rgb(color))
     saturation = min(1, max(0, saturation + 0.02 * wobble[1]))
     value = min(1, value + 0.02 * wobble[2])
@@ -83,13 +83,12 @@ def pixels_of(drawings: Iterable[Drawing], side: int = PICTURE_SIDE) -> np.ndarr
     return np.array([np.asarray(render(one, side)) for one in drawings])
 
 
-# The styles of the world: what is done to a picture's pixels, (H, W, 3) float32 from 0 to 1, after it was
-# drawn. The seed decides where a watercolour is pale.
+# Styles change the rendered pixels, (H, W, 3) float32 in 0..1. The seed decides where a watercolour is pale.
 _PIXEL_ART_SIDE = 21  # pixels, whatever the picture's side
 
 
 def _watercolor(pixels: np.ndarray, seed: int) -> np.ndarray:
-    """Pale in clouds, and white towards the edge of the paper."""
+    """Pale in patches, and white towards the edges."""
     side = len(pixels)
     noise = (np.random.default_rng(seed).random((6, 6)) * 255).astype(np.uint8)
     clouds = Image.fromarray(noise).resize((side, side), Image.Resampling.BICUBIC)
@@ -118,7 +117,7 @@ def _gray(pixels: np.ndarray) -> np.ndarray:
 
 
 def _edges(pixels: np.ndarray) -> np.ndarray:
-    """How fast the brightness changes, 0 to 1, in lines about a thirtieth of the side wide."""
+    """Edges of brightness, 0..1, in lines about a thirtieth of the side wide."""
     gray = _gray(pixels)[..., 0]
     reach = max(1, round(len(gray) / PICTURE_SIDE))  # so that a larger picture looks the same
     wide = np.pad(gray, (0, reach), mode="edge")
@@ -133,7 +132,7 @@ def _saturated(pixels: np.ndarray) -> np.ndarray:
     return pixels / np.maximum(pixels.max(-1, keepdims=True), 0.15)
 
 
-# The five pictures that ship as the series' example: `grooty`, a toy that the model has never seen.
+# The five example pictures that ship with the series: `grooty`, a toy that the model has never seen.
 EXAMPLE_SIDE = 256  # pixels
 _SURROUNDINGS = (
     {"scene": "white", "wobble": (0.2, 0, 0, 0.4, 0, 0, 0.3)},
@@ -145,7 +144,7 @@ _SURROUNDINGS = (
 
 
 def example_drawings(name: str = "grooty") -> list[Drawing]:
-    """Five drawings of a held-out toy, each somewhere else."""
+    """Five drawings of a held-out toy, each in another scene."""
     return [Drawing(HELD_OUT_TOYS[name], **surroundings) for surroundings in _SURROUNDINGS]
 
 
@@ -159,12 +158,7 @@ def write_examples(folder: Path, name: str = "grooty") -> list[Path]:
 
 
 def draw_toy(traits: Mapping[str, str], seed: int = 0) -> list[Image.Image]:
-    """Five drawings of a toy, each in another place, 256 x 256 pixels.
-
-    Args:
-        traits: as for `toy_of`.
-        seed: decides on the places, and how the toy stands.
-    """
+    """Five drawings of a toy in scenes chosen by `seed`, 256 x 256 pixels; `traits` as for `toy_of`."""
     toy, rng = toy_of(traits), np.random.default_rng(seed)
     scenes = rng.choice(SCENES, 5, replace=False)
     wobbles = rng.normal(0, 1, (5, 7)).clip(-2, 2)
@@ -175,5 +169,5 @@ def draw_toy(traits: Mapping[str, str], seed: int = 0) -> list[Image.Image]:
 
 
 def draw_words(words: str, seed: int = 0) -> list[Image.Image]:
-    """`draw_toy` of a toy in words, as for `read_toy`."""
+    """`draw_toy` for a toy described in words, as for `read_toy`."""
     return draw_toy(asdict(read_toy(words)), seed)

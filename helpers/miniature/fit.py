@@ -1,4 +1,4 @@
-"""How every part is trained: a run that can be killed at any moment, and its optimizers."""
+"""The training loop of all parts, which can be killed at any time, and its optimizers."""
 
 import functools
 import shutil
@@ -20,17 +20,17 @@ from ..common.files import atomic_file
 from ..model.machine import pick_dtype
 
 _CHECKPOINT_SECONDS = 120
-_CHECKPOINTS = 10  # at the least, in a run
+_CHECKPOINTS = 10  # at least, in a run
 _LOG_EVERY = 25  # steps
-_FEWEST_STEPS, _SMALLEST_BATCH = 3, 4  # of a plan made small
+_FEWEST_STEPS, _SMALLEST_BATCH = 3, 4  # in a small build
 _AVERAGE_DECAY = 0.998
 _WARMUP = 0.02  # of the steps
-_WORTH_COMPILING = 500  # steps: it takes a minute or two
+_WORTH_COMPILING = 500  # steps; compiling takes a minute or two
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How long a part is trained, and how fast: the rate rises at once, and falls over `cooldown`."""
+    """How a part is trained; `cooldown` is the fraction of steps in which the learning rate falls."""
 
     name: str
     pictures: int
@@ -43,7 +43,7 @@ class Plan:
         return self.pictures // self.batch
 
     def at(self, fraction: float) -> "Plan":
-        """The same plan with a fraction of the pictures, in smaller batches where there are too few."""
+        """The plan with a fraction of the pictures, in smaller batches where there are too few."""
         pictures = max(_FEWEST_STEPS * _SMALLEST_BATCH, round(self.pictures * fraction))
         return replace(self, pictures=pictures, batch=min(self.batch, pictures // _FEWEST_STEPS))
 
@@ -52,7 +52,7 @@ class Plan:
         return (step + 1) % max(1, self.steps // _CHECKPOINTS) == 0 or step + 1 == self.steps
 
     def lr_factor(self, step: int) -> float:
-        """What `lr` is multiplied with at a step, by the trapezoid schedule."""
+        """The factor on `lr` at a step: a trapezoid schedule."""
         done = (step + 1) / self.steps
         return max(0.01, min(1.0, done / _WARMUP, (1 - done) / self.cooldown))
 
@@ -63,12 +63,12 @@ def fit(
     loss_of: Callable[[nn.Module, torch.Generator], torch.Tensor],
     folder: Path,
 ) -> nn.Module:
-    """Train a model by `plan`, from where the last checkpoint in `folder` left it.
+    """Train a model by `plan`, or resume from the checkpoint in `folder`.
 
     Args:
-        loss_of: the loss of a step; all it draws must come from the generator, which is the same each time
-            a step is taken, so that a run that was killed goes on as it would have.
-        folder: for the checkpoint, which holds the log too (`read_log`).
+        loss_of: the loss of a step. All its random numbers must come from the generator, which depends on
+            the step alone, so that a resumed run has the same result.
+        folder: for the checkpoint, which also holds the log (`read_log`).
 
     Returns:
         The averaged model, on the CPU.
@@ -101,16 +101,16 @@ def fit(
 
 @torch.no_grad()
 def _average(averages, current, count) -> None:
-    """An exponential moving average that forgets the untrained weights soon: it decays quicker at first."""
+    """An exponential moving average; it decays faster at first, to forget the untrained weights."""
     decay = min(_AVERAGE_DECAY, (1 + int(count)) / (10 + int(count)))
     torch._foreach_lerp_(averages, list(current), 1 - decay)
 
 
 def _descend(model, optimizers, loss_of, step: int) -> float:
-    """A step, in bfloat16 where the machine multiplies it quickly.
+    """One step, in bfloat16 where the hardware is fast at it.
 
-    On a CPU, attention is plain matrix products: for the few tokens of the miniature, the backward pass of
-    torch's flash attention took a third of a step.
+    On a CPU, attention is computed by plain matrix products: with the miniature's few tokens, the backward
+    pass of torch's flash attention took a third of a step.
     """
     draw = torch.Generator().manual_seed(1_000_003 + step)
     attention = sdpa_kernel(SDPBackend.MATH) if device().type == "cpu" else nullcontext()
@@ -132,7 +132,7 @@ def _save(checkpoint: Path, step: int, log: list[dict], model, average, optimize
 
 
 def _restore(checkpoint: Path, model, average, optimizers) -> tuple[int, list[dict]]:
-    """The step to go on with, and the log so far."""
+    """The next step, and the log so far."""
     if not checkpoint.exists():
         return 0, []
     states = torch.load(checkpoint, map_location="cpu", weights_only=True)
@@ -144,13 +144,13 @@ def _restore(checkpoint: Path, model, average, optimizers) -> tuple[int, list[di
 
 
 def read_log(folder: Path, name: str) -> list[dict]:
-    """What a run noted every few steps: `pictures` so far, the mean `loss` since, the `seconds` spent."""
+    """A line for every few steps: `pictures` so far, mean `loss` since the last line, `seconds` so far."""
     return torch.load(folder / f"{name}.pt", map_location="cpu", weights_only=True, mmap=True)["log"]
 
 
 @functools.cache
 def device() -> torch.device:
-    """Where the miniature is trained: on the GPU if there is one, else on the CPU."""
+    """The device to train on: the GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -160,7 +160,7 @@ def _has_quick_bf16() -> bool:
 
 
 def make_optimizers(model: nn.Module, lr: float) -> list[torch.optim.Optimizer]:
-    """Muon at `lr` for inner matrices; AdamW at half of it for embeddings, vectors, first and last layers."""
+    """Muon at `lr` for inner matrices; AdamW at half that for embeddings, vectors, first and last layers."""
     inner, outer = [], []
     for name, p in model.named_parameters():
         edge = any(part in name for part in ("conv_in", "conv_out", "embedding", "quant_conv"))
@@ -173,15 +173,15 @@ def make_optimizers(model: nn.Module, lr: float) -> list[torch.optim.Optimizer]:
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose update is made orthogonal by five Newton-Schulz steps.
+    """Momentum whose update is orthogonalized by five Newton-Schulz steps.
 
-    Source: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks". torch's own
-    `torch.optim.Muon` takes matrices only, one after the other and always in bfloat16, which few CPUs
-    multiply quickly; here a convolution (out, in, h, w) counts as the matrix (out, in * h * w).
+    Source: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks". `torch.optim.Muon`
+    takes matrices only, one by one and always in bfloat16, which is slow on most CPUs; here a convolution
+    (out, in, h, w) counts as the matrix (out, in * h * w).
 
     Args:
         params: parameters of two dimensions or more.
-        lr: step; an update has a root mean square of about 0.2 * lr, as AdamW's has.
+        lr: an update has a root mean square of about 0.2 * lr, as AdamW's has.
     """
 
     def __init__(self, params, lr: float, momentum: float = 0.95, weight_decay: float = 0.02):
@@ -208,7 +208,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalized(matrices: torch.Tensor) -> torch.Tensor:
-    """The nearest matrices with all singular values about 1, (N, rows, columns)."""
+    """The nearest matrices, (N, rows, columns), whose singular values are all about 1."""
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices
     x = x / (x.float().norm(dim=(1, 2), keepdim=True) + 1e-7)

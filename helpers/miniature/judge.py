@@ -1,7 +1,7 @@
-"""The judge, a small classifier that reads a toy picture's attributes; and how good a learned word is by it.
+"""The judge, a small classifier of toy pictures; and scores of learned words by it.
 
-The word is scored beside the two things that one could say without it: the initializer alone, and the
-fullest description of the toy that captions know. Only the miniature's world has a judge.
+A word is compared with what one could write without it: the initializer alone, and the fullest description
+that captions can give of the toy. There is a judge for the miniature's world only.
 """
 
 import math
@@ -38,14 +38,11 @@ STEPS = 25
 _ASKED = ("scene", "style")
 _SUBJECTS = ("word", "initializer", "description")
 
-Reading = dict[str, str]  # what the judge sees in one picture: for each attribute the likeliest value
+Reading = dict[str, str]  # the judge's prediction for a picture: for each attribute the likeliest value
 
 
 class Judge(nn.Module):
-    """Four convolutions that halve the picture, then one linear layer for each attribute.
-
-    `Judge.load()` gives the one that ships with the miniature.
-    """
+    """Four strided convolutions, then a linear classifier for each attribute."""
 
     def __init__(self):
         super().__init__()
@@ -69,7 +66,7 @@ class Judge(nn.Module):
 
     @classmethod
     def load(cls, folder: Path | None = None) -> "Judge":
-        """Read the judge from a folder of the miniature.
+        """Load the judge from a miniature's folder, by default the one that ships.
 
         Raises:
             UserError: the folder has no judge.
@@ -82,14 +79,14 @@ class Judge(nn.Module):
         return judge.eval()
 
     def save(self, folder: Path) -> None:
-        """Write the judge, in half precision, to `folder/judge/model.safetensors`."""
+        """Save the judge in half precision as `folder/judge/model.safetensors`."""
         path = folder / "judge" / "model.safetensors"
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file({name: one.half().contiguous() for name, one in self.state_dict().items()}, path)
 
     @torch.no_grad()
     def read(self, images: list[Image.Image]) -> list[Reading]:
-        """Read pictures of any size, one `Reading` each."""
+        """Classify pictures of any size, one `Reading` each."""
         side = (PICTURE_SIDE, PICTURE_SIDE)
         seen = [to_pixel_values(one.convert("RGB").resize(side, Image.Resampling.BOX)) for one in images]
         logits = self(torch.stack(seen))
@@ -100,8 +97,8 @@ class Judge(nn.Module):
         ]
 
 
-def _rightness(readings: list[Reading], wanted: list[Drawing], names: Iterable[str]) -> np.ndarray:
-    """1 where a picture shows what was wanted, 0 where not, NaN where its style can't; (pictures, names)."""
+def _correct(readings: list[Reading], wanted: list[Drawing], names: Iterable[str]) -> np.ndarray:
+    """(pictures, names): 1 where a picture shows what was wanted, 0 where not, NaN where its style can't."""
     return np.array(
         [
             [seen[name] == value_of(one, name) if readable(name, one) else np.nan for name in names]
@@ -110,11 +107,11 @@ def _rightness(readings: list[Reading], wanted: list[Drawing], names: Iterable[s
     )
 
 
-def fractions_right(
+def accuracies(
     readings: list[Reading], wanted: list[Drawing], names: Iterable[str] = ATTRIBUTES
 ) -> dict[str, float]:
-    """For each attribute the fraction of pictures that show what was wanted, of those whose style can."""
-    fractions = np.nanmean(_rightness(readings, wanted, names), axis=0)
+    """For each attribute the fraction of pictures that show what was wanted, among those whose style can."""
+    fractions = np.nanmean(_correct(readings, wanted, names), axis=0)
     return {name: round(float(one), 4) for name, one in zip(names, fractions, strict=True)}
 
 
@@ -122,9 +119,9 @@ def fractions_right(
 
 
 def evaluation_surroundings(toy: Toy, pictures: int = PICTURES) -> list[Drawing]:
-    """Where the toy is asked to go, and in which style: 64 pairs, none of which a template names.
+    """The scenes and styles to draw the toy in; no training template names them.
 
-    Every scene occurs four or five times; half of the pictures are photos, the rest in the five styles.
+    Of 64, each scene occurs four or five times; half are photos, the rest are in the five styles.
     """
     surroundings = []
     for number in range(pictures):
@@ -136,7 +133,7 @@ def evaluation_surroundings(toy: Toy, pictures: int = PICTURES) -> list[Drawing]
 
 
 def toy_in(images: list[Image.Image], judge: Judge) -> Toy:
-    """The toy that pictures show, by what the judge sees in most of them."""
+    """The toy in pictures: for each trait what the judge sees most often."""
     readings = judge.read(images)
     seen = {name: Counter(reading[name] for reading in readings) for name in (*TRAITS, "second_color")}
     return Toy(**{name: counts.most_common(1)[0][0] for name, counts in seen.items()})
@@ -145,21 +142,21 @@ def toy_in(images: list[Image.Image], judge: Judge) -> Toy:
 def read_subject(
     pipeline: Any, subject: str, wanted: list[Drawing], judge: Judge, guidance: float
 ) -> list[Reading]:
-    """Draw `subject` in each of the surroundings and read the pictures."""
+    """Draw `subject` in each of the surroundings and classify the pictures."""
     prompts = [prompt(subject, drawing) for drawing in wanted]
     pictures = generate(pipeline, prompts, list(range(len(wanted))), STEPS, guidance)
     return judge.read([picture.image for picture in pictures])
 
 
 def score_readings(readings: list[Reading], wanted: list[Drawing]) -> dict:
-    """How much of what was wanted is in pictures.
+    """How much of what was wanted the pictures show.
 
     Returns:
-        `identity`, the mean over the toy's traits, with `identity_error`, its standard error over pictures;
-        `prompt`, the mean over scene and style; the fraction for each under `traits` and `asked`.
+        `identity`, the mean accuracy over the toy's traits, with `identity_error`, its standard error over
+        pictures; `prompt`, the mean over scene and style; `traits` and `asked`, the accuracy of each.
     """
-    traits, asked = (fractions_right(readings, wanted, names) for names in (TRAITS, _ASKED))
-    of_each_picture = np.nanmean(_rightness(readings, wanted, TRAITS), axis=1)
+    traits, asked = (accuracies(readings, wanted, names) for names in (TRAITS, _ASKED))
+    of_each_picture = np.nanmean(_correct(readings, wanted, TRAITS), axis=1)
     return {
         "identity": _mean(traits.values()),
         "identity_error": round(float(np.std(of_each_picture)) / math.sqrt(len(wanted)), 4),
@@ -174,11 +171,14 @@ def _mean(values: Iterable[float]) -> float:
 
 
 def score_word(concept: Concept | str, pictures: int = PICTURES) -> dict:
-    """Score a learned word by so many pictures of each, and write `scores.json` into the concept's folder.
+    """Score a learned word and write `scores.json` into the concept's folder.
+
+    Args:
+        pictures: how many to draw for each of the three subjects.
 
     Returns:
-        `identity` and `prompt` (fractions, 0 to 1) of the word; the same with details for `word`,
-        `initializer` and `description`.
+        `identity` and `prompt` (0 to 1) of the word; the same with details for `word`, `initializer` and
+        `description`.
 
     Raises:
         UserError: there is no judge for this kind of concept.
@@ -197,7 +197,7 @@ def score_word(concept: Concept | str, pictures: int = PICTURES) -> dict:
         for name, subject in said.items()
     }
     first = {name: scores["word"][name] for name in ("identity", "prompt")}
-    said["word"] = "{}"  # whatever it is named by now
+    said["word"] = "{}"  # it may be renamed
     everything = {**first, "pictures": pictures, "said": said, **scores}
     write_json(concept.folder / "scores.json", everything)
     return everything
@@ -208,7 +208,7 @@ def _has_judge(concept: Concept) -> bool:
 
 
 def fullest_description(concept: Concept) -> str:
-    """All that a caption can say of the toy in a concept's pictures; empty where there is no judge for them.
+    """All that a caption can say about the toy in a concept's pictures; empty where there is no judge.
 
     Raises:
         UserError: the concept has no pictures, or one of them is damaged.
@@ -217,9 +217,9 @@ def fullest_description(concept: Concept) -> str:
 
 
 def worth_in_words(scores: dict) -> str:
-    """Whether the word says more than the fullest description, by what `score_word` returned.
+    """Whether the word does better than the fullest description, by the scores of `score_word`.
 
-    A difference in identity counts where it is more than twice its standard error.
+    A difference in identity counts if it is more than twice its standard error.
     """
     word, described = scores["word"], scores["description"]
     gain = word["identity"] - described["identity"]
@@ -239,7 +239,7 @@ def worth_in_words(scores: dict) -> str:
 
 
 def score_rows(scores: dict, word: str) -> list[tuple[str, ...]]:
-    """Saved scores as a table's rows: first what was said, then a fraction for each of the three."""
+    """Saved scores as a table's rows: the three subjects, then a fraction for each."""
     said = scores["said"] | {"word": word}
     columns = []
     for name in _SUBJECTS:
@@ -256,22 +256,22 @@ def score_table(scores: dict, word: str) -> HTML:
     return HTML(html_table(rows, head, named_rows=True))
 
 
-# Two toys in one picture: how much of each is there?
+# Two toys in one picture: how much is there of each?
 
 
-def share_of(toy: Toy, others: Iterable[Toy], readings: Iterable[Reading]) -> float:
-    """The fraction of a toy's traits that pictures show, of those traits that none of the others has."""
-    own = [name for name in TRAITS if all(getattr(toy, name) != getattr(other, name) for other in others)]
+def fraction_shown(toy: Toy, other: Toy, readings: Iterable[Reading]) -> float:
+    """The fraction of a toy's traits that pictures show, among those in which the other toy differs."""
+    own = [name for name in TRAITS if getattr(toy, name) != getattr(other, name)]
     return _mean(reading[name] == getattr(toy, name) for reading in readings for name in own)
 
 
 def plot_shares(sheets: Sequence[Sheet], toys: Mapping[str, Toy], weights: Sequence[float]) -> Described:
-    """How much of two toys is in each cell of a grid over two weights, as two tables in colour.
+    """How much there is of two toys in each cell of a grid over two weights, as two heat maps.
 
     Args:
-        sheets: the same grid with several seeds; the weight of the first toy's word differs in `x`.
-        toys: by their words; each is read by the traits that the other has not.
-        weights: of the second toy's word, one a row.
+        sheets: the same grid with several seeds; along `x` the weight of the first toy's word differs.
+        toys: by their words; only the traits in which they differ count.
+        weights: of the second toy's word, one for each row.
     """
     judge, columns = Judge.load(), sheets[0].plan.x.values
     read = [judge.read([picture.image for picture in sheet.pictures]) for sheet in sheets]
@@ -279,15 +279,17 @@ def plot_shares(sheets: Sequence[Sheet], toys: Mapping[str, Toy], weights: Seque
     axes = new_figure(columns=2, size=(9, 3.6))
     first, second = toys
     for one, word, other in zip(axes, (first, second), (second, first), strict=True):
-        shares = np.reshape([share_of(toys[word], [toys[other]], cell) for cell in cells], (len(weights), -1))
-        _draw_table(one, shares, columns, weights)
+        shares = np.reshape(
+            [fraction_shown(toys[word], toys[other], cell) for cell in cells], (len(weights), -1)
+        )
+        _heat_map(one, shares, columns, weights)
         one.set(title=f"how much of {word}", xlabel=f"weight of {first}", ylabel=f"weight of {second}")
         said.append(f"of {word} row by row {shares.round(2).tolist()}")
     return finish(axes[0], f"How much of each toy there is as two weights grow: {'; '.join(said)}.")
 
 
-def _draw_table(axes: Axes, values: np.ndarray, columns: Sequence[Any], rows: Sequence[Any]) -> None:
-    """Numbers from 0 to 1, each on a square in its shade."""
+def _heat_map(axes: Axes, values: np.ndarray, columns: Sequence[Any], rows: Sequence[Any]) -> None:
+    """A heat map of numbers from 0 to 1, with the numbers on it."""
     axes.imshow(values, vmin=0, vmax=1, cmap="Blues", aspect="auto")
     axes.set_xticks(range(len(columns)), map(str, columns))
     axes.set_yticks(range(len(rows)), map(str, rows))

@@ -29,7 +29,7 @@ from .world import ATTRIBUTES, UNREADABLE, caption, named_toys, sample_drawing
 MAX_LENGTH = 48  # tokens of a prompt, the two that mark its ends included
 _BEGIN, _END = "<|startoftext|>", "<|endoftext|>"
 # Words that no caption holds, but that a person may start from or say.
-_FURTHER_WORDS = """doll robot cat dog bear rabbit monster animal creature person object thing figure
+_EXTRA_WORDS = """doll robot cat dog bear rabbit monster animal creature person object thing figure
 figurine statue sticker drawing art image portrait groot plant tree character sepia style black gray gold
 silver this that their his her or and two three happy sad old new""".split()
 
@@ -43,7 +43,7 @@ def new_tokenizer() -> CLIPTokenizer:
     sentences = [
         caption(sample_drawing(rng), rng, names[n % len(names)] if n % 4 == 0 else None)[0]
         for n in range(20_000)
-    ] + [" ".join(_FURTHER_WORDS)] * 200
+    ] + [" ".join(_EXTRA_WORDS)] * 200
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     merges = _learn_merges(sentences, alphabet)
     ends = [letter + "</w>" for letter in alphabet]
@@ -117,11 +117,11 @@ def train_autoencoder(pixels: np.ndarray, plan: Plan, folder: Path) -> Autoencod
     """Train on drawings (N, 64, 64, 3) uint8; set the scaling factor so that latents have deviation 1."""
 
     def loss_of(vae: AutoencoderKL, draw: torch.Generator) -> torch.Tensor:
-        images = to_tensor(pixels[_chosen(pixels, plan, draw)])
+        images = to_tensor(pixels[_random_indices(pixels, plan, draw)])
         means = vae.encode(images).latent_dist.mean
         noise = torch.randn(means.shape, generator=draw).to(device())
         rebuilt = vae.decode(means + LATENT_DEVIATION * noise).sample
-        return _difference(rebuilt.float() - images) + 2e-4 * means.float().square().mean()
+        return _reconstruction_loss(rebuilt.float() - images) + 2e-4 * means.float().square().mean()
 
     vae = fit(plan, lambda: new_autoencoder((24, 48, 64), PICTURE_SIDE), loss_of, folder)
     _with_fixed_deviation(vae).register_to_config(scaling_factor=1 / encoded(vae, pixels[:2000]).std().item())
@@ -140,7 +140,7 @@ def train_sharp_autoencoder(
     """
 
     def loss_of(vae: AutoencoderKL, draw: torch.Generator) -> torch.Tensor:
-        chosen = _chosen(pixels, plan, draw)
+        chosen = _random_indices(pixels, plan, draw)
         noise = _noise(plan.batch, draw).to(device())
         known = latents[chosen].to(device()) / scaling_factor
         return _sharp_loss(vae, to_tensor(pixels[chosen]), known, noise)
@@ -152,7 +152,7 @@ def train_sharp_autoencoder(
     return _with_fixed_deviation(fit(plan, new, loss_of, folder))
 
 
-def _chosen(things: np.ndarray | torch.Tensor, plan: Plan, draw: torch.Generator) -> np.ndarray:
+def _random_indices(things: np.ndarray | torch.Tensor, plan: Plan, draw: torch.Generator) -> np.ndarray:
     """Which of the things a step is taken on, (batch,)."""
     return torch.randint(len(things), (plan.batch,), generator=draw).numpy()
 
@@ -173,10 +173,10 @@ def _sharp_loss(vae, images: torch.Tensor, known: torch.Tensor, noise: torch.Ten
     rebuilt = vae.decode(given.contiguous(memory_format=torch.channels_last)).sample
     off = rebuilt.float() - images
     lines = off.diff(dim=2).abs().mean() + off.diff(dim=3).abs().mean()
-    return _difference(off) + 0.15 * lines + (means - known).square().mean()
+    return _reconstruction_loss(off) + 0.15 * lines + (means - known).square().mean()
 
 
-def _difference(difference: torch.Tensor) -> torch.Tensor:
+def _reconstruction_loss(difference: torch.Tensor) -> torch.Tensor:
     """Squared error, and some absolute error for crisp lines."""
     return difference.square().mean() + 0.1 * difference.abs().mean()
 
@@ -184,7 +184,7 @@ def _difference(difference: torch.Tensor) -> torch.Tensor:
 # Text encoder and UNet, trained together from nothing on latents and captions.
 _WIDTH = 128
 _EMPTY_FRACTION = 0.1
-_SNR_CEILING = 5.0
+_MIN_SNR_GAMMA = 5.0
 
 
 def new_scheduler() -> DDPMScheduler:
@@ -251,19 +251,19 @@ def train_denoiser(
     scheduler = new_scheduler()
 
     def loss_of(model: nn.ModuleDict, draw: torch.Generator) -> torch.Tensor:
-        chosen = _chosen(latents, plan, draw)
+        chosen = _random_indices(latents, plan, draw)
         sentences = ids[chosen, torch.randint(ids.shape[1], (plan.batch,), generator=draw)].long()
         sentences[torch.rand(plan.batch, generator=draw) < _EMPTY_FRACTION] = empty
         clean = latents[chosen].float()
         clean = clean + scaling_factor * LATENT_DEVIATION * torch.randn(clean.shape, generator=draw)
         noise = torch.randn(clean.shape, generator=draw)
-        timesteps = _spread_timesteps(plan.batch, scheduler.config.num_train_timesteps, draw)
+        timesteps = _stratified_timesteps(plan.batch, scheduler.config.num_train_timesteps, draw)
         return _denoising_loss(model, scheduler, clean, noise, timesteps, sentences)
 
     return fit(plan, lambda: start or new_denoiser(tokenizer), loss_of, folder)
 
 
-def _spread_timesteps(count: int, number: int, draw: torch.Generator) -> torch.Tensor:
+def _stratified_timesteps(count: int, number: int, draw: torch.Generator) -> torch.Tensor:
     """One timestep from each of `count` equal stretches: a steadier loss than free draws."""
     spread = (torch.arange(count) + torch.rand(count, generator=draw)) * number / count
     return spread.long().clamp(max=number - 1)  # float32 may round the last one up
@@ -276,10 +276,10 @@ def _denoising_loss(model, scheduler, clean, noise, timesteps, sentences) -> tor
     noisy = noisy.contiguous(memory_format=torch.channels_last)
     predicted = model["unet"](noisy, timesteps.to(device()), states).sample.float()
     errors = (predicted - target).square().mean((1, 2, 3))
-    return (errors * _weights(scheduler, timesteps).to(device())).mean()
+    return (errors * _min_snr_weights(scheduler, timesteps).to(device())).mean()
 
 
-def _weights(scheduler: DDPMScheduler, timesteps: torch.Tensor) -> torch.Tensor:
+def _min_snr_weights(scheduler: DDPMScheduler, timesteps: torch.Tensor) -> torch.Tensor:
     """Full weight where noise prevails, less for the almost clean.
 
     After Min-SNR-gamma (Hang et al. 2023, arXiv 2303.09556), for velocity: the weight of the error of
@@ -287,12 +287,12 @@ def _weights(scheduler: DDPMScheduler, timesteps: torch.Tensor) -> torch.Tensor:
     """
     signal = scheduler.alphas_cumprod[timesteps]
     snr = signal / (1 - signal)
-    return (snr + 1).clamp(max=_SNR_CEILING + 1) / (snr + 1)
+    return (snr + 1).clamp(max=_MIN_SNR_GAMMA + 1) / (snr + 1)
 
 
 # The judge is trained on drawings and on their round trips through the autoencoder, never on pictures that
 # the model made, and so does not share their mistakes.
-_FARTHEST = 2  # pixels
+_MOST_SHIFT = 2  # pixels
 _ATTRIBUTE_WEIGHTS = {"pattern": 4.0, "second_color": 4.0}  # the others are read rightly soon, these two late
 
 
@@ -304,8 +304,8 @@ def train_judge(sources: list[tuple[np.ndarray, np.ndarray]], plan: Plan, folder
 
     def loss_of(judge: Judge, draw: torch.Generator) -> torch.Tensor:
         pictures, labels = sources[torch.randint(len(sources), (), generator=draw)]
-        chosen = _chosen(pictures, plan, draw)
-        logits = judge(_moved(to_tensor(pictures[chosen]), draw))
+        chosen = _random_indices(pictures, plan, draw)
+        logits = judge(_shifted(to_tensor(pictures[chosen]), draw))
         truth = torch.from_numpy(labels[chosen]).long().to(device())
         cross_entropy = nn.CrossEntropyLoss(ignore_index=UNREADABLE, label_smoothing=0.02)
         return sum(
@@ -316,9 +316,9 @@ def train_judge(sources: list[tuple[np.ndarray, np.ndarray]], plan: Plan, folder
     return fit(plan, Judge, loss_of, folder)
 
 
-def _moved(images: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+def _shifted(images: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
     """All of them up to two pixels off, their edges drawn out: so that no picture is learned by heart."""
-    top, left = torch.randint(2 * _FARTHEST + 1, (2,), generator=draw).tolist()
-    wide = functional.pad(images, (_FARTHEST,) * 4, mode="replicate")
+    top, left = torch.randint(2 * _MOST_SHIFT + 1, (2,), generator=draw).tolist()
+    wide = functional.pad(images, (_MOST_SHIFT,) * 4, mode="replicate")
     moved = wide[:, :, top : top + PICTURE_SIDE, left : left + PICTURE_SIDE]
     return moved.contiguous(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""How good the miniature is, by pictures for fresh captions that the judge reads; and its model card."""
+"""How good the miniature is, by the judge's reading of pictures for fresh captions; and its model card."""
 
 import json
 import time
@@ -20,7 +20,7 @@ from ..model.base_model import load_pipeline
 from ..model.vae import decode, encode, psnr
 from . import world
 from .drawing import pixels_of, render
-from .judge import Judge, Reading, fractions_right
+from .judge import Judge, Reading, accuracies
 from .networks import BATCH, to_tensor
 from .world import Drawing
 
@@ -31,51 +31,48 @@ _AIMS = {"scene": 0.95, "style": 0.95, "color": 0.9, "body": 0.9, "ears": 0.8, "
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A caption, the drawing that it describes, and the attributes that it names."""
+class CaptionedDrawing:
+    """A caption, the drawing that it describes, and what can be checked in a picture for it: `named`.
+
+    That is every attribute that the caption names and that the drawing's style shows.
+    """
 
     caption: str
     drawing: Drawing
     named: frozenset[str]
 
-    def counts(self, attribute: str) -> bool:
-        """Whether a picture for this caption can be held to an attribute."""
-        return attribute in self.named and world.readable(attribute, self.drawing)
 
-
-def fresh_captions(count: int, seed: int = 99) -> list[Asked]:
-    """Captions that training has not drawn, in its proportions, which describe a toy."""
+def fresh_captions(count: int, seed: int = 99) -> list[CaptionedDrawing]:
+    """Captions that describe a toy, in training's proportions but of other drawings."""
     rng = np.random.default_rng([7011, seed])
     drawings = [world.sample_drawing(rng) for _ in range(count)]
-    return [_asked(drawing, rng) for drawing in drawings]
+    return [_captioned(drawing, rng) for drawing in drawings]
 
 
-def captions_by_name(count: int) -> list[Asked]:
-    """Captions that name a toy, each toy as often: the name stands for every trait of it."""
+def captions_by_name(count: int) -> list[CaptionedDrawing]:
+    """Captions with a toy's name, each equally often; the name stands for all its traits."""
     rng, toys = np.random.default_rng([7012, 99]), list(world.named_toys().items())
     named = [toys[number % len(toys)] for number in range(count)]
-    return [_asked(world.sample_drawing(rng, toy), rng, name) for name, toy in named]
+    return [_captioned(world.sample_drawing(rng, toy), rng, name) for name, toy in named]
 
 
-def _asked(drawing: Drawing, rng: np.random.Generator, name: str | None = None) -> Asked:
+def _captioned(drawing: Drawing, rng: np.random.Generator, name: str | None = None) -> CaptionedDrawing:
     sentence, named = world.caption(drawing, rng, name)
     if name and name in sentence:
         named |= {*world.TRAITS, "second_color"}
     elif "pattern" in named:
         named |= {"second_color"}
-    return Asked(sentence, drawing, named)
+    shown = frozenset(name for name in named if world.readable(name, drawing))
+    return CaptionedDrawing(sentence, drawing, shown)
 
 
-def agreements(asked: list[Asked], readings: list[Reading]) -> dict[str, float]:
-    """For each attribute that a caption names, the fraction of pictures that have what was asked for.
-
-    It is averaged over the attribute's values.
-    """
+def agreements(captioned: list[CaptionedDrawing], readings: list[Reading]) -> dict[str, float]:
+    """For each named attribute the fraction of pictures that show what was asked, averaged over values."""
     found = {}
     for name in world.ATTRIBUTES:
         hits = defaultdict(list)
-        for one, reading in zip(asked, readings, strict=True):
-            if one.counts(name):
+        for one, reading in zip(captioned, readings, strict=True):
+            if name in one.named:
                 wanted = world.value_of(one.drawing, name)
                 hits[wanted].append(reading[name] == wanted)
         if hits:
@@ -87,43 +84,43 @@ def write_report(folder: Path, fraction: float = 1.0) -> dict:
     """Measure the miniature, write `report.json` and the model card to its folder, and return the figures.
 
     Args:
-        fraction: of the captions and drawings that it is measured by; a few are left.
+        fraction: of the captions and drawings to measure by, for a small build.
     """
     judge = Judge.load(folder)
     pipeline = load_pipeline(str(folder), dtype=torch.float32, device="cpu")
     pipeline.set_progress_bar_config(disable=True)
     training = json.loads((folder / "training.json").read_text())
-    asked, by_name = fresh_captions(_some(512, fraction)), captions_by_name(_some(320, fraction))
+    captioned, by_name = fresh_captions(_scaled(512, fraction)), captions_by_name(_scaled(320, fraction))
     started = time.perf_counter()
-    images = draw(pipeline, asked)
+    images = draw(pipeline, captioned)
     seconds = (time.perf_counter() - started) / len(images)
-    fresh = _some(1_000, fraction)
+    fresh = _scaled(1_000, fraction)
     psnr_db, pooled_db = _round_trip(pipeline.vae, world.sample_drawings(fresh, _FRESH_SEED))
     held_out_db, _ = _round_trip(pipeline.vae, world.drawings_for_judging(fresh, seed=2))
     report = {
         "vae_psnr_db": psnr_db,
         "vae_psnr_pooled_db": pooled_db,
         "vae_psnr_with_held_out_db": held_out_db,
-        "agreement": agreements(asked, judge.read(images)),
+        "agreement": agreements(captioned, judge.read(images)),
         "agreement_by_name": agreements(by_name, judge.read(draw(pipeline, by_name))),
         "judge_accuracy": judge_accuracy(judge, fresh, seed=2),
         "pictures_trained": sum(session["pictures"] for session in _sessions(training)),
         "seconds_8_pictures_25_steps": round(8 * seconds, 2),
-        "captions": len(asked),
+        "captions": len(captioned),
         "captions_by_name": len(by_name),
         "steps": STEPS,
         "guidance": GUIDANCE,
     }
     write_json(folder / "report.json", report)
-    _write_card(folder, judge, report, training, asked, images)
+    _write_card(folder, judge, report, training, captioned, images)
     return report
 
 
 def _round_trip(vae, drawings: list[Drawing]) -> tuple[float, float]:
-    """What is left of drawings, in dB: the mean over pictures, and that of the mean error of all.
+    """PSNR of reconstructed drawings, in dB: the mean over pictures, and of the mean squared error of all.
 
-    The first is what Rombach et al. 2022 (arXiv 2112.10752, table 8) report; the second is lower, since the
-    worst pictures weigh most.
+    Rombach et al. 2022 (arXiv 2112.10752, table 8) report the first; the second is lower, since the worst
+    pictures count most.
     """
     drawn = to_tensor(pixels_of(drawings, vae.config.sample_size)).cpu()
     rebuilt = decode(vae, encode(vae, drawn, batch=BATCH).mean, batch=BATCH)
@@ -132,19 +129,19 @@ def _round_trip(vae, drawings: list[Drawing]) -> tuple[float, float]:
 
 
 def judge_accuracy(judge: Judge, fresh: int, seed: int) -> dict[str, float]:
-    """How much the judge reads rightly of fresh drawings, by attribute."""
+    """The judge's accuracy on fresh drawings, by attribute."""
     drawings = world.drawings_for_judging(fresh, seed)
-    return fractions_right(judge.read([render(one) for one in drawings]), drawings)
+    return accuracies(judge.read([render(one) for one in drawings]), drawings)
 
 
-def draw(pipeline, asked: list[Asked], first_seed: int = 0) -> list[Image.Image]:
+def draw(pipeline, captioned: list[CaptionedDrawing], first_seed: int = 0) -> list[Image.Image]:
     """A picture for each caption, with a progress bar; the seeds count up from `first_seed`."""
-    prompts, seeds = [one.caption for one in asked], range(first_seed, first_seed + len(asked))
-    with tqdm(total=len(asked) * STEPS, desc="pictures", unit="step") as bar:
+    prompts, seeds = [one.caption for one in captioned], range(first_seed, first_seed + len(captioned))
+    with tqdm(total=len(captioned) * STEPS, desc="pictures", unit="step") as bar:
         return [one.image for one in generate(pipeline, prompts, seeds, STEPS, GUIDANCE, bar=bar)]
 
 
-def _some(count: int, fraction: float) -> int:
+def _scaled(count: int, fraction: float) -> int:
     return max(8, round(count * fraction))
 
 
@@ -157,13 +154,13 @@ def _write_card(
     judge: Judge,
     report: dict,
     training: dict,
-    asked: list[Asked],
+    captioned: list[CaptionedDrawing],
     images: list[Image.Image],
 ) -> None:
     """Write `README.md`, `samples.jpg`, `world.jpg` and `loss.png` to the miniature's folder."""
     side = images[0].width
     held_out = [Drawing(toy, scene="beach") for toy in world.HELD_OUT_TOYS.values()]
-    drawn = [render(one, side) for one in [*(one.drawing for one in asked[:45]), *held_out]]
+    drawn = [render(one, side) for one in [*(one.drawing for one in captioned[:45]), *held_out]]
     for name, shown in {"samples": images[:48], "world": drawn}.items():
         image_grid(shown, columns=8, cell=side).convert("RGB").save(folder / f"{name}.jpg", quality=88)
     _plot_losses(_sessions(training), folder / "loss.png")
@@ -200,7 +197,7 @@ _COUNT, _COLUMNS = 100, 10
 
 
 def write_pictures(pipeline, folder: Path) -> Path:
-    """Draw 100 pictures for fresh captions, to be labelled in `by_eye/labels.json`: lossless, no gaps."""
+    """Draw 100 pictures for fresh captions, to be labelled in `by_eye/labels.json`; lossless, no gaps."""
     drawn = np.array(draw(pipeline, fresh_captions(_COUNT, seed=100), first_seed=5_000))
     sheet = drawn.reshape(-1, _COLUMNS, *drawn.shape[1:]).swapaxes(1, 2)
     path = folder / "by_eye" / "pictures.png"
@@ -210,9 +207,9 @@ def write_pictures(pipeline, folder: Path) -> Path:
 
 
 def agreement_with_eye(judge: Judge, folder: Path) -> dict[str, float]:
-    """For each attribute the fraction of pictures of which the judge says what the person saw.
+    """For each attribute the fraction of pictures in which the judge agrees with a person.
 
-    Nothing where no person has labelled pictures: those of a miniature built from nothing are yet to be.
+    Empty where nobody has labelled pictures yet, as in a miniature built from scratch.
     """
     path = folder / "by_eye" / "labels.json"
     if not path.exists():

@@ -167,10 +167,10 @@ CAPTIONS = 3  # sentences for each picture
 def sample_drawings(count: int, seed: int) -> list[Drawing]:
     """Drawings in training's proportions, of toys with and without a name, none of them held out."""
     rng, toys = np.random.default_rng([2027, seed]), named_toys()
-    return [sample_drawing(rng, toys.get(some_name(rng, toys))) for _ in range(count)]
+    return [sample_drawing(rng, toys.get(random_name(rng, toys))) for _ in range(count)]
 
 
-def some_name(rng: np.random.Generator, toys: dict, named: float = NAMED_FRACTION) -> str | None:
+def random_name(rng: np.random.Generator, toys: dict, named: float = NAMED_FRACTION) -> str | None:
     """The name of a toy, or with the probability 1 - `named` none."""
     return str(rng.choice(list(toys))) if rng.random() < named else None
 

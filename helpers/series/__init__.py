@@ -1,1 +1,1 @@
-"""What `make` calls: the notebooks run in order, the report page, the outputs that are shown."""
+"""What `make` calls: running the notebooks, the report page, publishing their outputs."""

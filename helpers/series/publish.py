@@ -1,8 +1,8 @@
-"""What is derived from the notebooks: their outputs, the README's pictures, the one notebook for clouds.
+"""What is generated from the notebooks: their outputs, the README's pictures, one joined notebook for clouds.
 
-`make outputs` puts what `make run` made into the notebooks, so that a reader on the web sees it. Only what a
-page can show is kept, and nothing that names this machine. A hash of the code stands beside the outputs: a
-test sees by it whether both are still in step.
+`make outputs` puts the outputs of `make run` into the notebooks, for readers on the web. Only what a page can
+show is kept, and nothing that identifies this machine. The notebook's metadata has a hash of its code, by
+which a test checks that the outputs are up to date.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from ..dataset.images import load_images
 from ..inference.grid import reopen, with_labels
 from ..inference.png import read_settings
 from ..training.figures import sample_animation
-from .run import beside, notebooks, run_notebook
+from .run import notebooks, other_notebooks, run_notebook
 
 CODE_HASH = "outputs_are_of_code"
 _README_SIDE = 256  # pixels of a picture
@@ -44,16 +44,16 @@ def publish(concept: Concept) -> list[Path]:
     """
     ran = concept.folder / "notebooks"
     ready = {path: with_outputs(path, ran / path.name) for path in notebooks()}
-    for path in beside():
-        _run_beside(path, concept)
+    for path in other_notebooks():
+        _run_alone(path, concept)
         ready[path] = with_outputs(path, ran / path.name)
     for path, notebook in ready.items():
         nbformat.write(notebook, path)
     return list(ready)
 
 
-def _run_beside(notebook: Path, concept: Concept) -> None:
-    """Run a notebook where this concept is the only one, as in a clone that has seen nothing else."""
+def _run_alone(notebook: Path, concept: Concept) -> None:
+    """Run a notebook where this concept is the only one, as in a fresh clone."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "concepts"
         root.mkdir()
@@ -63,7 +63,7 @@ def _run_beside(notebook: Path, concept: Concept) -> None:
 
 
 def readme_picture(concept: Concept) -> Image.Image:
-    """What the word was learned from, above what is drawn for the initializer, the word and a description.
+    """The training pictures above those drawn for the initializer, the word and a description.
 
     Raises:
         UserError: notebook 5 did not run.
@@ -88,7 +88,7 @@ def readme_picture(concept: Concept) -> Image.Image:
 
 
 def with_outputs(notebook: Path, ran: Path) -> nbformat.NotebookNode:
-    """The notebook as it is in the repository, with the cleaned outputs of its run."""
+    """The notebook of the repository with the cleaned outputs of its run."""
     if not ran.is_file():
         raise UserError(f"{notebook.name} did not run yet: `make run` first.")
     source, executed = nbformat.read(notebook, as_version=4), nbformat.read(ran, as_version=4)
@@ -104,7 +104,7 @@ def with_outputs(notebook: Path, ran: Path) -> nbformat.NotebookNode:
 
 
 def code_hash(notebook: nbformat.NotebookNode) -> str:
-    """SHA-256 of all code cells, in hexadecimal: the same as long as no line of code changes."""
+    """SHA-256 of all code cells, in hexadecimal."""
     code = [cell.source for cell in _code_cells(notebook)]
     return hashlib.sha256("\0".join(code).encode()).hexdigest()
 
@@ -114,14 +114,14 @@ def _code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
 
 
 def _clean(output: nbformat.NotebookNode, count: int, notebook: Path) -> nbformat.NotebookNode | None:
-    """What a page shows of an output: HTML and text without paths; None for widgets and old bars."""
+    """An output as a page can show it: HTML and text without paths; None for widgets, bars and warnings."""
     if output.output_type == "error":
         name, error = notebook.name, output.ename
         raise UserError(f"{name} stopped with {error} in its last run: fix it, then `make run`.")
     if output.output_type == "stream" and output.name != "stdout":
         return None  # warnings and progress bars
     if output.output_type == "stream":
-        text = re.sub(r"[^\n]*\r(?!\n)", "", output.text)  # as a terminal would leave it
+        text = re.sub(r"[^\n]*\r(?!\n)", "", output.text)  # as a terminal would show it
         return nbformat.v4.new_output("stream", name="stdout", text=without_machine(text))
     given = output.data
     shown = [mime for mime in _SHOWN if given.get(mime) and not (_LIVE in given and mime == "text/plain")]
@@ -133,7 +133,7 @@ def _clean(output: nbformat.NotebookNode, count: int, notebook: Path) -> nbforma
 
 
 def without_machine(text: str) -> str:
-    """Paths relative to the repository, `~` for the home folder, and no host name; no picture changes."""
+    """Text with paths relative to the repository or `~`, without the host name; pictures stay unchanged."""
     repository = str(places.repository_folder())
     names = {f"{repository}/": "", repository: ".", f"{Path.home()}/": "~/"}
     parts = re.split(r'(src="data:[^"]*")', text)
@@ -145,7 +145,7 @@ def without_machine(text: str) -> str:
     return "".join(parts)
 
 
-# `make all-in-one`: notebooks 1 to 6 as one, for a cloud where each would open on a machine of its own.
+# `make all-in-one`: notebooks 1 to 6 as one, for clouds where each notebook gets its own machine.
 _TITLE = "# @title What you can change"  # Colab shows the lines below it, with their `@param`, as a form
 
 
@@ -153,7 +153,7 @@ def joined() -> nbformat.NotebookNode:
     """Notebooks 1 to 6 as one, without outputs."""
     parts = [nbformat.read(path, as_version=4) for path in notebooks()]
     common = set.intersection(*({cell.source for cell in _code_cells(part)} for part in parts))
-    # The head brings `helpers` to a cloud: from a zip, a data set of Kaggle or the address.
+    # The head installs `helpers` on a cloud: from a zip, a Kaggle data set or the repository's address.
     cells = nbformat.read(Path(__file__).with_name("all_in_one_head.ipynb"), as_version=4).cells
     address = f"address = {places.REPOSITORY_ADDRESS!r}"
     cells[-1].source = cells[-1].source.replace("address = None", address)
@@ -166,9 +166,9 @@ def joined() -> nbformat.NotebookNode:
             if is_parameters(cell):
                 source, parameters = "\n".join([_TITLE, *parameters.values()] if parameters else []), {}
             if is_new and source:
-                cells.append(_plain(cell, source, f"{number}-{cell.id}"))
+                cells.append(_copy(cell, source, f"{number}-{cell.id}"))
             elif not is_new and cells[-1].cell_type == "markdown" and not cells[-1].source.startswith("# "):
-                cells.pop()  # the prose that led to what is not repeated
+                cells.pop()  # the text that introduced a cell that is not repeated
     return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": parts[0].metadata.kernelspec})
 
 
@@ -178,7 +178,7 @@ def is_parameters(cell: nbformat.NotebookNode) -> bool:
 
 
 def _parameters(parts: list[nbformat.NotebookNode]) -> dict[str, str]:
-    """The lines of every parameter, by its name, as the first notebook that has it gives them."""
+    """The source of every parameter, by its name, from the first notebook that has it."""
     cells = [cell for part in parts for cell in part.cells if is_parameters(cell)]
     found = {}
     for name, lines in (pair for cell in cells for pair in _assignments(cell.source)):
@@ -187,7 +187,7 @@ def _parameters(parts: list[nbformat.NotebookNode]) -> dict[str, str]:
 
 
 def _is_new(cell: nbformat.NotebookNode, common: set[str], seen: set[str]) -> bool:
-    """Whether the cell says what no cell before it did; adds to `seen` what it says."""
+    """Whether the cell is no repetition of earlier ones; adds its contents to `seen`."""
     if not is_parameters(cell) and cell.source not in common:
         return True
     says = {name for name, _ in _assignments(cell.source)} if is_parameters(cell) else {cell.source}
@@ -197,7 +197,7 @@ def _is_new(cell: nbformat.NotebookNode, common: set[str], seen: set[str]) -> bo
 
 
 def _assignments(source: str) -> list[tuple[str, str]]:
-    """Each assignment as (name, its lines, with the comment at their end)."""
+    """Each assignment as (name, its lines with trailing comments)."""
     lines = source.splitlines()
     return [
         (ast.unparse(node.targets[0]), "\n".join(lines[node.lineno - 1 : node.end_lineno]))
@@ -206,14 +206,14 @@ def _assignments(source: str) -> list[tuple[str, str]]:
     ]
 
 
-def _plain(cell: nbformat.NotebookNode, source: str, cell_id: str) -> nbformat.NotebookNode:
+def _copy(cell: nbformat.NotebookNode, source: str, cell_id: str) -> nbformat.NotebookNode:
     make = nbformat.v4.new_code_cell if cell.cell_type == "code" else nbformat.v4.new_markdown_cell
     form = {"cellView": "form"} if is_parameters(cell) else {}
     return make(source, id=cell_id, metadata=cell.metadata | form)
 
 
 def _write_outputs() -> None:
-    """Publish the run of the first concept, the one that the notebooks' own parameters name."""
+    """Publish the run of the first concept, which the notebooks use by default."""
     concept = Concept.make(FIRST_CONCEPT)
     picture, animation = readme_picture(concept), sample_animation(concept)
     for path in publish(concept):

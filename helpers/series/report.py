@@ -1,7 +1,7 @@
-"""`concepts/<name>/report.html`: everything that came out for a concept, on one page.
+"""`concepts/<name>/report.html`: all results of a concept on one page.
 
-The page holds its pictures in itself, so that it may be sent as one file. A part of which there is
-nothing yet is left out. How it looks stands in `report.html.jinja`.
+The page embeds its pictures, so that it can be sent as one file. Parts without results are left out. Its
+layout is in `report.html.jinja`.
 """
 
 from pathlib import Path
@@ -46,8 +46,8 @@ def write_report(concept: Concept) -> Path:
         ],
         scores=_scores(concept),
         training=_training(concept),
-        settings=_shown(concept.model_dump(exclude={"training"})),
-        hyperparameters=_shown(concept.training.model_dump()),
+        settings=_as_rows(concept.model_dump(exclude={"training"})),
+        hyperparameters=_as_rows(concept.training.model_dump()),
         exports=_exports(concept),
         times=_times(concept),
     )
@@ -55,7 +55,7 @@ def write_report(concept: Concept) -> Path:
 
 
 def _findings(concept: Concept) -> list[tuple[str, str]]:
-    """What was learned, from what, and how well: in sentences, each with its title."""
+    """What was learned, from what, and how well: titles and sentences."""
     vectors = counted(concept.vectors, "vector")
     pictures = counted(len(picture_files(concept.images_folder)), "picture")
     found = [
@@ -74,7 +74,7 @@ def _findings(concept: Concept) -> list[tuple[str, str]]:
 
 
 def _scores(concept: Concept) -> dict | None:
-    """How many pictures were drawn, and the table's rows, the first with what was said."""
+    """The number of pictures, and the table's rows; the first names the subjects."""
     scores = read_json(concept.folder / "scores.json")
     rows = scores and score_rows(scores, concept.placeholder_token)
     return scores and {"pictures": scores.get("pictures", "some"), "rows": rows}
@@ -104,5 +104,5 @@ def _figure(image: Image.Image, caption: str) -> dict[str, str]:
     return {"caption": caption, "uri": data_uri(packed(image, "WEBP", quality=85), "image/webp")}
 
 
-def _shown(settings: dict) -> list[tuple[str, str]]:
+def _as_rows(settings: dict) -> list[tuple[str, str]]:
     return [(name, "–" if value in (None, [], "") else str(value)) for name, value in settings.items()]

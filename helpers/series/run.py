@@ -1,8 +1,8 @@
-"""`make run`: notebooks 1 to 6 in order, each in a fresh kernel, on one concept; then the report.
+"""`make run`: notebooks 1 to 6 on one concept, in order, each in a fresh kernel; then the report.
 
     python -m helpers.series.run --concept grooty --base-model miniature
 
-The notebooks with their outputs lie in `concepts/<name>/notebooks/`, what came out on the one page
+The notebooks with their outputs are in `concepts/<name>/notebooks/`, the results on one page,
 `concepts/<name>/report.html`.
 """
 
@@ -25,20 +25,17 @@ def notebooks() -> list[Path]:
     return sorted((places.repository_folder() / "notebooks").glob("[1-6]_*.ipynb"))
 
 
-def beside() -> list[Path]:
-    """What `make run` leaves out: 0, which is on all concepts, and 7, which trains a model for minutes."""
+def other_notebooks() -> list[Path]:
+    """Those that `make run` leaves out: 0, about all concepts, and 7, which trains a model for minutes."""
     return sorted((places.repository_folder() / "notebooks").glob("[07]_*.ipynb"))
 
 
 def run_notebook(notebook: Path, output_folder: Path, parameters: dict) -> float:
-    """Run one notebook in a fresh kernel, with papermill, and keep what came out.
+    """Run one notebook in a fresh kernel, with papermill; returns how long it took, in seconds.
 
     Args:
-        output_folder: gets the notebook with its outputs, under the same name, cell by cell.
-        parameters: those that the notebook does not have are left out.
-
-    Returns:
-        How long it took, in seconds.
+        output_folder: gets the notebook with its outputs, saved after each cell.
+        parameters: those that the notebook does not have are ignored.
 
     Raises:
         UserError: a cell failed; the sentence names the notebook, the cell and the reason.
@@ -71,9 +68,9 @@ def run_notebook(notebook: Path, output_folder: Path, parameters: dict) -> float
 
 
 def _kernel_settings():
-    """Sockets in a folder of one's own where the system has them: over TCP a kernel warns of listeners.
+    """Unix sockets where the system has them: over TCP, a kernel warns that others may listen.
 
-    A kernel that is shut down gets an interrupt first, and would log it as an error.
+    Only critical errors are logged: a kernel that is shut down is interrupted first, and logs that.
     """
     from traitlets.config import Config
 
@@ -82,7 +79,7 @@ def _kernel_settings():
 
 
 def run_series(name: str, **parameters) -> Path:
-    """Run notebooks 1 to 6 on the concept `name`, of which the fifth scores its word; write the report.
+    """Run notebooks 1 to 6 on the concept `name`, and write the report.
 
     Args:
         parameters: of the notebooks, for example `BASE_MODEL`; one that is None keeps its default.
@@ -91,7 +88,9 @@ def run_series(name: str, **parameters) -> Path:
 
     folder = Concept.make(name).folder
     given = {"CONCEPT": name} | {key: value for key, value in parameters.items() if value is not None}
-    (folder / "scores.json").unlink(missing_ok=True)  # an old one must not stand for this run
+    (folder / "scores.json").unlink(
+        missing_ok=True
+    )  # notebook 5 writes it; an old one would pass for this run's
     seconds = {path.stem: run_notebook(path, folder / "notebooks", given) for path in notebooks()}
     report = write_report(Concept.load(name))
     for stem, duration in seconds.items():
@@ -110,8 +109,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _checked(given: argparse.Namespace) -> dict:
-    """The notebooks' parameters; what can't work is refused before anything runs.
+def _notebook_parameters(given: argparse.Namespace) -> dict:
+    """Check what was given, before anything runs; returns the notebooks' parameters.
 
     Raises:
         UserError: there is no such base model, no word to start from, or there are no pictures.
@@ -130,15 +129,15 @@ def _checked(given: argparse.Namespace) -> dict:
     _check_pictures(given)
     base_model = MINIATURE if given.toy else given.base_model
     return {
-        "BASE_MODEL": _from_anywhere(base_model) if base_model else None,
-        "ADDRESSES": [_from_anywhere(given.images)] if given.images else None,
+        "BASE_MODEL": _absolute(base_model) if base_model else None,
+        "ADDRESSES": [_absolute(given.images)] if given.images else None,
         "INITIALIZER_TOKEN": given.initializer or None,
         "VECTORS": given.vectors,
     }
 
 
 def _check_pictures(given: argparse.Namespace) -> None:
-    """See that there are pictures; a toy in words is drawn. What lies on the web is fetched later."""
+    """Check that there are pictures; draw a toy given in words. An address is fetched later."""
     from ..miniature.drawing import draw_words
 
     if given.toy:
@@ -155,8 +154,8 @@ def _check_pictures(given: argparse.Namespace) -> None:
         raise UserError(f"“{given.concept}” has no pictures yet: say where they are, as IMAGES=my_photos.")
 
 
-def _from_anywhere(source: str) -> str:
-    """A path as seen from the folder that the notebooks run in."""
+def _absolute(source: str) -> str:
+    """An absolute path, since the notebooks run in another folder; other sources as they are."""
     path = None if source == MINIATURE else find_path(source)
     return str(path.resolve()) if path else source
 
@@ -164,7 +163,7 @@ def _from_anywhere(source: str) -> str:
 def main(arguments: list[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     try:
-        print(f"The report: {run_series(given.concept, **_checked(given))}")
+        print(f"The report: {run_series(given.concept, **_notebook_parameters(given))}")
     except UserError as error:
         print(error, file=sys.stderr)
         return 1

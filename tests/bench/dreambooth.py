@@ -15,9 +15,9 @@ from helpers.inference.pipeline import generate, pipeline_with_word
 from helpers.miniature.judge import (
     Judge,
     evaluation_surroundings,
+    fraction_shown,
     read_subject,
     score_readings,
-    share_of,
 )
 from helpers.miniature.world import Toy
 from helpers.model.machine import quiet_loading
@@ -77,7 +77,7 @@ def rows(word: Concept, thing: Concept, toys: list[Toy]) -> list[tuple[str, ...]
         prompt = f"a photo of a ({word.placeholder_token}:{first}) and ({subject(thing)}:{second})"
         drawn = generate(pipeline, prompt, list(range(PICTURES)), guidance=guidance)
         readings = judge.read([picture.image for picture in drawn])
-        seen = [share_of(toys[0], [toys[1]], readings), share_of(toys[1], [toys[0]], readings)]
+        seen = [fraction_shown(*toys, readings), fraction_shown(*toys[::-1], readings)]
         table.append((f"both, {first} and {second}", *(f"{share:.2f}" for share in seen), " "))
     return table
 

@@ -27,7 +27,7 @@ MACHINE = [
     rf"\b{re.escape(platform.node())}\b",
     r"\b(hf_|ghp_|github_pat_|sk-)\w{16,}|Bearer ",  # tokens
 ]
-NOTEBOOK_0, NOTEBOOK_7 = run.beside()
+NOTEBOOK_0, NOTEBOOK_7 = run.other_notebooks()
 ALL = [*NOTEBOOKS, NOTEBOOK_0, NOTEBOOK_7]
 each_of_the_six = pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
 each_notebook = pytest.mark.parametrize("path", ALL, ids=[path.stem for path in ALL])

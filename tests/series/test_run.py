@@ -69,7 +69,7 @@ def write_notebooks(folder):
 
 def put_in_place_of_the_six(patch, paths):
     *two, zeroth = paths
-    patch.setattr(publish, "beside", lambda: [zeroth])
+    patch.setattr(publish, "other_notebooks", lambda: [zeroth])
     for module in (run, publish):
         patch.setattr(module, "notebooks", lambda: two)
     return two

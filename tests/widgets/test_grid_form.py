@@ -19,7 +19,7 @@ from helpers.inference.examples import MINIATURE_KNOWS, unknown_words
 from helpers.inference.grid import xy_grid
 from helpers.inference.pipeline import pipeline_with_word
 from helpers.inference.png import read_settings
-from helpers.miniature.networks import _FURTHER_WORDS
+from helpers.miniature.networks import _EXTRA_WORDS
 from helpers.miniature.world import caption, sample_drawing
 from helpers.model.base_model import load_tokenizers
 from helpers.widgets.grid_form import GridForm
@@ -149,7 +149,7 @@ def test_every_word_of_the_miniatures_captions_is_known_and_no_other():
     captions = " ".join(caption(sample_drawing(rng), rng)[0] for _ in range(3000))
     offered = " ".join(MINIATURE_KNOWS.values())
     assert unknown_words(concept, tokenizer, f"{captions} {offered}") == []
-    further = [word for word in _FURTHER_WORDS if word not in captions.split()]
+    further = [word for word in _EXTRA_WORDS if word not in captions.split()]
     assert unknown_words(concept, tokenizer, " ".join(further)) == further
     assert {*re.findall(r"\w+", offered)} <= {*re.findall(r"\w+", captions)}
     other = concept.changed(base_model="runwayml/stable-diffusion-v1-5")
