@@ -1,6 +1,6 @@
-"""What a word is learned from: pictures fetched, checked and kept, and their captions.
+"""What a word is learned from: pictures, fetched, checked and stored, and their captions.
 
-Notebook 3 shows, and training draws from, the data set that is made of them.
+The data set made of them is what notebook 3 shows and what training draws from.
 """
 
 from .check import fingerprint, open_picture

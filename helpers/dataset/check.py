@@ -1,4 +1,4 @@
-"""Bytes of unknown origin -> an upright RGB picture, or the sentence that says why not."""
+"""Decode a picture's file from anywhere, or say why it can't be used; tell whether two are the same."""
 
 import io
 import re
@@ -22,18 +22,17 @@ _PAGE = re.compile(rb"\s*<(!doctype|html|head|\?xml|svg)", re.IGNORECASE)
 
 
 def open_picture(data: bytes, smallest: int = 1) -> Image.Image:
-    """Decode, turn upright, flatten on white, and convert to 8-bit sRGB.
+    """Decode the bytes of a file, turn it upright, flatten it on white, and convert it to 8-bit sRGB.
 
     Args:
-        data: the bytes of a file.
-        smallest: the least that the shorter side may have, in pixels.
+        smallest: the minimum of the shorter side, in pixels.
 
     Returns:
-        An RGB picture without metadata. Of an animation, the first frame.
+        An RGB picture without metadata; the first frame of an animation.
 
     Raises:
-        UserError: it does not open, is damaged, black, transparent all over, too small, larger than 64
-            megapixels, or grey in more than 8 bits.
+        UserError: it does not open, is damaged, black, fully transparent, too small, larger than 64
+            megapixels, or grey with more than 8 bits.
     """
     image = _opened(data)
     width, height = image.size
@@ -42,14 +41,14 @@ def open_picture(data: bytes, smallest: int = 1) -> Image.Image:
     if min(width, height) < smallest:
         raise UserError(f"It has {width} x {height} pixels: each side needs at least {smallest}.")
     try:
-        with warnings.catch_warnings(action="ignore"):  # they name files of Pillow's own
+        with warnings.catch_warnings(action="ignore"):  # they name Pillow's own files
             image.load()
             if _is_torn(image, data):
                 raise UserError(_CUT_OFF)
             image = _rgb(ImageOps.exif_transpose(image))
     except UserError:
         raise
-    except Exception as error:  # a damaged file makes Pillow's readers stumble in any way
+    except Exception as error:  # a damaged file can raise anything in Pillow's decoders
         raise UserError(_CUT_OFF) from error
     if max(high for _, high in image.getextrema()) < _DARKEST:
         raise UserError("It is almost all black: save it again with 8 bits per colour, or leave it out.")
@@ -83,18 +82,18 @@ def _no_picture(data: bytes) -> str:
     return "This can't be opened as a picture: use PNG, JPEG or WebP."
 
 
-# What opens and is read may have lost its end all the same. Decoders refuse a file that is too short. But a
-# download that broke off may have got its whole length before its bytes, and then ends in zeros, which most
+# A file that can be decoded may still have lost its end. Decoders refuse a file that is too short, but a
+# download that broke off may have got its full length before its bytes. It then ends in zeros, which most
 # decoders take for pixels.
-_LAST_PART = 100  # of a file; it is zeros in a whole one only if that is uncompressed, and black there
+_LAST_PART = 100  # the divisor of a file's length; a complete file ends in so many zeros only if it is black
 _FEWEST_ZEROS = 32
-_FILLER = bytes.fromhex("5aa5339c") * 64  # any bits that are pixels where pixels are missing
+_FILLER = bytes.fromhex("5aa5339c") * 64  # any bits, which become pixels where pixels are missing
 
 
 def _is_torn(image: Image.Image, data: bytes) -> bool:
     if image.format == "JPEG":
         return _stops_halfway(image, data)
-    if image.format == "PNG":  # it has checksums, which reading its pixels leaves out
+    if image.format == "PNG":  # it has checksums, which decoding does not check
         Image.open(io.BytesIO(data), formats=["PNG"]).verify()
         return False
     may_be_any_colour = image.mode in ("1", "P")
@@ -102,11 +101,11 @@ def _is_torn(image: Image.Image, data: bytes) -> bool:
 
 
 def _stops_halfway(image: Image.Image, data: bytes) -> bool:
-    """Whether a JPEG is a torn one with a clean end: libjpeg fills up what is missing with grey.
+    """Whether a JPEG has an end, but not all of its pixels: libjpeg makes the missing ones grey.
 
-    Of a whole one, what is put in front of the end changes no pixel.
+    In a complete one, bytes inserted before the end change no pixel.
     """
-    scan = 2  # the first one begins past the segments; one of these may hold a small JPEG itself
+    scan = 2  # the first scan begins after the segments, one of which may contain a small JPEG
     while data[scan + 1] != 0xDA:
         scan += 2 + int.from_bytes(data[scan + 2 : scan + 4])
     end = data.find(b"\xff\xd9", scan)
@@ -115,13 +114,13 @@ def _stops_halfway(image: Image.Image, data: bytes) -> bool:
     filled = Image.open(io.BytesIO(data[:end] + _FILLER + data[end:]), formats=["JPEG"])
     try:
         return filled.tobytes() != image.tobytes()
-    except OSError:  # it has lost its end over the filler
+    except OSError:  # its decoder read the end as pixels, after the filler
         return True
 
 
 def _rgb(image: Image.Image) -> Image.Image:
     profile = image.info.get("icc_profile")
-    if image.mode.startswith(("I", "F")):  # grey, of which Pillow would cut off all above 255
+    if image.mode.startswith(("I", "F")):  # grey, which Pillow would clip at 255
         raise UserError("It has more than 8 bits per pixel of grey: save it again with 8 bits per colour.")
     if image.has_transparency_data:
         image = _on_white(image)
@@ -140,23 +139,23 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
-    """Photos of many phones are in Display P3; without this their colours fade when the profile goes."""
+    """Photos of many phones are in Display P3: without their profile, their colours would fade."""
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
     except (ImageCms.PyCMSError, OSError, ValueError):
-        return image  # the profile is broken or belongs to other pixels
+        return image  # the profile is damaged, or for another mode
 
 
-# Is it the same picture again? A perceptual hash survives another size, format or quality.
+# Whether two pictures are the same: a perceptual hash, which does not depend on size, format or quality.
 _SIDE = 32
 _LOWEST = 8
 _MOST_BITS = 6  # of 64
 _MOST_COLOUR = 10.0  # mean difference in grey levels, of 255
-_MOST_OF_IT = 0.28  # the same, as a part of what stands out from the background
+_MOST_OF_IT = 0.28  # the same, as a fraction of `standing_out`
 _CELLS = 16
-_MOST_IN_A_CELL = 60.0  # grey levels: a quality of 5 and a palette of 8 colours stay under it
-_NOISE = 0.1  # grey levels: two plain pictures
+_MOST_IN_A_CELL = 60.0  # grey levels; a JPEG quality of 5 and a palette of 8 colours stay below
+_NOISE = 0.1  # grey levels, between two pictures of one colour
 # The lowest rows of the discrete cosine transform (type II, unscaled), shape (8, 32).
 _COSINES = np.cos(np.pi * (2 * np.arange(_SIDE) + 1) * np.arange(_LOWEST)[:, None] / (2 * _SIDE))
 
@@ -170,7 +169,7 @@ class Fingerprint:
 
     @property
     def standing_out(self) -> float:
-        """How far the picture is from one in the colour of its background, in grey levels."""
+        """The mean difference from the background's colour, in grey levels."""
         return np.abs(self.colours - np.median(self.colours, axis=(0, 1))).mean()
 
 
@@ -179,15 +178,15 @@ def fingerprint(image: Image.Image) -> Fingerprint:
     grey = np.asarray(image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS), np.float64)
     frequencies = _COSINES @ grey @ _COSINES.T
     thumbnail = image.resize((_CELLS, _CELLS), Image.Resampling.BOX)
-    # The first frequency is the mean brightness, no part of the shape: it is left out of the median.
+    # The first frequency is the mean brightness, not a part of the shape: the median is without it.
     return Fingerprint(frequencies > np.median(frequencies.ravel()[1:]), np.asarray(thumbnail, np.float64))
 
 
 def alike(one: Fingerprint, other: Fingerprint) -> bool:
-    """Whether the two are one picture to the eye: the same scene, cut and colours.
+    """Whether two pictures look the same: scene, crop and colours.
 
-    A small thing on a white page is a small part of the picture: it is asked, too, how much of it differs,
-    and whether any place differs clearly.
+    A small thing on a white page is a small part of the picture, so it also matters how much of the thing
+    differs, and whether any single cell differs clearly.
     """
     bits = np.count_nonzero(one.bits != other.bits)
     cells = np.abs(one.colours - other.colours).mean(axis=2)

@@ -1,6 +1,6 @@
 """The data set that training draws from and notebook 3 shows. Each step is a function of its own.
 
-Pictures or captions that are missing or can't be used are a `UserError`.
+Pictures or captions that are missing or can't be used raise a `UserError`.
 """
 
 import random
@@ -20,47 +20,46 @@ from ..model.vae import to_image, to_pixel_values
 from .images import captions_of, image_paths, load_image, load_images, read_captions, square_box
 
 SMALLEST_RANDOM_CROP = 0.8
-_KEPT_BACK = slice(4, None, 9)  # three of the 27 sentences for an object, two of the 19 for a style
+_HELD_OUT = slice(4, None, 9)  # three of the 27 sentences for an object, two of the 19 for a style
 
 
 class View(NamedTuple):
     """One way to show a picture."""
 
-    picture: int  # its place among the concept's
+    picture: int  # its index among the concept's
     flipped: bool = False
-    crop: int | None = None  # which of its random crops; None for the one that `center_crop` says
+    crop: int | None = None  # the number of a random crop; None: as `center_crop` says
 
 
 class TextualInversionDataset(torch.utils.data.Dataset):
-    """The samples of a run, by number: a picture of the concept with a sentence that has the word in it.
+    """The samples of a run, by number: a picture of the concept and a sentence with the word in it.
 
-    A number always gives the same sample, since chance is drawn from the seed in the settings and the
-    number alone. So one can look at what a run will get, and a run goes on from the number it had come to.
+    A number always gives the same sample: all random choices depend on the seed in the settings and on the
+    number only. So the samples of a run can be shown before it, and a run can go on from any number.
 
-    The numbers have no end. Its length is that of one pass, in which each picture comes once; the next
-    pass has another order. (The source tutorial's `repeats=100` only made a pass longer.)
+    There is a sample for every number. The length is that of one pass, in which each picture comes once; the
+    next pass has another order. (The source tutorial's `repeats=100` only made a pass longer.)
 
     Args:
-        concept: its pictures, templates and training settings.
-        tokenizers: one, for XL two, that know the concept's placeholder tokens.
-        resolution: side of the pictures in pixels; the concept's own setting goes before it.
+        tokenizers: one, for XL two, that have the concept's placeholder tokens.
+        resolution: side of the pictures in pixels, unless the concept's settings have one.
     """
 
     def __init__(self, concept: Concept, tokenizers: Sequence[Any], resolution: int):
         self.settings, self.resolution = concept.training, concept.training.resolution or resolution
         self.pictures = load_images(concept)
-        if not self.settings.random_crop:  # else crops are still to be taken of them; photos are large
+        if not self.settings.random_crop:  # else they are needed in full; photos are large
             self.pictures = [
                 resize(crop(image, self.settings), self.resolution, self.settings.interpolation)
                 for image in self.pictures
             ]
-        # Sentences with `{}` for the word: first those for any picture, then captions. Of a picture that has
-        # its own, by its place: which of the sentences they are.
+        # Sentences with `{}` for the word: first those for any picture, then captions; and for each picture
+        # with captions, by its index, which of the sentences these are.
         self.templates, self.captions = with_captions(concept, training_templates(concept))
         self.for_any_picture = len(self.templates) - sum(map(len, self.captions.values()))
         self.prompts = with_word(concept, self.templates)
         self.input_ids = checked_ids(concept, tokenizers, self.templates)  # int64 (sentences, length) each
-        # What a view gives to a sample; a run sets it to give latents.
+        # What a sample has of a view; a run replaces it by one that gives latents.
         self.transform = lambda view: {"pixel_values": self.pixel_values(view)}
 
     def __len__(self) -> int:
@@ -70,24 +69,24 @@ class TextualInversionDataset(torch.utils.data.Dataset):
         """The sample of that number.
 
         Returns:
-            `pixel_values`, float32 (3, side, side) in -1..1, or what `transform` makes in their place;
-            `input_ids`, for each tokenizer int64 (length,); `prompt`, the sentence that they stand for.
+            `pixel_values`, float32 (3, side, side) in -1..1, or what `transform` gives instead;
+            `input_ids`, for each tokenizer int64 (length,); `prompt`, the sentence of these ids.
         """
         view, sentence = self.draw(number)
         ids = [of_one[sentence] for of_one in self.input_ids]
         return {**self.transform(view), "input_ids": ids, "prompt": self.prompts[sentence]}
 
     def draw(self, number: int) -> tuple[View, int]:
-        """What chance decides of a sample: the view of a picture, and which sentence."""
+        """The random choices of a sample: the view of a picture, and the index of a sentence."""
         settings, seed = self.settings, self.settings.seed
-        picture = _dealt(number, len(self), f"{seed} pictures")
-        sentence = _dealt(number, self.for_any_picture, f"{seed} sentences")
+        picture = _shuffled_index(number, len(self), f"{seed} pictures")
+        sentence = _shuffled_index(number, self.for_any_picture, f"{seed} sentences")
         flipped = random.Random(f"{seed} flip {number}").random() < settings.flip_probability
         view = View(picture, flipped, number // len(self) if settings.random_crop else None)
         return view, sentence_of(picture, sentence, self.captions)
 
     def views(self) -> list[View]:
-        """Every view that is drawn without `random_crop`: the pictures as they are, then mirrored."""
+        """Every view that occurs without `random_crop`: the pictures as they are, then mirrored."""
         return [View(picture, flip) for flip in flips(self.settings) for picture in range(len(self))]
 
     def pixel_values(self, view: View) -> torch.Tensor:
@@ -96,8 +95,8 @@ class TextualInversionDataset(torch.utils.data.Dataset):
         return preprocess(self.pictures[view.picture], self.settings, self.resolution, view.flipped, draw)
 
 
-def _dealt(number: int, count: int, seed: str) -> int:
-    """A place of `count`; each comes once in every pass, in an order of the pass's own."""
+def _shuffled_index(number: int, count: int, seed: str) -> int:
+    """An index below `count`; each comes once in every pass of `count` numbers, in a new order."""
     turn, place = divmod(number, count)
     return _shuffled(count, f"{seed} {turn}")[place]
 
@@ -125,8 +124,8 @@ def preprocess(
 def crop(image: Image.Image, settings: TrainingSettings, draw: random.Random | None = None) -> Image.Image:
     """The part of the picture that is used.
 
-    With `draw` a random crop: a square of 80 to 100% of the shorter side, anywhere. Without, by
-    `center_crop`: the largest square in the middle, or the whole picture, which `resize` then squeezes.
+    With `draw` a random crop: a square of 80 to 100% of the shorter side, anywhere. Otherwise, depending on
+    `center_crop`, the largest square in the middle, or the full picture, which `resize` then squeezes.
     """
     if draw:
         side = round(min(image.size) * draw.uniform(SMALLEST_RANDOM_CROP, 1))
@@ -136,18 +135,18 @@ def crop(image: Image.Image, settings: TrainingSettings, draw: random.Random | N
 
 
 def resize(image: Image.Image, resolution: int, interpolation: str) -> Image.Image:
-    """To a square of `resolution` pixels a side, with Pillow's filter of that name (`linear` is bilinear)."""
+    """Resize to a square of `resolution` pixels, with Pillow's filter of that name (`linear` is bilinear)."""
     name = "BILINEAR" if interpolation == "linear" else interpolation.upper()
     return image.resize((resolution, resolution), Image.Resampling[name])
 
 
 def crop_draw(settings: TrainingSettings, picture: int, number: int | None) -> random.Random | None:
-    """Where `crop` draws the random crop `number` of a picture from; None for no random crop."""
+    """The random numbers for the crop `number` of a picture, for `crop`; None: no random crop."""
     return None if number is None else random.Random(f"{settings.seed} crop {picture} {number}")
 
 
 def flips(settings: TrainingSettings) -> tuple[bool, ...]:
-    """Whether a picture may come as it is (False) and mirrored (True)."""
+    """The ways in which a picture may come: as it is (False), mirrored (True)."""
     chance = settings.flip_probability
     return (False,) * (chance < 1) + (True,) * (chance > 0)
 
@@ -156,17 +155,18 @@ def flips(settings: TrainingSettings) -> tuple[bool, ...]:
 
 
 def held_out_templates(concept: Concept) -> tuple[str, ...]:
-    """Sentences to judge by, which training never shows; all of a person's own are trained on."""
-    return SHIPPED_TEMPLATES[concept.what_to_teach][_KEPT_BACK]
+    """Shipped sentences that training never shows, for evaluation."""
+    return SHIPPED_TEMPLATES[concept.what_to_teach][_HELD_OUT]
 
 
 def training_templates(concept: Concept) -> tuple[str, ...]:
-    kept_back = held_out_templates(concept)
-    return tuple(sentence for sentence in concept.templates if sentence not in kept_back)
+    """The sentences that training shows: the others, and a person's own."""
+    held_out = held_out_templates(concept)
+    return tuple(sentence for sentence in concept.templates if sentence not in held_out)
 
 
 def with_captions(concept: Concept, templates: Sequence[str]) -> tuple[tuple[str, ...], dict[int, range]]:
-    """Templates with the captions after them, and for a picture that has its own, which these are."""
+    """Templates with the captions after them; and for each picture with captions, which ones these are."""
     templates, own, captions = [*templates], captions_of(concept), {}
     for place, path in enumerate(image_paths(concept)):
         if path.name in own:
@@ -176,13 +176,13 @@ def with_captions(concept: Concept, templates: Sequence[str]) -> tuple[tuple[str
 
 
 def sentence_of(picture: int, drawn: int, captions: Mapping[int, range]) -> int:
-    """Which sentence goes with a picture: the one that was drawn, or in its place one of its captions."""
+    """The index of a picture's sentence: the drawn one, or one of the picture's captions instead."""
     own = captions.get(picture)
     return own[drawn % len(own)] if own else drawn
 
 
 def fill(concept: Concept, template: str) -> str:
-    """A sentence with the concept's word for `{}`, all tokens of the word written out."""
+    """A sentence with the concept's word for `{}`, with all tokens of the word."""
     sentence = template.replace("{}", concept.placeholder_token)
     return expand_prompt(sentence, concept.placeholder_tokens)
 
@@ -193,7 +193,7 @@ def with_word(concept: Concept, templates: Sequence[str]) -> list[str]:
 
 
 def token_ids(tokenizers: Sequence[Any], prompts: Sequence[str], device: Any = "cpu") -> list[torch.Tensor]:
-    """For each tokenizer, int64 (sentences, length), padded or cut to its length, on the device."""
+    """For each tokenizer, int64 (sentences, length), padded or truncated to its length."""
     return [
         torch.stack([prompt_ids(tokenizer, prompt) for prompt in prompts]).to(device)
         for tokenizer in tokenizers
@@ -201,7 +201,7 @@ def token_ids(tokenizers: Sequence[Any], prompts: Sequence[str], device: Any = "
 
 
 def checked_ids(concept: Concept, tokenizers: Sequence[Any], templates: Sequence[str]) -> list[torch.Tensor]:
-    """`token_ids` of sentences with the word; UserError where the model would not read all of the word."""
+    """`token_ids` of sentences with the word; UserError if the model would not read all of the word."""
     all_ids = token_ids(tokenizers, with_word(concept, templates))
     for tokenizer, ids in zip(tokenizers, all_ids, strict=True):
         last = tokenizer.convert_tokens_to_ids(concept.placeholder_tokens[-1])
@@ -229,22 +229,22 @@ def tokenizers_with_word(concept: Concept) -> list[Any]:
     return tokenizers
 
 
-# A sample by choice, in place of chance.
+# A sample that a person chooses.
 
 
 class Example(NamedTuple):
-    """A picture with a sentence, as training takes them."""
+    """A picture with a sentence, as training gets them."""
 
     picture: str  # the name of its file
-    original: Image.Image  # as it is kept
-    image: Image.Image  # the square that the network gets, in the model's size
+    original: Image.Image  # as it is stored
+    image: Image.Image  # the square that the network gets, in the model's resolution
     sentence: str  # with the word in it, written as in a prompt
     tokens: list[tuple[str, int]]  # pieces and ids of the (first) tokenizer, as far as the model reads
-    cut_off: str  # the end of the sentence that the model never reads; mostly empty
+    cut_off: str  # the end of the sentence that the model does not read; usually empty
 
 
 class Preview:
-    """Shows the examples of a concept; captions are read anew each time, so that they may change."""
+    """Makes examples of a concept; captions are read each time, so that they may change."""
 
     def __init__(self, concept: Concept):
         self.concept = concept
@@ -253,18 +253,18 @@ class Preview:
         self._tokenizers = tokenizers_with_word(concept)
 
     def sentences(self, name: str) -> tuple[str, ...]:
-        """All that training may say of the picture: its own captions, or else the templates."""
+        """All sentences that training may take for a picture: its captions, or else the templates."""
         return tuple(read_captions(self.concept, name)) or training_templates(self.concept)
 
     def check(self, *templates: str) -> None:
-        """Make sure that training can take sentences: UserError as in `checked_ids`."""
+        """Check that training can use sentences: UserError as in `checked_ids`."""
         checked_ids(self.concept, self._tokenizers, templates)
 
     def example(self, name: str, template: str, flipped: bool = False, crop: int = 0) -> Example:
         """The picture `name` with a sentence that has `{}` for the word.
 
         Args:
-            crop: with `random_crop`, of which pass over the pictures; it changes nothing without.
+            crop: the number of the pass over the pictures; only `random_crop` depends on it.
         """
         original, settings = load_image(self.concept, name), self.concept.training
         draw = crop_draw(settings, self.names.index(name), crop if settings.random_crop else None)

@@ -1,5 +1,6 @@
-"""Bring picture files here, side by side: from the web, local paths, folders and data sets of the hub."""
+"""Fetch picture files in parallel: from the web, local paths, folders and data sets of the hub."""
 
+import contextlib
 import ipaddress
 import re
 import socket
@@ -29,59 +30,56 @@ DATASET = "dataset:"
 _MOST_BYTES = 40 * 2**20
 _TOO_LARGE = f"The file is larger than {_MOST_BYTES // 2**20} MB: make it smaller first."
 _MOST_IN_A_FOLDER = 50
-_SIDE_BY_SIDE = 8
-_PATIENCE = 6  # a whole picture may take this many time-outs to arrive
-_CHUNK = 2**16
+_IN_PARALLEL = 8
+_TIMEOUT = 10.0  # seconds to wait for a connection, and for each piece of an answer
+_TIMEOUTS_A_PICTURE = 6  # at most, until all of it has arrived
+_CHUNK = 2**16  # bytes
+_RETRIES = 2  # of a request that fails in a way that may pass
 _MOST_REDIRECTS = 5
-_LONGEST_WAIT = 5.0  # seconds before a server is asked again; it may ask for hours
-_TEMPORARY = (408, 429, 500, 502, 503, 504)
+_LONGEST_WAIT = 5.0  # seconds before a retry; a server may ask for hours
+_TEMPORARY = (408, 429, 500, 502, 503, 504)  # HTTP statuses
 _HEADERS = {"User-Agent": "textual-inversion-notebooks/0.1 (python-requests)", "Accept": "image/*,*/*;q=0.5"}
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """One file that was asked for: its bytes, or the sentence that says why there are none."""
+    """One file that was asked for: its bytes, or a sentence that says why there are none."""
 
     source: str
     data: bytes | None = None
     problem: str | None = None
-    note: str | None = None  # of an entry with neither: what else is in a folder
+    note: str | None = None  # in place of both: what else is in a folder
 
 
-def fetch_all(
-    addresses: Sequence[str | Path | Fetched] | str | Path, timeout: float = 10.0, retries: int = 2
-) -> list[Fetched]:
-    """Fetch every address, several at a time; a bad one never loses the others.
+def fetch_all(addresses: Sequence[str | Path | Fetched] | str | Path) -> list[Fetched]:
+    """Fetch every address, in parallel; a bad one does not affect the others.
 
     Args:
-        addresses: `http://` or `https://` addresses, paths of files or folders (looked for in the
-            working folder, in `notebooks/`, and beside that), and `dataset:owner/name` for the pictures of a
-            data set of the hub. Of a folder only picture files are taken. What is here already, such as an
-            upload, stays as it is.
-        timeout: seconds to wait for a connection, and for each piece of an answer. A whole picture
-            may take six times as long.
-        retries: how often a request is repeated that fails in a way that may pass.
+        addresses: `http://` or `https://` addresses, paths of files or folders (in the working folder, in
+            `notebooks/` or in the repository), and `dataset:owner/name` for the pictures of a data set of the
+            hub. Only picture files of a folder are taken. What is fetched already, such as an upload, is
+            returned as it is.
 
     Returns:
-        Entries in the order of the addresses; a folder has one for each picture in it.
+        Entries in the order of the addresses; for a folder one for each picture in it.
     """
     if isinstance(addresses, str | Path):
         addresses = [addresses]
     wanted = [one if isinstance(one, Fetched) else str(one).strip() for one in addresses]
     wanted = list(filter(None, wanted))
-    with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
-        found = pool.map(lambda address: _fetch(address, timeout, retries), wanted)
+    with ThreadPoolExecutor(_IN_PARALLEL) as pool:
+        found = pool.map(_fetch, wanted)
         return list(chain.from_iterable(progress(found, "fetching pictures", total=len(wanted))))
 
 
-def _fetch(address: str | Fetched, timeout: float, retries: int) -> list[Fetched]:
+def _fetch(address: str | Fetched) -> list[Fetched]:
     if isinstance(address, Fetched):
         return [address]
     try:
         if address.startswith(DATASET):
             return _from_folder(_dataset_files(address.removeprefix(DATASET)), address)
         if re.match(r"https?://", address, re.IGNORECASE):
-            return [Fetched(address, _from_web(address, timeout, retries))]
+            return [Fetched(address, _from_web(address))]
         path = _find(address)
         if path.is_dir():
             return _from_folder(sorted(path.iterdir()), address)
@@ -135,49 +133,48 @@ def _dataset_files(dataset: str) -> list[Path]:
     return sorted(Path(folder).rglob("*"))
 
 
-# From the web. An address that a person gives may lie in their own network; one that it redirects to may
-# not, unless the first one did.
+# From the web. The address that a person gives may be in their own network, but a public one must not
+# redirect to there.
 _INTO_YOUR_NETWORK = "The address redirects into your own network: give the address there itself."
 
 
-def _from_web(address: str, timeout: float, retries: int) -> bytes:
+def _from_web(address: str) -> bytes:
     try:
-        with _Session(retries) as session:
-            for _ in range(retries):
-                try:
-                    return _get(session, address, timeout)
-                except ProtocolError:  # broke off half-way, which Retry does not see: once more
-                    continue
-            return _get(session, address, timeout)
+        with _Session() as session:
+            for _ in range(_RETRIES):
+                with contextlib.suppress(ProtocolError):  # it broke off half-way, which Retry does not see
+                    return _get(session, address)
+            return _get(session, address)
     except (requests.RequestException, HTTPError) as error:
-        raise UserError(_sentence(error, timeout)) from error
+        raise UserError(_sentence(error)) from error
 
 
-def _get(session: requests.Session, address: str, timeout: float) -> bytes:
-    deadline = time.monotonic() + _PATIENCE * timeout
-    with session.get(address, timeout=timeout, stream=True) as response:
+def _get(session: requests.Session, address: str) -> bytes:
+    seconds = _TIMEOUTS_A_PICTURE * _TIMEOUT
+    deadline = time.monotonic() + seconds
+    with session.get(address, timeout=_TIMEOUT, stream=True) as response:
         if not response.ok:
             raise UserError(_refusal(response.status_code, response.reason))
         body = bytearray()
-        # read1 returns with what has come, so that neither limit waits for a full chunk.
+        # read1 returns what has arrived, so that neither limit waits for a full chunk.
         while piece := response.raw.read1(_CHUNK, decode_content=True):
             body += piece
             if len(body) > _MOST_BYTES:
                 raise UserError(_TOO_LARGE)
             if time.monotonic() > deadline:
-                raise UserError(f"Not all of it arrived in {_PATIENCE * timeout:g} seconds: try again later.")
+                raise UserError(f"Not all of it arrived in {seconds:g} seconds: try again later.")
     return bytes(body)
 
 
 class _Session(requests.Session):
-    """Follows a redirect only to where the address itself may have led."""
+    """Checks where it is redirected to."""
 
-    def __init__(self, retries: int):
+    def __init__(self):
         super().__init__()
         self.max_redirects = _MOST_REDIRECTS
         self.headers.update(_HEADERS)
         self._retries = _Waits(
-            total=retries, backoff_factor=0.3, status_forcelist=_TEMPORARY, raise_on_status=False
+            total=_RETRIES, backoff_factor=0.3, status_forcelist=_TEMPORARY, raise_on_status=False
         )
         self._connect_by(HTTPAdapter)
 
@@ -193,7 +190,7 @@ class _Session(requests.Session):
 
 
 class _Waits(Retry):
-    """Waits as long as the server asks for, within reason."""
+    """Waits as long as the server asks for, but not longer than a limit."""
 
     def get_retry_after(self, response) -> float | None:
         asked = super().get_retry_after(response)
@@ -201,7 +198,7 @@ class _Waits(Retry):
 
 
 def _check_redirect(start: str, target: str) -> bool:
-    """Whether it leads on from a public address, so that it may lead to nothing but public ones."""
+    """Whether it comes from a public address; UserError if it leaves HTTPS or leads to a private one."""
     here, there = urlsplit(start), urlsplit(target)
     if (here.scheme, there.scheme) == ("https", "http"):
         raise UserError("The address redirects to http://, which is not encrypted: take another one.")
@@ -213,7 +210,7 @@ def _check_redirect(start: str, target: str) -> bool:
 
 
 def _is_private(host: str | None) -> bool:
-    """Whether a name stands for an address that the whole net can't reach, such as a router's."""
+    """Whether a name has an address that can't be reached from the Internet, such as a router's."""
     try:
         found = {entry[4][0] for entry in socket.getaddrinfo(host, None)}
     except (OSError, UnicodeError):  # it has no address: the request will say so
@@ -222,16 +219,16 @@ def _is_private(host: str | None) -> bool:
 
 
 class _OnlyPublic(HTTPAdapter):
-    """Sends nothing to a private address, whatever its name stood for a moment ago."""
+    """Sends nothing to a private address, even if its name had another address a moment ago."""
 
     def init_poolmanager(self, *given, **named) -> None:
         super().init_poolmanager(*given, **named)
-        pools = {scheme: _looking(pool) for scheme, pool in pool_classes_by_scheme.items()}
+        pools = {scheme: _public_only(pool) for scheme, pool in pool_classes_by_scheme.items()}
         self.poolmanager.pool_classes_by_scheme = pools
 
 
-def _looking(pool: type) -> type:
-    """A kind of connection pool whose connections look where they have ended before anything is sent."""
+def _public_only(pool: type) -> type:
+    """A class of connection pools whose connections check their peer's address before they send anything."""
 
     class Connection(pool.ConnectionCls):
         def _new_conn(self) -> socket.socket:
@@ -253,10 +250,10 @@ def _refusal(status: int, reason: str) -> str:
     return f"{answered}: save the picture with your browser, and give its path."
 
 
-def _sentence(error: Exception, timeout: float) -> str:
+def _sentence(error: Exception) -> str:
     reason = getattr(error.args[0] if error.args else None, "reason", None)
     if isinstance(error, requests.Timeout | ReadTimeoutError) or isinstance(reason, ReadTimeoutError):
-        return f"No answer in {timeout:g} seconds: try again later, or take the picture from elsewhere."
+        return f"No answer in {_TIMEOUT:g} seconds: try again later, or take the picture from elsewhere."
     if isinstance(error, requests.exceptions.SSLError):
         return "The server's certificate is not valid: take the picture from elsewhere."
     if isinstance(error, requests.TooManyRedirects):

@@ -1,7 +1,7 @@
-"""The pictures of a concept, checked, made alike in form, and kept in `images/` with their captions.
+"""The pictures of a concept, checked, converted, and stored in `images/` with their captions.
 
-A concept is given as one, by its name, or as its folder's path; a picture by its name, such as `002.png`.
-One that is not there, is damaged or can't be used is a `UserError`, and nothing was changed then.
+A concept is given as such, by its name, or as its folder's path; a picture by its name, such as `002.png`.
+One that is missing, damaged or can't be used raises a `UserError`, and nothing has changed then.
 """
 
 import re
@@ -31,19 +31,19 @@ ConceptLike = Concept | str | Path
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of one source."""
+    """The result for one source."""
 
     source: str
     outcome: Literal["kept", "already kept", "refused", "left alone"]
     why: str = ""
-    path: Path | None = None  # of the picture in `images/` that it is, or is like
+    path: Path | None = None  # the picture in `images/` that it is, or looks like
 
 
 def default_sources(base_model: str, concept: ConceptLike | None = None) -> list[str]:
     """The pictures to begin with: the five of grooty for the miniature, else the well-known cat toy.
 
-    These are for the concept that the series begins with. Another one has what it has, its own folder, or
-    nothing yet. So has the first one, once it has enough pictures.
+    They are for the first concept of the series only. Another one, or the first one once it has enough
+    pictures, gets its own folder, or nothing if that is empty.
     """
     if concept is not None:
         folder = _images_folder(concept)
@@ -66,14 +66,14 @@ def add_images(
 ) -> list[Verdict]:
     """Fetch pictures, check them, and keep the good ones as `images/001.png`, `002.png`, ...
 
-    A picture that is there already is never written again, so the same call twice changes nothing.
+    A picture that is there already is not written again, so the same call twice changes nothing.
 
     Args:
         concept: need not be saved.
-        sources: addresses, paths, folders, data sets or files that are here, as `fetch_all` takes them.
-        base_model: says how large a picture has to be: at least half the side that the model draws.
+        sources: as for `fetch_all`.
+        base_model: decides how large a picture has to be: at least half the side that the model draws.
             None: the concept's, or the default one.
-        keep_alike: keep also what looks like a picture that is there, unless all its pixels are the same.
+        keep_alike: also keep what looks like a picture that is there, unless all pixels are the same.
 
     Returns:
         A verdict on each picture, in the order of the sources.
@@ -87,7 +87,7 @@ def add_images(
 
 
 def _resolution(concept: ConceptLike, base_model: str | None) -> int:
-    """The side of the pictures that a model draws, by its settings; 512 where those are not on disk."""
+    """The side of the pictures that a model draws; 512 if its settings are not on disk."""
     if base_model is None:
         base_model = concept.base_model if isinstance(concept, Concept) else default_base_model()
     return load_resolution(base_model) if resolve(base_model).kind == "folder" else _USUAL_RESOLUTION
@@ -112,7 +112,7 @@ def _judge(
     if twins and not keep_alike:
         why = f"It is the same picture as {twins[0].name}, in another form."
         return Verdict(one.source, "refused", why, twins[0])
-    # Of all files: a caption whose picture was deleted by hand must not come under a new one.
+    # Not only of pictures: a new one must not get the caption of one that was deleted by hand.
     numbers = [int(path.stem) for path in folder.iterdir() if re.fullmatch(r"\d{1,9}", path.stem)]
     path = write_whole(folder / f"{max(numbers, default=0) + 1:03d}.png", packed(image))
     known[path] = own
@@ -132,7 +132,7 @@ def verdict_table(verdicts: Sequence[Verdict]) -> Table:
 
 
 def short_source(source: str) -> str:
-    """A source without what only this machine knows: the folders that lead to it."""
+    """A source without the path that only this machine has."""
     path = Path(source)
     if not path.is_absolute():
         return source if len(source) < 70 else f"{source[:30]}…{source[-35:]}"
@@ -141,7 +141,7 @@ def short_source(source: str) -> str:
 
 
 def advice(concept: ConceptLike) -> str:
-    """One sentence on the number of pictures that the concept has."""
+    """One sentence about the number of the concept's pictures."""
     count = len(picture_files(_images_folder(concept)))
     if not count:
         return "No pictures yet: add some above, then run on from here."
@@ -156,9 +156,9 @@ def advice(concept: ConceptLike) -> str:
 
 
 def keep_drawn(concept: ConceptLike, images: Sequence[Image.Image]) -> str:
-    """Write pictures that were drawn here to `images/` as `drawn-1.png`, ..., and say what there is now.
+    """Write pictures that were drawn here to `images/` as `drawn-1.png`, ..., and return a sentence.
 
-    Those that were drawn before go, with their captions; all other pictures stay.
+    They replace those that were drawn before, with their captions; all other pictures stay.
     """
     folder = places.make_folder(_images_folder(concept))
     for path in folder.glob("drawn-*"):
@@ -170,11 +170,11 @@ def keep_drawn(concept: ConceptLike, images: Sequence[Image.Image]) -> str:
     return f"{has} It also has {others} others: remove those that show another thing." if others else has
 
 
-# Pictures that are there.
+# Pictures that are stored.
 
 
 def image_paths(concept: ConceptLike) -> list[Path]:
-    """The picture files of a concept, in the order of their names; it must have some."""
+    """The picture files of a concept, in the order of their names; UserError if it has none."""
     folder = _images_folder(concept)
     if paths := picture_files(folder):
         return paths
@@ -205,7 +205,7 @@ def load_images(concept: ConceptLike) -> list[Image.Image]:
 
 
 def images_or_examples(concept: ConceptLike) -> list[Image.Image]:
-    """The pictures of a concept as for `load_images`; where it has none yet, those of the first concept."""
+    """The pictures of a concept (`load_images`); if it has none yet, those of the first concept."""
     own = picture_files(_images_folder(concept))
     return [_open(Path(path)) for path in own or default_sources(MINIATURE)]
 
@@ -218,11 +218,11 @@ def remove_image(concept: ConceptLike, name: str) -> None:
 
 
 def rotate_image(concept: ConceptLike, name: str) -> None:
-    """Turn the picture `name` by 90 degrees clockwise; four times give the same pixels again.
+    """Turn the picture `name` by 90 degrees clockwise.
 
-    It is written as PNG whatever the file's suffix, so that nothing is lost; so in `crop_image`.
+    Here and in `crop_image` it is written as PNG, whatever its suffix, so that nothing is lost.
     """
-    # Pillow counts its angles the other way round.
+    # Pillow's angles are counter-clockwise.
     turned = load_image(concept, name).transpose(Image.Transpose.ROTATE_270)
     write_whole(image_path(concept, name), packed(turned))
 
@@ -231,7 +231,7 @@ def crop_image(concept: ConceptLike, name: str, place: float = 0.5) -> None:
     """Keep the largest square of the picture `name`; one that is square already stays as it is.
 
     Args:
-        place: where the square lies along the longer side: 0 left or top, 1 right or bottom.
+        place: the square's place along the longer side: from 0, left or top, to 1, right or bottom.
     """
     image = load_image(concept, name)
     box = square_box(image.size, place)
@@ -240,10 +240,10 @@ def crop_image(concept: ConceptLike, name: str, place: float = 0.5) -> None:
 
 
 def square_box(size: tuple[int, int], place: float) -> tuple[int, int, int, int]:
-    """The largest square in a picture of `size` (width, height): left, top, right, bottom, in pixels.
+    """The largest square in a picture of `size` (width, height), at a `place` as for `crop_image`.
 
-    Args:
-        place: as for `crop_image`.
+    Returns:
+        left, top, right, bottom, in pixels.
     """
     if not 0 <= place <= 1:
         raise UserError(f"The place of a crop lies between 0 and 1, not at {place}.")
@@ -265,17 +265,17 @@ def _open(path: Path) -> Image.Image:
         raise UserError(f"images/{path.name}: {error}") from error
 
 
-# A picture's own sentences, beside it as other trainers keep them: `images/001.txt` for `images/001.png`.
+# Captions: a picture's own sentences, as other trainers store them: `images/001.txt` for `images/001.png`.
 
 
 def captions_of(concept: Concept) -> dict[str, list[str]]:
-    """The own captions of each picture that has some, by the picture's name, as `read_captions` has them."""
+    """The captions (`read_captions`) of each picture that has some, by the picture's name."""
     read = {path.name: read_captions(concept, path.name) for path in image_paths(concept)}
     return {name: captions for name, captions in read.items() if captions}
 
 
 def read_captions(concept: Concept, name: str) -> list[str]:
-    """The own captions of the picture `name`, one a line of its file, with `{}` for the word."""
+    """The captions of the picture `name`, one per line of its file, with `{}` for the word."""
     path = caption_path(image_path(concept, name))
     if not path.is_file():
         return []
@@ -288,13 +288,13 @@ def read_captions(concept: Concept, name: str) -> list[str]:
 
 
 def write_captions(concept: Concept, name: str, text: str) -> list[str]:
-    """Keep the captions of the picture `name`; it is then shown with these, and with no other sentence.
+    """Store the captions of the picture `name`; training then takes no other sentence for it.
 
     Args:
-        text: as for `parse_captions`; nothing takes them away.
+        text: as for `parse_captions`; an empty one removes the captions.
 
     Returns:
-        What was kept, with `{}` for the word.
+        The stored captions, with `{}` for the word.
     """
     path = caption_path(image_path(concept, name))
     captions = parse_captions(concept, text)
@@ -306,10 +306,7 @@ def write_captions(concept: Concept, name: str, text: str) -> list[str]:
 
 
 def parse_captions(concept: Concept, text: str) -> list[str]:
-    """The lines of a text as captions, with `{}` for the word, which each must have once.
-
-    In a text that was brought from elsewhere the concept's placeholder does as well.
-    """
+    """The lines of a text as captions. Each must have the word once, as `{}` or as the placeholder."""
     captions, word = [], re.compile(re.escape(concept.placeholder_token), re.IGNORECASE)
     for line in filter(str.strip, whole_text(text).splitlines()):
         captions.append(word.sub("{}", " ".join(line.split())))
@@ -322,5 +319,5 @@ def parse_captions(concept: Concept, text: str) -> list[str]:
 
 
 def caption_path(picture: Path) -> Path:
-    """Where the captions of a picture are; those of one name in two formats share them."""
+    """The file with a picture's captions; `a.png` and `a.jpg` share one."""
     return picture.with_suffix(".txt")

@@ -1,7 +1,7 @@
-"""What all pictures of a concept share beside the thing itself: the word would mean that as well.
+"""What all pictures of a concept have in common besides the thing itself: the word would mean that, too.
 
-Plain statistics of small copies, with no network: the rim for what lies behind the thing, its hue for
-the light, the edges for the pose. They can be wrong, so they warn, and refuse nothing.
+Statistics of small copies, without a network: the rim for the background, its hue for the light, the edges
+for the pose. They can be wrong, so they only warn.
 """
 
 from collections.abc import Sequence
@@ -49,12 +49,12 @@ _LEAST_DB = 26.0
 
 
 def outside_the_model(concept: Concept, images: Sequence[Image.Image] | None = None) -> str:
-    """A sentence where the miniature's autoencoder can't draw the pictures, so no word can; else empty.
+    """A sentence if the miniature's autoencoder can't draw the pictures, so that no word can; else empty.
 
-    It knows its drawn toys. Of any other base model nothing is said: its autoencoder was made for photos.
+    It knows drawn toys only. Other base models are not checked: their autoencoders were trained on photos.
 
     Args:
-        images: to look at in place of the concept's own.
+        images: to check instead of the concept's own.
     """
     if concept.base_model != MINIATURE:
         return ""
@@ -75,7 +75,7 @@ def outside_the_model(concept: Concept, images: Sequence[Image.Image] | None = N
 
 
 def warnings_of(concept: Concept) -> list[str]:
-    """A sentence on each thing that the pictures share by accident, with what to do."""
+    """A sentence about each thing that the pictures have in common by accident, with what to do."""
     images = [crop(image, concept.training) for image in load_images(concept)]
     pictures = [
         np.asarray(image.resize((_SIDE, _SIDE), Image.Resampling.BOX), np.float64) for image in images
@@ -113,7 +113,7 @@ def _colourfulness(pixels: np.ndarray) -> float:
 def _with_one_rim(rims: Sequence[np.ndarray]) -> int:
     """How many have nearly the same rim.
 
-    Its values in order: a background looks the same from anywhere, and the thing may touch a rim.
+    Its sorted values are compared: a background looks the same from anywhere, and the thing may touch a rim.
     """
     values = np.stack([np.sort(rim, axis=0) for rim in rims])
     apart = np.median(np.abs(values[:, None] - values[None]).mean(axis=-1), axis=-1)
@@ -121,7 +121,7 @@ def _with_one_rim(rims: Sequence[np.ndarray]) -> int:
 
 
 def _shared_hue(rims: Sequence[np.ndarray]) -> tuple[str, int]:
-    """The hue that most rims have, as a word, and how many; a rim with little colour or several has none."""
+    """The most frequent hue of the rims, as a word, and its count; without rims that are grey or motley."""
     hues = []
     for rim in rims:
         red, green, blue = rim.T
@@ -145,7 +145,7 @@ def _shared_edges(pictures: Sequence[np.ndarray]) -> float:
 
 
 def _edges(picture: np.ndarray) -> np.ndarray:
-    """How strongly the brightness changes in each cell, (32, 32)."""
+    """The gradient of the brightness in each cell, (32, 32)."""
     down, along = np.gradient(picture.mean(axis=-1))
     strength = np.minimum(np.hypot(down, along), _STRONGEST_EDGE)
     cells = _SIDE // _CELL

@@ -168,8 +168,11 @@ def web():
     server.server_close()
 
 
-def problem(address, **settings):
-    (fetched,) = fetch_all([address], **settings)
+def problem(address, timeout=10.0, retries=2):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(download, "_TIMEOUT", timeout)
+        patch.setattr(download, "_RETRIES", retries)
+        (fetched,) = fetch_all([address])
     assert fetched.data is None
     assert fetched.source == address
     return fetched.problem
@@ -232,9 +235,10 @@ def test_a_huge_file_is_stopped_on_the_way(web, monkeypatch):
     assert "larger than" in problem(f"{web.address}/huge.png")
 
 
-def test_addresses_are_fetched_side_by_side(web):
+def test_addresses_are_fetched_side_by_side(web, monkeypatch):
     web.together = threading.Barrier(6)
-    assert all(one.data for one in fetch_all([f"{web.address}/together.png"] * 6, timeout=20))
+    monkeypatch.setattr(download, "_TIMEOUT", 20)
+    assert all(one.data for one in fetch_all([f"{web.address}/together.png"] * 6))
 
 
 def test_a_circle_of_redirects_ends(web):
