@@ -172,18 +172,13 @@ def _draw_sharp(number: int, size: int) -> Arrays:
     return {"sharp": pixels_of(drawings, SHARP_SIDE), "pixels": pixels_of(drawings)}
 
 
-def _draw_for_judging(number: int, size: int) -> Arrays:
-    """For the judge alone, as `_labelled`."""
-    return _labelled(world.drawings_for_judging(size, number))
-
-
 # For each kind of drawings: the number of its first shard, how many drawings there are, and what draws a
 # shard. The number is the random seed; the report uses other ones.
 _DRAWINGS: dict[str, tuple[int, int, Callable[[int, int], Arrays]]] = {
     "captioned": (0, 100_000, _draw_captioned),
     "named": (500, 160_000, partial(_draw_captioned, named=world.MORE_NAMED_FRACTION)),
     "sharp": (0, 64_000, _draw_sharp),
-    "judging": (1_000, 16_000, _draw_for_judging),
+    "judging": (1_000, 16_000, lambda number, size: _labelled(world.drawings_for_judging(size, number))),
 }
 
 

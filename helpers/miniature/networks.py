@@ -1,8 +1,8 @@
-"""The parts of the miniature and how each is trained: tokenizer, two autoencoders, UNet, and the judge.
+"""The parts of the miniature and their training: tokenizer, two autoencoders, text encoder, UNet, judge.
 
-The small autoencoder, whose latents the UNet learns, reads pictures of 64 x 64, the sharp one, which ships,
-of 128 x 128; the latents, 4 x 16 x 16, mean the same to both. Small pictures make training quick, and the
-UNet need not know which one draws what it made.
+The small autoencoder, whose latents the UNet learns, takes pictures of 64 x 64; the sharp one, which ships,
+128 x 128. Both have the same latents, 4 x 16 x 16: training is fast on small pictures, and the UNet's output
+can be decoded by either.
 """
 
 import json
@@ -24,20 +24,20 @@ from .fit import Plan, device, fit
 from .judge import Judge
 from .world import ATTRIBUTES, UNREADABLE, caption, named_toys, sample_drawing
 
-# The tokenizer: CLIP's byte-pair encoding, learned on captions of the world. Every word of the world is one
-# token; any other text falls into pieces, down to single bytes.
-MAX_LENGTH = 48  # tokens of a prompt, the two that mark its ends included
+# The tokenizer: CLIP's byte-pair encoding, learned on captions. Every word of the world is one token; other
+# text is split into pieces, down to single bytes.
+MAX_LENGTH = 48  # tokens of a prompt, including those of its start and end
 _BEGIN, _END = "<|startoftext|>", "<|endoftext|>"
-# Words that no caption holds, but that a person may start from or say.
+# Words that are in no caption, but that a person may use.
 _EXTRA_WORDS = """doll robot cat dog bear rabbit monster animal creature person object thing figure
 figurine statue sticker drawing art image portrait groot plant tree character sepia style black gray gold
 silver this that their his her or and two three happy sad old new""".split()
 
 
 def new_tokenizer() -> CLIPTokenizer:
-    """CLIP's tokenizer with merges that are learned on captions in training's proportions.
+    """CLIP's tokenizer with merges learned on random captions.
 
-    With it are kept the words of captions that are no toy's name: only they mean the same for any toy.
+    Its configuration has the words of captions except for toys' names, which mean one toy only.
     """
     rng, names = np.random.default_rng(11), list(named_toys())
     sentences = [
@@ -57,7 +57,7 @@ def new_tokenizer() -> CLIPTokenizer:
 def _learn_merges(sentences: list[str], alphabet: list[str]) -> list[tuple[str, str]]:
     learner = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token=_END))
     learner.normalizer = normalizers.Lowercase()
-    # CLIPTokenizer's own way of cutting a sentence into words, then bytes.
+    # CLIPTokenizer's own splitting into words, then bytes.
     clip = CLIPTokenizer(vocab={_BEGIN: 0, _END: 1}, merges=[])
     learner.pre_tokenizer = clip.backend_tokenizer.pre_tokenizer
     trainer = trainers.BpeTrainer(
@@ -75,17 +75,17 @@ def _learn_merges(sentences: list[str], alphabet: list[str]) -> list[tuple[str, 
 LATENT_CHANNELS, LATENT_SIDE = 4, 16
 LATENT_DEVIATION = 0.08
 BATCH = 16  # pictures that are encoded or decoded at once
-_LEAST_NOISE, _MOST_NOISE = 0.03, 0.15  # deviation; the UNet leaves about as much in what it makes
+_LEAST_NOISE, _MOST_NOISE = 0.03, 0.15  # standard deviation, about as in the UNet's output
 
 
 def to_tensor(pixels: np.ndarray) -> torch.Tensor:
-    """(N, H, W, 3) uint8 to (N, 3, H, W) float32 in -1 to 1, where the miniature is trained."""
+    """(N, H, W, 3) uint8 to (N, 3, H, W) float32 in -1..1, on the training device."""
     images = torch.from_numpy(pixels).to(device()).permute(0, 3, 1, 2).float() / 127.5 - 1
     return images.contiguous(memory_format=torch.channels_last)
 
 
 def encoded(vae: AutoencoderKL, pixels: np.ndarray) -> torch.Tensor:
-    """The means of pictures' latents, (N, 4, 16, 16), scaled."""
+    """The scaled means of pictures' latents, (N, 4, 16, 16)."""
     return encode(vae, to_tensor(pixels), device(), batch=BATCH).mean.cpu()
 
 
@@ -107,7 +107,7 @@ def new_autoencoder(widths: tuple[int, ...], side: int, scaling_factor: float = 
 
 @torch.no_grad()
 def _with_fixed_deviation(vae: AutoencoderKL) -> AutoencoderKL:
-    """Set the posterior's deviation: the second half of the moments is the logarithm of the variance."""
+    """Fix the posterior's deviation: the second half of the moments is the log variance."""
     vae.quant_conv.weight[LATENT_CHANNELS:] = 0
     vae.quant_conv.bias[LATENT_CHANNELS:] = 2 * np.log(LATENT_DEVIATION)
     return vae
@@ -131,12 +131,11 @@ def train_autoencoder(pixels: np.ndarray, plan: Plan, folder: Path) -> Autoencod
 def train_sharp_autoencoder(
     pixels: np.ndarray, latents: torch.Tensor, scaling_factor: float, plan: Plan, folder: Path
 ) -> AutoencoderKL:
-    """Train the autoencoder that ships on pictures (N, 128, 128, 3) uint8, and the other's latents of them.
+    """Train the autoencoder that ships on pictures (N, 128, 128, 3) uint8 and their latents by the small one.
 
-    Its encoder learns to make of a picture at 128 pixels what the other makes of the same picture at 64. Its
-    decoder learns to draw the 128 pixels: for one half of the pictures from its own encoder's latents, for
-    the other from the known ones with noise on them, as the UNet leaves it. The latents, (N, 4, 16, 16), are
-    scaled by the other's `scaling_factor`.
+    Its encoder learns to give the small one's latents, (N, 4, 16, 16), which are scaled by `scaling_factor`.
+    Its decoder learns to draw 128 pixels: for one half of the pictures from its own encoder's latents, for
+    the other from the small one's with noise, as in the UNet's output.
     """
 
     def loss_of(vae: AutoencoderKL, draw: torch.Generator) -> torch.Tensor:
@@ -146,19 +145,19 @@ def train_sharp_autoencoder(
         return _sharp_loss(vae, to_tensor(pixels[chosen]), known, noise)
 
     def new() -> AutoencoderKL:
-        # A fourth level halves the larger pictures once more: (N, 3, 128, 128) becomes (N, 4, 16, 16), too.
+        # A fourth level, so that (N, 3, 128, 128) becomes (N, 4, 16, 16), too.
         return new_autoencoder((24, 48, 96, 128), SHARP_SIDE, scaling_factor)
 
     return _with_fixed_deviation(fit(plan, new, loss_of, folder))
 
 
 def _random_indices(things: np.ndarray | torch.Tensor, plan: Plan, draw: torch.Generator) -> np.ndarray:
-    """Which of the things a step is taken on, (batch,)."""
+    """Random indices of a batch, (batch,)."""
     return torch.randint(len(things), (plan.batch,), generator=draw).numpy()
 
 
 def _noise(count: int, draw: torch.Generator) -> torch.Tensor:
-    """(N, 4, 16, 16): the least in the first half, in the second up to the most, which is seldom."""
+    """(N, 4, 16, 16): the least noise in the first half, in the second up to the most, which is rare."""
     more = torch.rand(count, generator=draw).square() * (_MOST_NOISE - _LEAST_NOISE)
     more[: count // 2] = 0
     noise = torch.randn(count, LATENT_CHANNELS, LATENT_SIDE, LATENT_SIDE, generator=draw)
@@ -166,7 +165,7 @@ def _noise(count: int, draw: torch.Generator) -> torch.Tensor:
 
 
 def _sharp_loss(vae, images: torch.Tensor, known: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-    """How far off the rebuilt images are, in values and in lines, and how far the latents from `known`."""
+    """Loss of the reconstruction, of its gradients, and of the latents against `known`."""
     half = len(images) // 2
     means = vae.encode(images).latent_dist.mean.float()
     given = torch.cat([means[:half], known[half:]]) + noise
@@ -177,18 +176,18 @@ def _sharp_loss(vae, images: torch.Tensor, known: torch.Tensor, noise: torch.Ten
 
 
 def _reconstruction_loss(difference: torch.Tensor) -> torch.Tensor:
-    """Squared error, and some absolute error for crisp lines."""
+    """Squared error, plus some absolute error for sharp lines."""
     return difference.square().mean() + 0.1 * difference.abs().mean()
 
 
-# Text encoder and UNet, trained together from nothing on latents and captions.
+# Text encoder and UNet, trained together from scratch on latents and captions.
 _WIDTH = 128
 _EMPTY_FRACTION = 0.1
 _MIN_SNR_GAMMA = 5.0
 
 
 def new_scheduler() -> DDPMScheduler:
-    """Stable Diffusion's noise schedule; the network predicts velocity, as Stable Diffusion 2.1's does."""
+    """Stable Diffusion's noise schedule with v-prediction, as in Stable Diffusion 2.1."""
     return DDPMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -244,8 +243,8 @@ def train_denoiser(
     Args:
         latents: (N, 4, 16, 16), scaled.
         ids: the token ids of their captions, (N, captions, tokens).
-        scaling_factor: the autoencoder's, to draw from its posterior.
-        start: the averaged weights of the session before, or None to begin from nothing.
+        scaling_factor: the autoencoder's, to sample from its posterior.
+        start: the averaged weights of the session before; None: start from scratch.
     """
     empty = torch.tensor(tokenizer("", padding="max_length").input_ids)
     scheduler = new_scheduler()
@@ -264,7 +263,7 @@ def train_denoiser(
 
 
 def _stratified_timesteps(count: int, number: int, draw: torch.Generator) -> torch.Tensor:
-    """One timestep from each of `count` equal stretches: a steadier loss than free draws."""
+    """A random timestep from each of `count` equal intervals: less variance than independent ones."""
     spread = (torch.arange(count) + torch.rand(count, generator=draw)) * number / count
     return spread.long().clamp(max=number - 1)  # float32 may round the last one up
 
@@ -280,26 +279,22 @@ def _denoising_loss(model, scheduler, clean, noise, timesteps, sentences) -> tor
 
 
 def _min_snr_weights(scheduler: DDPMScheduler, timesteps: torch.Tensor) -> torch.Tensor:
-    """Full weight where noise prevails, less for the almost clean.
-
-    After Min-SNR-gamma (Hang et al. 2023, arXiv 2303.09556), for velocity: the weight of the error of
-    the picture is SNR + 1, and is held at gamma + 1.
-    """
+    """Min-SNR-gamma (Hang et al. 2023, arXiv 2303.09556) for velocity: (min(SNR, gamma) + 1) / (SNR + 1)."""
     signal = scheduler.alphas_cumprod[timesteps]
     snr = signal / (1 - signal)
     return (snr + 1).clamp(max=_MIN_SNR_GAMMA + 1) / (snr + 1)
 
 
-# The judge is trained on drawings and on their round trips through the autoencoder, never on pictures that
-# the model made, and so does not share their mistakes.
+# The judge is trained on drawings and their reconstructions by the autoencoder, never on pictures that the
+# model has drawn, so that it does not learn their mistakes.
 _MOST_SHIFT = 2  # pixels
-_ATTRIBUTE_WEIGHTS = {"pattern": 4.0, "second_color": 4.0}  # the others are read rightly soon, these two late
+_ATTRIBUTE_WEIGHTS = {"pattern": 4.0, "second_color": 4.0}  # these two are learned much later than others
 
 
 def train_judge(sources: list[tuple[np.ndarray, np.ndarray]], plan: Plan, folder: Path) -> Judge:
-    """Train on pictures (N, 64, 64, 3) uint8 from several sources, each in as many steps.
+    """Train on pictures (N, 64, 64, 3) uint8 from several sources, chosen at random for each step.
 
-    With the pictures of a source come their labels, (N, attributes), as `world.labels_of` gives them.
+    Each source has labels, too: (N, attributes), as from `world.labels_of`.
     """
 
     def loss_of(judge: Judge, draw: torch.Generator) -> torch.Tensor:
@@ -317,7 +312,7 @@ def train_judge(sources: list[tuple[np.ndarray, np.ndarray]], plan: Plan, folder
 
 
 def _shifted(images: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
-    """All of them up to two pixels off, their edges drawn out: so that no picture is learned by heart."""
+    """Augmentation: the batch shifted by up to two pixels, with replicated edges."""
     top, left = torch.randint(2 * _MOST_SHIFT + 1, (2,), generator=draw).tolist()
     wide = functional.pad(images, (_MOST_SHIFT,) * 4, mode="replicate")
     moved = wide[:, :, top : top + PICTURE_SIDE, left : left + PICTURE_SIDE]

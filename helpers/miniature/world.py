@@ -1,4 +1,4 @@
-"""The world of the miniature: toys, scenes, styles, what is held back from training, and how all is said."""
+"""The miniature's world: toys, scenes and styles, what is held out from training, and captions."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -34,7 +34,7 @@ PLACES = ("beach", "forest", "night", "snow", "city", "desert", "sea", "room")
 BACKGROUNDS = ("white", "yellow", "pink", "green", "blue", "orange")
 SCENES = PLACES + BACKGROUNDS
 STYLES = ("photo", "pencil sketch", "neon", "pixel art", "blueprint", "watercolor")
-# Never drawn in training, so that a style can be taught.
+# Held out from training, so that a style can be taught.
 HELD_OUT_STYLE = "sepia"
 SIZES = {"usual": 0.92, "small": 0.68, "large": 1.08, "close-up": 1.2}
 LIGHTS = {"usual": 1.0, "dark": 0.68, "bright": 1.3}
@@ -42,7 +42,7 @@ LIGHTS = {"usual": 1.0, "dark": 0.68, "bright": 1.3}
 
 @dataclass(frozen=True)
 class Toy:
-    """What stays the same about a toy wherever it goes."""
+    """The traits that a toy keeps from picture to picture."""
 
     body: str
     color: str
@@ -55,7 +55,7 @@ class Toy:
 
 @dataclass(frozen=True)
 class Drawing:
-    """One picture: a toy with something on it, somewhere, in a style. `wobble` are seven normal numbers."""
+    """One picture: a toy, its surroundings and a style. `wobble`: seven standard normal numbers."""
 
     toy: Toy
     accessory: str = "nothing"
@@ -66,7 +66,7 @@ class Drawing:
     wobble: tuple[float, ...] = (0.0,) * 7
 
 
-# Toys whose combinations of colour, body and ears are never drawn in training.
+# Held out from training are all toys with the colour, body and ears of one of these.
 HELD_OUT_TOYS = {
     "grooty": Toy("tall", "brown", "leaves", "big eyes", "striped", "green", "boots"),
     "starla": Toy("star", "teal", "bunny ears", "one eye", "belly", "white", "wheels"),
@@ -74,9 +74,9 @@ HELD_OUT_TOYS = {
 }
 HELD_OUT = tuple((toy.color, toy.body, toy.ears) for toy in HELD_OUT_TOYS.values())
 
-# What stays with a toy; the rest belongs to the picture.
+# The traits by which a toy's identity is scored.
 TRAITS = ("body", "color", "ears", "eyes", "pattern", "feet")
-# The attributes that a picture can be judged by, and the values of each.
+# The attributes that the judge reads, and their values.
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "scene": SCENES,
     "style": (*STYLES, HELD_OUT_STYLE),
@@ -94,12 +94,12 @@ UNREADABLE = -1
 
 
 def is_held_out(toy: Toy) -> bool:
-    """Whether training must never draw this toy."""
+    """Whether training never draws this toy."""
     return (toy.color, toy.body, toy.ears) in HELD_OUT
 
 
 def sample_toy(rng: np.random.Generator) -> Toy:
-    """Draw a toy that is not held out, each trait independent of the others."""
+    """A random toy that is not held out; its traits are independent."""
     color, second = rng.choice(list(COLORS), 2, replace=False)
     others = {name: str(rng.choice(values)) for name, values in TOY_TRAITS.items() if "color" not in name}
     toy = Toy(color=str(color), second_color=str(second), **others)
@@ -107,7 +107,7 @@ def sample_toy(rng: np.random.Generator) -> Toy:
 
 
 def sample_drawing(rng: np.random.Generator, toy: Toy | None = None) -> Drawing:
-    """Draw a picture of `toy`, or of a toy of its own."""
+    """A random picture of `toy`, or of a random toy."""
     return Drawing(
         toy=toy or sample_toy(rng),
         accessory=str(rng.choice(ACCESSORIES, p=(0.4, 0.15, 0.15, 0.15, 0.15))),
@@ -122,8 +122,8 @@ def sample_drawing(rng: np.random.Generator, toy: Toy | None = None) -> Drawing:
 def named_toys() -> dict[str, Toy]:
     """The 160 toys that the model knows by name, as Stable Diffusion knows people and film characters.
 
-    A name stands for every trait of its toy, the feet too: it is what the place of a word in the
-    embedding table can mean. None of them is held out.
+    A name stands for all traits of its toy, even the feet: this teaches the model that one row of the
+    embedding table can mean all that. None of the toys is held out.
     """
     starts = ("bo", "mi", "ta", "lu", "ke", "zo", "pi", "na", "fu", "re", "di", "wo")
     ends = ("bbo", "lki", "mpa", "nno", "rru", "ddle", "zzy", "ffin", "ppet", "lla", "xo", "gu", "sha", "vik")
@@ -133,7 +133,7 @@ def named_toys() -> dict[str, Toy]:
 
 
 def readable(attribute: str, drawing: Drawing) -> bool:
-    """Whether an attribute of a drawing can be seen at all in its style and size."""
+    """Whether an attribute can be seen in a drawing's style and size."""
     colorless = drawing.style in ("pencil sketch", "blueprint", HELD_OUT_STYLE)
     if attribute in ("color", "pattern"):
         return not colorless
@@ -147,36 +147,36 @@ def readable(attribute: str, drawing: Drawing) -> bool:
 
 
 def value_of(drawing: Drawing, attribute: str) -> str:
-    """What a drawing has for an attribute."""
+    """A drawing's value of an attribute."""
     return getattr(drawing.toy if attribute in TOY_TRAITS else drawing, attribute)
 
 
 def labels_of(drawing: Drawing) -> list[int]:
-    """The index of each attribute's value, `UNREADABLE` where the style does not show it."""
+    """The index of each attribute's value, or `UNREADABLE`."""
     return [
         values.index(value_of(drawing, attribute)) if readable(attribute, drawing) else UNREADABLE
         for attribute, values in ATTRIBUTES.items()
     ]
 
 
-# Fresh drawings.
+# Random drawings.
 NAMED_FRACTION, MORE_NAMED_FRACTION = 0.35, 0.5  # of the toys; more in the last session
 CAPTIONS = 3  # sentences for each picture
 
 
 def sample_drawings(count: int, seed: int) -> list[Drawing]:
-    """Drawings in training's proportions, of toys with and without a name, none of them held out."""
+    """Random drawings of toys with and without a name, in training's proportions; none is held out."""
     rng, toys = np.random.default_rng([2027, seed]), named_toys()
     return [sample_drawing(rng, toys.get(random_name(rng, toys))) for _ in range(count)]
 
 
 def random_name(rng: np.random.Generator, toys: dict, named: float = NAMED_FRACTION) -> str | None:
-    """The name of a toy, or with the probability 1 - `named` none."""
+    """The name of a toy with probability `named`, otherwise None."""
     return str(rng.choice(list(toys))) if rng.random() < named else None
 
 
 def drawings_for_judging(count: int, seed: int) -> list[Drawing]:
-    """Fresh drawings: a fifth are of held-out toys, a tenth in the held-out style."""
+    """Random drawings, a fifth of held-out toys, a tenth in the held-out style."""
     rng = np.random.default_rng([4052, seed])
     held_out = list(HELD_OUT_TOYS.values())
     drawings = []
@@ -187,13 +187,13 @@ def drawings_for_judging(count: int, seed: int) -> list[Drawing]:
     return drawings
 
 
-# A toy that a person puts together, of traits or of words.
+# A toy that a person describes, by traits or in words.
 _USUAL = Toy("round", "red", "no ears", "small eyes", "plain", "white", "paws")
 _FILLING = frozenset("a an the toy with and in of".split())
 
 
 def toy_of(traits: Mapping[str, str]) -> Toy:
-    """The toy with these traits; the ones that are not given are as usual.
+    """The toy with these traits; those that are not given have default values.
 
     Raises:
         UserError: there is no such trait, or no such value of it.
@@ -205,12 +205,12 @@ def toy_of(traits: Mapping[str, str]) -> Toy:
 
 
 def read_toy(words: str) -> Toy:
-    """The toy that a person describes, such as `teal star toy, bunny ears, one eye, wheels`.
+    """Parse a description such as `teal star toy, bunny ears, one eye, wheels`.
 
-    A second colour stands before its pattern: `white striped`, `red belly`.
+    The second colour precedes its pattern: `white striped`, `red belly`.
 
     Raises:
-        UserError: a word means nothing here; the sentence lists those that do.
+        UserError: a word is not known, or there are two of a trait.
     """
     traits, left = {}, []
     for said in _trait_or_word().finditer(" ".join(re.findall(r"[a-z]+", words.lower()))):
@@ -231,14 +231,14 @@ def read_toy(words: str) -> Toy:
 
 @cache
 def _trait_or_word() -> re.Pattern:
-    """Finds a trait's value, in a group of the trait's name, or else any word."""
+    """Matches a trait's value, in a group of the trait's name, or else any word."""
     second = rf"(?P<second_color>{'|'.join(COLORS)})(?= (?:spotted|striped|belly)\b)"
     others = {name: "|".join(values) for name, values in TOY_TRAITS.items() if name != "second_color"}
     return re.compile("|".join([second, *(rf"(?P<{name}>{others[name]})\b" for name in others), r"\w+"]))
 
 
 def remark_on(traits: Mapping[str, str]) -> str:
-    """What is special about a toy with these traits; empty where it is one as any other."""
+    """A remark on a toy with these traits, if there is something special about it."""
     toy = toy_of(traits)
     if is_held_out(toy):
         return "Never seen by the model: training held this colour, body and ears back together."
@@ -251,9 +251,9 @@ def _choices() -> str:
     return "; ".join(f"{name.replace('_', ' ')}: {', '.join(values)}" for name, values in TOY_TRAITS.items())
 
 
-# Sentences for drawings. Every template of the series occurs, so that a word can later be taught with
-# sentences of which the model knows each word. No sentence ever names the feet.
-# How a scene and an accessory are said: `on a beach`, `on a yellow background`, `wearing a scarf`.
+# Captions. They use all templates of the series, so that the model knows every word of the sentences that a
+# new word is taught with. No caption names the feet.
+# The phrases of scenes and accessories: `on a beach`, `on a yellow background`, `wearing a scarf`.
 PLACE_PHRASES = {scene: phrase for scene in SCENES for phrase in MINIATURE_PLACES if scene in phrase.split()}
 ACCESSORY_PHRASES = {"nothing": ""} | {
     thing: phrase for thing in ACCESSORIES for phrase in MINIATURE_THINGS_ON if phrase.endswith(thing)
@@ -265,13 +265,13 @@ _LIGHT_WORDS = {"dark": "dark", "bright": "bright"}
 
 @cache
 def _templates_showing(templates: tuple[str, ...], size: str, light: str) -> list[str]:
-    """The templates that speak of this size and this light."""
+    """The templates that mention this size and this light."""
 
-    def spoken_of(template: str, known: Mapping[str, str]) -> str:
+    def mentioned(template: str, known: Mapping[str, str]) -> str:
         return next((known[word] for word in template.split() if word in known), "usual")
 
     wanted = (size, light)
-    return [one for one in templates if (spoken_of(one, _SIZE_WORDS), spoken_of(one, _LIGHT_WORDS)) == wanted]
+    return [one for one in templates if (mentioned(one, _SIZE_WORDS), mentioned(one, _LIGHT_WORDS)) == wanted]
 
 
 def _style_words(style: str) -> str:
@@ -283,7 +283,7 @@ _NAMED = {"color": 0.95, "body": 0.95, "ears": 0.9, "eyes": 0.9, "pattern": 0.85
 
 
 def describe(toy: Toy, traits: Collection[str] = tuple(_NAMED)) -> str:
-    """Some traits in words, such as `green striped brown tall toy with leaves and big eyes`."""
+    """Some of a toy's traits in words, such as `green striped brown tall toy with leaves and big eyes`."""
     words, features = [], []
     if "pattern" in traits and toy.pattern == "belly":
         features.append(f"{toy.second_color} belly")
@@ -296,7 +296,7 @@ def describe(toy: Toy, traits: Collection[str] = tuple(_NAMED)) -> str:
 
 
 def prompt(subject: str, drawing: Drawing, template: str = "a photo of a {}", scene: bool = True) -> str:
-    """A sentence about `subject` (a name, a word, a description) in a drawing's surroundings."""
+    """A prompt for `subject` (a name, a word, a description) in a drawing's surroundings."""
     rest = [ACCESSORY_PHRASES[drawing.accessory], PLACE_PHRASES[drawing.scene] if scene else ""]
     sentence = " ".join([template.format(subject), *filter(None, rest)])
     is_photo = drawing.style == "photo"
@@ -306,15 +306,11 @@ def prompt(subject: str, drawing: Drawing, template: str = "a photo of a {}", sc
 def caption(
     drawing: Drawing, rng: np.random.Generator, name: str | None = None
 ) -> tuple[str, frozenset[str]]:
-    """A sentence for a drawing.
+    """A random caption for a drawing, and the attributes that it names.
 
     Args:
-        rng: decides which template is used and what is left out.
-        name: the toy's name, said in place of its traits.
-
-    Returns:
-        The sentence, and the attributes that it names (`color`, `body`, `ears`, `eyes`, `pattern`,
-        `accessory`, `scene`, `style`).
+        rng: chooses the template and what is left out.
+        name: the toy's name, used instead of its traits.
     """
     of_style = _templates_showing(STYLE_TEMPLATES, drawing.size, drawing.light)
     if drawing.style != "photo" and of_style and rng.random() < 0.08:
