@@ -1,4 +1,4 @@
-"""What a training step is given: batches of the data set, as latents, with noise and timesteps."""
+"""The input of a training step: batches of the data set as latents, with noise and timesteps."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,14 +14,14 @@ from .processes import Processes
 
 
 class LatentCache:
-    """A transform of the data set: views to the mean and deviation of their latents, each encoded once.
+    """A transform of the data set: a view to the mean and deviation of its latents, each encoded once.
 
-    Drawing from these at each step gives the same distribution as encoding at each step. Random crops are
-    encoded as they come: the VAE then stays on the device.
+    Sampling from these at each step gives the same distribution as encoding at each step. Random crops are
+    encoded when they are drawn; the VAE then stays on the device.
 
     Attributes:
-        posterior: of each view, or of each picture's middle.
-        note: what is encoded when, as a sentence.
+        posterior: of every view; with random crops, of every picture's center crop.
+        note: a sentence that says what is encoded when.
     """
 
     def __init__(self, dataset: TextualInversionDataset, model: Model):
@@ -45,9 +45,9 @@ class LatentCache:
 
 
 class EndlessBatches(Sampler):
-    """The numbers of the samples in each of this process' batches, without an end.
+    """Sample numbers for the batches of this process, without end; `taken` counts the batches so far.
 
-    Of N processes each takes its own part of a batch of N times `size`. `taken` are the batches so far.
+    N processes share a batch of N times `size`, of which each takes its own part.
     """
 
     def __init__(self, size: int, processes: Processes):
@@ -63,12 +63,12 @@ class EndlessBatches(Sampler):
 class Draws:
     """One concept's batches. Noise and timesteps come from one generator whose state can be saved.
 
-    All processes draw the same numbers for the whole batch, and each returns its part, so that two
-    processes see what one would see with a batch twice as large.
+    Every process draws the same numbers for the whole batch and keeps its own part, so that two processes
+    see what one would see with twice the batch.
 
     Args:
-        dataset: gives the `mean` and `deviation` of latents, and `input_ids`.
-        weights: from timesteps (batch,) to the loss's weights (batch,).
+        dataset: gives `mean` and `deviation` of the latents, and `input_ids`.
+        weights: maps timesteps (batch,) to weights of the loss (batch,).
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Draws:
         self.weights, self.device = weights, device
         self.sampler = EndlessBatches(settings.train_batch_size, processes)
         self.batches = iter(DataLoader(dataset, batch_sampler=self.sampler))
-        self.input_ids: list[torch.Tensor] = []  # of this step, until `sentences` gives them
+        self.input_ids: list[torch.Tensor] = []  # of the current batch, for `sentences`
         self.shape = torch.Size()  # of one latent
         self.generator = torch.Generator().manual_seed(settings.seed)
         self.pictures = settings.train_batch_size * processes.count  # of the whole batch
@@ -101,10 +101,10 @@ class Draws:
         return self._normal(self.samples)
 
     def timesteps(self) -> torch.Tensor:
-        """From `first_timestep` to `last_timestep`, each as likely as any other, (batch,).
+        """Uniform over `first_timestep` to `last_timestep`, (batch,).
 
-        Within a batch they are spread over the range from one random start, so that no step sees only
-        easy ones: the low-discrepancy sampler of Kingma et al. 2021 (arXiv 2107.00630, appendix I.1).
+        Within a batch they are evenly spread from one random start, so that no step sees only easy ones:
+        the low-discrepancy sampler of Kingma et al. 2021 (arXiv 2107.00630, appendix I.1).
         """
         first, last = self.settings.first_timestep, self.settings.last_timestep
         start = torch.rand(1, generator=self.generator)
@@ -113,7 +113,7 @@ class Draws:
         return self._own(timesteps.clamp(max=last))
 
     def sentences(self) -> list[torch.Tensor]:
-        """Token ids of a sentence for each sample of `latents`, one (batch, length) a tokenizer."""
+        """Token ids of the sentences that go with `latents`: for each tokenizer (batch, length)."""
         return [self._repeated(ids.to(self.device)) for ids in self.input_ids]
 
     def state_dict(self) -> dict[str, Any]:
@@ -136,7 +136,7 @@ class Draws:
 
 
 class DrawsTogether:
-    """The draws of several concepts as one batch, concept after concept."""
+    """The batches of several concepts as one, concept after concept."""
 
     def __init__(self, draws: list[Draws]):
         self.each = draws

@@ -1,9 +1,8 @@
-"""What the base model sees around a thing, and on it: written down as captions before a word is taught.
+"""Captions by the base model itself: the place that it sees around a thing, and what the thing wears.
 
-A word learns what its pictures share, and what its sentences do not say. So a sentence that names the
-place and what the thing wears leaves that out of the word. Which words fit is asked of the base model
-itself: with the right ones its loss is the least (Li et al. 2023, “Your Diffusion Model is Secretly a
-Zero-Shot Classifier”, arXiv 2303.16203).
+A word learns what its pictures share and its sentences don't say; so a sentence that names the place keeps
+the place out of the word. The model is used as a classifier: the right phrase has the lowest loss (Li et al.
+2023, “Your Diffusion Model is Secretly a Zero-Shot Classifier”, arXiv 2303.16203).
 """
 
 import gc
@@ -31,18 +30,18 @@ from .model import Model, load_model
 from .processes import Processes
 from .train import as_concept
 
-# Of all timesteps. Where much noise is, a place is decided, and where less is, what is on: of 120 drawn
-# pictures (`python -m tests.bench.seen`, twelve toys of seed 100) these saw both right in all; a place asked
-# where noise is middling was right in 41%, and a thing asked where much is, in 94%.
+# Fractions of all timesteps. A place is decided at much noise, a thing worn at less: with these, both were
+# right in all of 120 drawn pictures (`python -m tests.bench.seen`, twelve toys of seed 100). At medium noise
+# 41% of the places were right, at much noise 94% of the things.
 OF_PLACES = (0.85, 0.95)
 OF_THINGS = (0.35, 0.65)
-_MARGIN = 0.01  # of the loss, by which the best must beat “nothing”
+_MARGIN = 0.01  # fraction by which the loss must be lower than without a phrase
 _SENTENCE = "a photo of a {}"
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What the model sees in a picture, in words of a sentence; the empty string for nothing."""
+    """What the model sees in a picture, as phrases; an empty one for nothing."""
 
     picture: str
     place: str
@@ -61,13 +60,13 @@ class Seen:
 
 
 def describe_pictures(concept: Concept | str) -> list[Seen]:
-    """Write captions for the pictures that have none, by what the base model sees in them.
+    """Write captions for the pictures of an object that have none, by what the base model sees in them.
 
-    They are kept as a person's own are, in `images/<name>.txt`: read, edited or deleted like those. It loads
-    the base model itself, so that a notebook can pass it to `in_own_process`.
+    They are ordinary captions in `images/<name>.txt`, which a person may edit or delete. It loads the base
+    model itself, so that a notebook can pass it to `in_own_process`.
 
     Returns:
-        What was seen, for each picture that had no captions; none of a style.
+        What was seen in each of these pictures; nothing for a style.
 
     Raises:
         UserError: the concept has no pictures, or its base model can't be loaded.
@@ -91,7 +90,7 @@ def _look_at(concept: Concept, device: torch.device) -> list[Seen]:
         return []
     eager = concept.changed(training={"compile": False, "gradient_checkpointing": False})
     look, found = Look(eager, load_model(eager, device)), []
-    check_words(concept, look.model.components.tokenizers)  # it is asked with the initializer
+    check_words(concept, look.model.components.tokenizers)  # the sentences contain the initializer
     for name in progress(names, "describing pictures"):
         found.append(look(name))
         write_captions(concept, name, "\n".join(found[-1].captions))
@@ -100,7 +99,7 @@ def _look_at(concept: Concept, device: torch.device) -> list[Seen]:
 
 
 class Look:
-    """Finds the words under which the model's loss on a picture is the least."""
+    """Finds the phrases with the lowest loss for a picture."""
 
     def __init__(self, concept: Concept, model: Model):
         self.concept, self.model = concept, model
@@ -110,7 +109,7 @@ class Look:
         self.things_on = MINIATURE_THINGS_ON if known else THINGS_ON
 
     def __call__(self, name: str) -> Seen:
-        """First what is on, then the place, in a sentence that names what is on."""
+        """Find what the thing wears, then the place, in a sentence that names what it wears."""
         picture = load_image(self.concept, name)
         pixels = preprocess(picture, self.concept.training, self.model.resolution)
         latents = encode(self.model.vae, pixels.unsqueeze(0), self.model.device).mean
@@ -121,7 +120,7 @@ class Look:
     def _likeliest(
         self, latents: torch.Tensor, phrases: Sequence[str], rest: str, at: Sequence[float]
     ) -> str:
-        """The phrase with the least loss; the empty one where none is better by `_MARGIN`."""
+        """The phrase with the lowest loss; empty if no phrase lowers it by `_MARGIN`."""
         candidates = ["", *phrases]
         losses = self.losses(latents, [rest.format(phrase) for phrase in candidates], at).mean(dim=1)
         best = int(losses.argmin())
@@ -129,12 +128,12 @@ class Look:
 
     @torch.no_grad()
     def losses(self, latents: torch.Tensor, phrases: Sequence[str], at: Sequence[float]) -> torch.Tensor:
-        """The squared errors of a picture, (phrases, samples), under the same noise for each phrase.
+        """The squared errors for a picture, (phrases, samples), with the same noise for each phrase.
 
         Args:
             latents: of the picture, (1, channels, height, width).
-            phrases: what is said after the initializer.
-            at: fractions of all timesteps, one a sample.
+            phrases: follow the initializer in the sentence.
+            at: for each sample, a fraction of all timesteps.
         """
         model = self.model
         steps = model.scheduler.config.num_train_timesteps

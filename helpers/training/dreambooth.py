@@ -1,14 +1,14 @@
 """Teach the model itself a thing under a rare word: Dreambooth (Ruiz et al. 2022, arXiv 2208.12242).
 
-The step is textual inversion's; what moves is a LoRA in the UNet (Hu et al. 2021, arXiv 2106.09685), put
-there by peft. With each picture of the thing goes one of its class, so that the class stays what it was.
+The step is that of textual inversion, but it trains a LoRA in the UNet (Hu et al. 2021, arXiv 2106.09685),
+made by peft. Every picture of the thing is paired with one of its class, so that the class is not forgotten.
 """
 
 import gc
 import math
 import re
 import shutil
-from contextlib import ExitStack, closing
+from contextlib import closing, nullcontext
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from ..model.base_model import IN_FULL, MINIATURE, load_pipeline, save_parts
 from ..model.machine import quiet_loading
 from ..model.vae import encode
 from .batches import Draws, DrawsTogether, LatentCache
-from .learner import Run, make_schedule, open_run, take_step
+from .learner import Run, open_run, take_step
 from .model import Model
 from .processes import Interrupts, Processes, in_sentences
 from .records import (
@@ -53,28 +53,28 @@ TOO_LARGE = (
     "The loss was not a finite number at step {step}: set learning_rate to a third of what it was, and train "
     "again."
 )
-# Stable Diffusion's is that of diffusers' Dreambooth with LoRA; the miniature's was found on toys of the
-# seeds from 100 on.
+# Learning rates. Stable Diffusion's is that of diffusers' train_dreambooth_lora.py; the miniature's was tuned
+# on toys with seeds from 100 on.
 _RATE, _RATES = 1e-4, {MINIATURE: 2e-3}
-_LONGEST_GRADIENT = 1.0
-_AT_ONCE = 8  # pictures of the class that are drawn before they are saved
-_LAYERS = {  # those of each attention, as in diffusers' train_dreambooth_lora.py
+_MAX_GRAD_NORM = 1.0
+_AT_ONCE = 8  # pictures of the class drawn in one batch
+_LAYERS = {  # of each attention, as in train_dreambooth_lora.py
     "unet": ["to_q", "to_k", "to_v", "to_out.0"],
     "text_encoder": ["q_proj", "k_proj", "v_proj", "out_proj"],
 }
 
 
 class DreamboothSettings(Settings):
-    """What Dreambooth has beside the concept's own settings: pictures, batch, seed, number format.
+    """Settings of Dreambooth beside the concept's own, such as the batch size, seed and number format.
 
     Attributes:
-        steps: of the optimizer; the learning rate falls to nothing towards the last one.
-        learning_rate: the highest, of AdamW; None: what suits the base model.
-        rank: of the LoRA: more holds more detail.
+        steps: of the optimizer; the learning rate falls to 0 at the last one.
+        learning_rate: peak rate of AdamW; None: one that suits the base model.
+        rank: of the LoRA; a higher one holds more detail.
         text_encoder: whether the text encoder(s) learn, too.
-        prior_pictures: pictures of the class, drawn by the base model as it is.
-        prior_weight: how much they count, the thing's own pictures counting 1.
-        checkpoint_every: steps between two saved states.
+        prior_pictures: pictures of the class, drawn by the unchanged base model.
+        prior_weight: their weight in the loss; that of the thing's own pictures is 1.
+        checkpoint_every: steps between two checkpoints.
     """
 
     steps: int = Field(300, ge=1)
@@ -92,12 +92,12 @@ class DreamboothSettings(Settings):
 
 
 def dreambooth_concept(name: str, word: Concept, rare_word: str, class_word: str, **training: Any) -> Concept:
-    """The saved concept of a thing that a copy of another concept's base model is to learn.
+    """Make and save the concept of a thing that a copy of another concept's base model will learn.
 
     Args:
-        word: the concept whose word is to stand beside it in prompts.
-        rare_word, class_word: “a photo of a sks toy” has `sks` and `toy`.
-        training: settings of the run; where they are not given, they are those of `word`.
+        word: the concept whose word will be used beside it in prompts.
+        rare_word, class_word: `sks` and `toy` in “a photo of a sks toy”.
+        training: settings of the run; the others are those of `word`.
 
     Raises:
         UserError: the name is that of a concept with a word of its own, or a setting can't be used.
@@ -117,7 +117,7 @@ def dreambooth_concept(name: str, word: Concept, rare_word: str, class_word: str
 
 
 def dreambooth_folder(concept: Concept) -> Path:
-    """Where `train_dreambooth` leaves `model/`, a model in diffusers' layout, and `<name>.safetensors`."""
+    """Where `train_dreambooth` writes `model/`, in diffusers' layout, and the LoRA `<name>.safetensors`."""
     return concept.folder / "dreambooth"
 
 
@@ -129,10 +129,10 @@ def _is_trained(concept: Concept) -> bool:
 def train_dreambooth(
     concept: Concept | str, settings: DreamboothSettings | None = None, fresh: bool = False
 ) -> None:
-    """Teach a copy of the base model what a concept's pictures show; see `dreambooth_folder`.
+    """Teach a copy of the base model what a concept's pictures show, and save it in `dreambooth_folder`.
 
-    The concept's placeholder is the rare word, its initializer the class: `sks` and `toy` are taught as
-    “a photo of a sks toy”. Otherwise, and in its arguments and errors, it is as `train`.
+    The concept's placeholder is the rare word, its initializer the class. Resuming, arguments and errors are
+    as for `train`.
     """
     concept, settings = as_concept(concept), settings or DreamboothSettings()
     with run_processes([concept]) as processes:
@@ -155,7 +155,7 @@ def _prepare(concept: Concept, settings: DreamboothSettings, fresh: bool) -> Non
     if folder.is_dir() and (fresh or is_other):
         print(f"The last run is now in {put_aside(folder).name}/.")
     write_json(path, inputs)
-    clear_request(folder)  # one left from before; one that comes now counts
+    clear_request(folder)  # an old one; one that is made from now on counts
     if not _is_trained(concept):
         draw_prior(concept, settings.prior_pictures)
 
@@ -164,10 +164,10 @@ def _prepare(concept: Concept, settings: DreamboothSettings, fresh: bool) -> Non
 
 
 def draw_prior(concept: Concept, count: int) -> list[Path]:
-    """Draw pictures of the class with the base model as it is into `prior/`; those that are there are kept.
+    """Draw the pictures of the class that are missing in `prior/`, with the unchanged base model.
 
-    Not so those that another base model drew, or for other sentences. Picture n (`000.png` and so on) was
-    drawn for sentence n of `prior_sentences`.
+    Picture n, `000.png` and so on, is drawn for sentence n of `prior_sentences`. Pictures that another base
+    model drew, or for other sentences, are deleted first.
     """
     folder, sentences = concept.folder / "prior", prior_sentences(concept, count)
     about = {"base_model": concept.base_model, "class": concept.initializer_token}
@@ -199,44 +199,42 @@ def prior_sentences(concept: Concept, count: int) -> list[str]:
 
 
 class PriorPictures(Dataset):
-    """Pictures of the class as latents, one after the other without an end, each with its sentence."""
+    """Samples of the class, in turn without end: `mean` and `deviation` of the latents, and `input_ids`."""
 
     def __init__(self, concept: Concept, model: Model, count: int):
         images = [Image.open(path) for path in draw_prior(concept, count)]
         pixels = [preprocess(image, concept.training, model.resolution) for image in images]
-        self.posterior = encode(model.vae, torch.stack(pixels), model.device)
-        self.input_ids = token_ids(model.components.tokenizers, prior_sentences(concept, count))
-
-    def __len__(self) -> int:
-        return len(self.posterior.mean)
+        latents = encode(model.vae, torch.stack(pixels), model.device)
+        input_ids = token_ids(model.components.tokenizers, prior_sentences(concept, count))
+        self.samples = [
+            {"mean": mean, "deviation": deviation, "input_ids": ids}
+            for mean, deviation, *ids in zip(latents.mean, latents.deviation, *input_ids, strict=True)
+        ]
 
     def __getitem__(self, number: int) -> dict[str, Any]:
-        """`mean` and `deviation` of the latents, and `input_ids`, as from the concept's own data set."""
-        place = number % len(self)
-        mean, deviation = self.posterior.mean[place], self.posterior.deviation[place]
-        return {"mean": mean, "deviation": deviation, "input_ids": [ids[place] for ids in self.input_ids]}
+        return self.samples[number % len(self.samples)]
 
 
 # The run.
 
 
 class LoraLearner:
-    """A LoRA in the parts that learn, by their names (`unet`, `text_encoder`), and what it is shown."""
+    """A LoRA in each part that learns (`parts`, by their names in diffusers), and the batches it sees."""
 
     def __init__(self, concept: Concept, settings: DreamboothSettings, model: Model, processes: Processes):
-        self.concept, self.settings = concept, settings
-        self.parts = add_lora(model, settings, concept.training.seed)
+        from diffusers.optimization import get_cosine_schedule_with_warmup
+
+        self.concept, self.settings, training = concept, settings, concept.training
+        self.parts = add_lora(model, settings, training.seed)
         rate = settings.learning_rate or _RATES.get(concept.base_model, _RATE)
         self.optimizer = torch.optim.AdamW(self.parameters(), rate, weight_decay=1e-2)
-        training = concept.training
-        rises = {"lr_scheduler": "cosine", "lr_warmup_steps": settings.steps // 20}
-        cosine = training.model_copy(update=rises | {"max_train_steps": settings.steps})
-        self.schedule = make_schedule(self.optimizer, cosine)
-        own = Draws(_own_pictures(concept, model), training, processes, all_the_same, model.device)
-        self.draws = [own]
+        warmup = settings.steps // 20
+        self.schedule = get_cosine_schedule_with_warmup(self.optimizer, warmup, settings.steps)
+        own = _own_pictures(concept, model)
+        self.draws = [Draws(own, training, processes, all_the_same, model.device)]
         if settings.prior_pictures:
             prior = PriorPictures(concept, model, settings.prior_pictures)
-            self.draws.append(Draws(prior, training, processes, self._weigh_prior, model.device))
+            self.draws.append(Draws(prior, training, processes, self._prior_weights, model.device))
             self.draws[1].generator.manual_seed(training.seed + 1)
         self.step = 0
 
@@ -244,24 +242,21 @@ class LoraLearner:
         return [value for part in self.parts.values() for value in part.parameters() if value.requires_grad]
 
     def update(self, run: Run) -> float:
-        """One step; its loss, the prior's part in it as heavy as the settings say."""
+        """Take one step; its loss is the mean over the thing's pictures plus the prior's weighted mean."""
         losses = training_step(run.model, DrawsTogether(self.draws))
         loss = losses.sum() / self.concept.training.train_batch_size
         run.scaler.scale(loss).backward()
-        take_step(self, _LONGEST_GRADIENT, run.scaler, run.processes)
+        take_step(self, _MAX_GRAD_NORM, run.scaler, run.processes)
         run.scaler.update()
         self.step += 1
         return loss.item()
 
     def weights(self) -> dict[str, dict[str, torch.Tensor]]:
-        """The LoRA of each part, as peft names it, on the CPU."""
+        """The LoRA of each part, under peft's names."""
         from peft import get_peft_model_state_dict
 
         return {
-            name: {
-                key: value.detach().cpu().clone()
-                for key, value in get_peft_model_state_dict(part, save_embedding_layers=False).items()
-            }
+            name: get_peft_model_state_dict(part, save_embedding_layers=False)
             for name, part in self.parts.items()
         }
 
@@ -286,12 +281,12 @@ class LoraLearner:
             draws.load_state_dict(own)
         self.step = state["step"]
 
-    def _weigh_prior(self, timesteps: torch.Tensor) -> torch.Tensor:
+    def _prior_weights(self, timesteps: torch.Tensor) -> torch.Tensor:
         return self.settings.prior_weight * all_the_same(timesteps)
 
 
 def add_lora(model: Model, settings: DreamboothSettings, seed: int) -> dict[str, Any]:
-    """Put a LoRA, float32, into the attentions of the parts that learn; by the parts' names."""
+    """Add a float32 LoRA to the attentions of the parts that learn, and return these by their names."""
     from diffusers.training_utils import cast_training_params
     from peft import LoraConfig
 
@@ -308,7 +303,7 @@ def add_lora(model: Model, settings: DreamboothSettings, seed: int) -> dict[str,
 
 
 def _own_pictures(concept: Concept, model: Model) -> TextualInversionDataset:
-    """The concept's pictures as latents; its sentences say the rare word with the class after it."""
+    """The concept's pictures as latents, with sentences that name the rare word and its class."""
     tokenizers = model.components.tokenizers
     dataset = TextualInversionDataset(concept, tokenizers, model.resolution)
     dataset.prompts = [template.replace("{}", subject(concept)) for template in dataset.templates]
@@ -318,12 +313,12 @@ def _own_pictures(concept: Concept, model: Model) -> TextualInversionDataset:
 
 
 def subject(concept: Concept) -> str:
-    """What a prompt calls the thing: the rare word and its class, `sks toy`."""
+    """The thing's name in a prompt: the rare word and its class, `sks toy`."""
     return f"{concept.placeholder_token} {concept.initializer_token}"
 
 
 def _run(concept: Concept, settings: DreamboothSettings, processes: Processes) -> bool:
-    """Load, go on where it was, and step to the end or to a stop; whether it was interrupted."""
+    """Load the model, resume, train, and save the result at the last step; True if it was interrupted."""
     with open_run(concept, processes) as run:
         learner = LoraLearner(concept, settings, run.model, processes)
         resume_from(dreambooth_folder(concept), learner, run.scaler)
@@ -335,13 +330,12 @@ def _run(concept: Concept, settings: DreamboothSettings, processes: Processes) -
 
 
 def _step_to_the_end(run: Run, learner: LoraLearner) -> bool:
-    """Step until the last one, or until someone asks to stop; what came of it is saved."""
+    """Train to the last step or until asked to stop, with checkpoints; True if it was interrupted."""
     settings, folder, asked = learner.settings, dreambooth_folder(learner.concept), False
-    with ExitStack() as stack:
-        interrupts = stack.enter_context(Interrupts())
-        bar = stack.enter_context(progress_bar("Dreambooth, in steps", settings.steps))
+    opened = closing(Log(folder, learner.step)) if run.processes.is_main else nullcontext()
+    bar = progress_bar("Dreambooth, in steps", settings.steps)
+    with Interrupts() as interrupts, opened as log, bar:
         bar.update(learner.step)
-        log = stack.enter_context(closing(Log(folder, learner.step))) if run.processes.is_main else None
         while learner.step < settings.steps and not asked:
             loss = learner.update(run)
             if not math.isfinite(loss):
@@ -364,11 +358,11 @@ def _step_to_the_end(run: Run, learner: LoraLearner) -> bool:
 
 
 def save_model(concept: Concept, weights: dict[str, dict[str, torch.Tensor]], dtype: torch.dtype) -> None:
-    """Write the LoRA as a file that Web UIs read, and the base model with it merged in, in half precision.
+    """Write the LoRA as a file for Web UIs, and the base model with the LoRA merged in; both in float16.
 
     Args:
-        weights: of each part, as `LoraLearner.weights` gives them.
-        dtype: format that the base model is opened in.
+        weights: as from `LoraLearner.weights`.
+        dtype: format in which the base model is read.
     """
     folder = dreambooth_folder(concept)
     path = write_whole(folder / f"{concept.name}.safetensors", save(as_kohya(weights)))
@@ -382,9 +376,9 @@ def save_model(concept: Concept, weights: dict[str, dict[str, torch.Tensor]], dt
 
 
 def as_kohya(weights: dict[str, dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """A LoRA in half precision under kohya's names, which Web UIs know, and diffusers.
+    """A LoRA in float16 under kohya's names, which Web UIs and diffusers read.
 
-    transformers 5 leaves out the `text_model.` in a text encoder's names; the programs do not.
+    Those of a text encoder have the `text_model.` that transformers 5 leaves out.
     """
     from diffusers.utils import convert_state_dict_to_kohya
 

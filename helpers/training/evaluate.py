@@ -1,4 +1,4 @@
-"""The fixed loss: the same pictures, noise, timesteps and sentences each time it is asked."""
+"""How good rows are: the fixed loss, the score of a checkpoint, and words to start from."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,19 +25,19 @@ from .learner import Learner, open_learner
 from .model import Model
 
 SAMPLES = 16
-_BATCHES_AT_ONCE = 4  # without a gradient nothing is kept for a backward pass
+_BATCHES_AT_ONCE = 4  # without a gradient, a forward pass takes less memory
 
 
 class FixedLoss:
-    """A loss without chance, drawn once, so that two values differ by what was learned alone.
+    """A loss on samples, noise and timesteps that are drawn once, so that only the rows change its value.
 
-    Voronov et al. 2023 (arXiv 2302.04841) show that the training loss says nothing about progress,
-    and that this one does. Its timesteps are spread evenly over the range trained on.
+    Voronov et al. 2023 (arXiv 2302.04841) show that the training loss says nothing about progress, and that
+    this one does. Its timesteps are spread evenly over the trained range.
 
     Args:
-        latents: (pictures, channels, height, width) to take from in turn.
-        sentences: token ids to take from in turn, one (sentences, length) a tokenizer.
-        captions: the last of the sentences, which go with some latents only: by the latent's place.
+        latents: (pictures, channels, height, width), taken in turn.
+        sentences: token ids, (sentences, length) for each tokenizer, taken in turn.
+        captions: by the index of a latent, the indices of its own sentences, which are the last ones.
     """
 
     def __init__(
@@ -73,24 +73,24 @@ class FixedLoss:
         return torch.cat(errors).mean().item()
 
 
-# Which of a run's checkpoints is best: a score from pictures and prompts that training never saw.
+# The score that says which checkpoint is best, from crops and prompts that training does not use.
 CLOSER = 0.85
 _SURROUNDINGS = (" on a beach", " in the snow", " in a forest", " in a city", " at night", " in a room")
 _PLAIN = {"object": "a photo of a {}", "style": "a painting in the style of {}"}
 
 
 class HeldOutScore:
-    """The default judge of a run: called with the model and the rows as they are now; more is better.
+    """The default score of a checkpoint, called with the model and its current rows; more is better.
 
-    It looks at the pictures as training crops them and closer (alone, these cut off ears and feet), with
-    sentences and noise that training does not use. Make it before the first step: it remembers the
-    initializer's loss and moves.
+    It is the gain in a fixed loss over the initializer, on the pictures as training crops them and closer,
+    with sentences and noise that training does not use; a gain is multiplied by `Obedience`. Make it before
+    the first step, while the rows are the initializer's.
     """
 
     def __init__(self, concept: Concept, model: Model):
         settings = concept.training
         latents = encode(model.vae, _views(concept, model.resolution), model.device).mean
-        # What a picture's captions say is no longer in the word: without them it would seem to get worse.
+        # What the captions say is not learned by the word: without them the loss would seem to rise.
         templates, captions = with_captions(concept, held_out_templates(concept))
         closer = {place + len(latents) // 2: own for place, own in captions.items()}
         ids = token_ids(model.components.tokenizers, with_word(concept, templates), model.device)
@@ -104,9 +104,9 @@ class HeldOutScore:
 
 
 class Obedience:
-    """How much of what surroundings do to the initializer they still do to the word.
+    """How much surroundings in a prompt still change the prediction for the word, against the initializer.
 
-    It is asked where a picture's layout is decided: with much noise in the latents of one.
+    It is measured on one picture with much noise, where the layout is decided.
     """
 
     def __init__(self, concept: Concept, model: Model, latents: torch.Tensor):
@@ -124,20 +124,20 @@ class Obedience:
         self.wanted = self._moves(model, token_ids(tokenizers, words, model.device))
 
     def __call__(self, model: Model) -> float:
-        """The mean, over surroundings, of <move, wanted move> / |wanted move|^2, each kept in 0..1."""
+        """The mean, over surroundings, of <change, wanted change> / |wanted change|^2, clamped to 0..1."""
         moves = self._moves(model, self.ids)
         along = (moves * self.wanted).sum(dim=1) / self.wanted.square().sum(dim=1).clamp_min(1e-12)
         return along.clamp(0, 1).mean().item()
 
     @torch.no_grad()
     def _moves(self, model: Model, ids: list[torch.Tensor]) -> torch.Tensor:
-        """What each surrounding changes in the prediction, (surroundings, values)."""
+        """The change of the prediction by each of the surroundings, (surroundings, values)."""
         prediction = model.predict(self.noisy, self.timesteps, model.embed(ids)).flatten(1)
         return prediction[1:] - prediction[:1]
 
 
 def _views(concept: Concept, resolution: int) -> torch.Tensor:
-    """The pictures as they are, then closer, (2 * pictures, 3, resolution, resolution) in -1..1."""
+    """The pictures, then the same closer, (2 * pictures, 3, resolution, resolution) in -1..1."""
     images = load_images(concept)
     views = [*images, *map(_closer, images)]
     return torch.stack([preprocess(image, concept.training, resolution) for image in views])
@@ -150,34 +150,33 @@ def _closer(image: Image.Image) -> Image.Image:
 
 
 # When a word is learned: the rule of Voronov et al. 2023, “Is This Loss Informative?”.
-WINDOW = 8  # how many of the last losses are looked at
-THRESHOLD = 0.15  # the fraction of the whole run's variance under which theirs must fall
+WINDOW = 8  # the number of last losses
+THRESHOLD = 0.15  # their variance must be less than this fraction of the whole run's
 
 
 def is_learned(losses: Sequence[float]) -> bool:
-    """Whether the fixed losses so far have come to rest (arXiv 2302.04841, section 4.2, “DVAR”)."""
+    """Whether the fixed loss has stopped changing (arXiv 2302.04841, section 4.2, “DVAR”)."""
     if len(losses) < 2 * WINDOW:
         return False
     return pvariance(losses[-WINDOW:]) < THRESHOLD * pvariance(losses)
 
 
-# Which word to start from: several are tried, by the fixed loss of each before any training.
-_SAMPLES = 8  # of the fixed loss: fewer than a run's own look takes, since only an order is wanted
+# Which word to start from: the one with the lowest fixed loss before training.
+_SAMPLES = 8  # of the fixed loss; fewer than in a run, since only the order matters
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A word or phrase and how badly the model predicts our pictures when it is told that word."""
+    """A word or phrase, and the fixed loss of a row that starts from it."""
 
     words: str
     fixed_loss: float
 
 
 def try_initializers(concept: Concept, candidates: Sequence[str] = ()) -> list[Candidate]:
-    """Try the concept's own initializer, if it has one, and others before any training; the best one first.
+    """`rank_initializers` for a concept, which may have no initializer yet.
 
-    It loads the base model into this process, and uses the GPU where there is one. The candidates and the
-    errors are those of `rank_initializers`.
+    It loads the base model into this process, and onto the GPU if there is one.
     """
     candidates = candidates or _proposals(concept)
     first = concept.initializer_token or candidates[0]
@@ -186,18 +185,18 @@ def try_initializers(concept: Concept, candidates: Sequence[str] = ()) -> list[C
 
 
 def print_proposals(concept: Concept, count: int = 6) -> None:
-    """Print which words are nearest to a concept's pictures; errors as for `try_initializers`."""
+    """Print the words that suit a concept's pictures best; errors as for `try_initializers`."""
     for candidate in try_initializers(concept)[:count]:
         print(f"{candidate.fixed_loss:.4f} {candidate.words}")
 
 
 def rank_initializers(learner: Learner, model: Model, candidates: Sequence[str] = ()) -> list[Candidate]:
-    """Try words and phrases as initializer, the concept's own among them; the best one first.
+    """Try words and phrases as initializer, including the concept's own; the best one comes first.
 
-    The learner's rows stay as they are. Without candidates they are words that mean things to the model.
+    The default candidates are words for things that the model knows. The learner keeps its rows.
 
     Raises:
-        UserError: one has more tokens than the concept has vectors.
+        UserError: a candidate has more tokens than the concept has vectors.
     """
     concept, tokenizers = learner.concept, model.components.tokenizers
     words_tried = [concept.initializer_token, *(candidates or _proposals(concept))]
@@ -216,17 +215,17 @@ def rank_initializers(learner: Learner, model: Model, candidates: Sequence[str] 
 
 
 def _proposals(concept: Concept) -> list[str]:
-    """Words that mean things to the model and are one token to each of its tokenizers."""
+    """Words for things that are a single token in each of the model's tokenizers."""
     known = [known_words(tokenizer) for tokenizer in load_tokenizers(concept.base_model)]
     return [word for word in words_to_start_from(concept) if all(word in words for words in known)]
 
 
 def fixed_loss(learner: Learner, model: Model, samples: int = SAMPLES) -> FixedLoss:
-    """The fixed loss of a learner, on the pictures and sentences that it trains with."""
+    """The fixed loss of a learner, on the pictures and sentences of its training."""
     settings, dataset, latents = learner.settings, learner.dataset, learner.latents.posterior.mean
     ids = [of_one.to(model.device) for of_one in dataset.input_ids]
     captions = {
-        place: dataset.captions[place % len(dataset)]  # after the pictures come their mirror images
+        place: dataset.captions[place % len(dataset)]  # the mirror images come after the pictures
         for place in range(len(latents))
         if place % len(dataset) in dataset.captions
     }

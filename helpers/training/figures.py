@@ -1,4 +1,4 @@
-"""Pictures of a run: the curves of its log, the samples drawn while it goes on, and a step taken by hand."""
+"""Pictures of a run: the curves of its log, its samples, and a training step taken by hand."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,13 +30,13 @@ _NO_SAMPLES = "No samples were drawn: set `sample_every` to 100 or so, and train
 
 
 def plot_run(concept: Concept) -> Described:
-    """The fixed loss, the score and each row's norm over the steps; a line marks the step that was kept."""
+    """The fixed loss, the score and each row's norm over the steps; a line marks the step of the result."""
     kept, lines = RunSummary.load(concept).best_step, read_log(concept.training_folder)
     return plot_curves(curves_of(concept, lines), kept)
 
 
 def curves_of(concept: Concept, lines: list[dict[str, Any]]) -> dict[str, Curves]:
-    """What a log has of a run's three quantities, by the title of their panel."""
+    """A run's fixed loss, score and norms from the lines of its log, by the title of their panel."""
     return {
         "fixed loss": {"": logged(lines, "fixed_loss")},
         SCORE: {"": logged(lines, "score")},
@@ -61,7 +61,7 @@ def plot_curves(panels: dict[str, Curves], kept: int | None = None) -> Described
 
 
 def sample_sheet(concept: Concept) -> Described | Markdown:
-    """The strips drawn during training, oldest first, the kept step in a frame; or how to have some drawn."""
+    """The samples drawn during training, step by step, the kept ones framed; a sentence if there are none."""
     samples, kept = _strips(concept), RunSummary.load(concept).best_step
     if not samples:
         return Markdown(_NO_SAMPLES)
@@ -75,7 +75,7 @@ def sample_sheet(concept: Concept) -> Described | Markdown:
 
 
 def sample_animation(concept: Concept) -> Animation | Markdown:
-    """The strips one after the other, up to the step that was kept; or a sentence, as `sample_sheet`."""
+    """The samples up to the kept step, one step after the other; a sentence if there are none."""
     kept = RunSummary.load(concept).best_step
     shown = {step: strip for step, strip in _strips(concept).items() if step <= kept}
     if not shown:
@@ -111,7 +111,7 @@ def _in_words(panels: dict[str, Curves], kept: int | None) -> str:
     return f"Curves over the steps: {'; '.join(ends)}.{of_kept}"
 
 
-# Samples: always the same prompts, seeds and noise, so that only the word changes.
+# Samples, always of the same prompts and noise, so that only the word changes; four in a strip per step.
 STEPS = 20
 GUIDANCE = 5.0
 _TEMPLATES = {
@@ -126,7 +126,7 @@ def sample_prompts(concept: Concept) -> list[str]:
 
 
 def save_sample(concept: Concept, model: Model, noise: torch.Tensor, step: int) -> Path:
-    """Draw the strip of a step into `training/samples/`, whole or not at all."""
+    """Draw the strip of a step and save it in `training/samples/`."""
     path = concept.training_folder / "samples" / f"{step:05d}.png"
     images = draw_pictures(model, sample_prompts(concept), noise)
     return write_whole(path, packed(image_grid(images, columns=len(images), cell=images[0].width)))
@@ -147,14 +147,14 @@ def read_strip(path: Path) -> list[Image.Image]:
 
 
 def sample_noise(concept: Concept, shape: tuple[int, ...]) -> torch.Tensor:
-    """What the strips start from: (4, channels, height, width), by the concept's seed."""
+    """The initial noise of a strip, (4, channels, height, width), by the concept's seed."""
     generator = torch.Generator().manual_seed(concept.training.seed)
     return torch.randn(4, *shape, generator=generator)
 
 
 @torch.no_grad()
 def draw_pictures(model: Model, prompts: list[str], noise: torch.Tensor) -> list[Image.Image]:
-    """Prompts, each with noise, to pictures: by DPM-Solver++ and classifier-free guidance."""
+    """Draw each prompt from its noise, by DPM-Solver++ with classifier-free guidance."""
     from diffusers import DPMSolverMultistepScheduler
 
     scheduler = DPMSolverMultistepScheduler.from_config(model.scheduler.config)
@@ -175,7 +175,7 @@ def draw_pictures(model: Model, prompts: list[str], noise: torch.Tensor) -> list
 
 @dataclass
 class ByHand:
-    """A model with the word in it, as training has it, and the noise that all pictures here share."""
+    """A model with the word in it, as in training, and one picture with noise for it."""
 
     concept: Concept
     model: Model
@@ -195,7 +195,7 @@ class ByHand:
 
 
 def by_hand(concept: Concept) -> ByHand:
-    """Load the base model into this process, with the rows that training kept; a GPU is used if there is one.
+    """Load the base model with the learned rows into this process, on the GPU if there is one.
 
     Raises:
         UserError: the concept was not trained yet, or its model can't be loaded.
@@ -204,14 +204,14 @@ def by_hand(concept: Concept) -> ByHand:
     model, learner = open_learner(concept)
     learner.set_rows(rows)
     for group, rate in zip(learner.optimizer.param_groups, learner.schedule.base_lrs, strict=True):
-        group["lr"] = rate  # past the warm-up, which begins at 0
+        group["lr"] = rate  # skips the warm-up, which begins at 0
     latents = learner.latents.posterior.mean[:1]
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(concept.training.seed))
     return ByHand(concept, model, learner, latents, noise.to(model.device))
 
 
 def show_latents(hand: ByHand) -> Image.Image:
-    """The first picture after its way through the autoencoder, then each channel of its latents in grey."""
+    """The first picture, encoded and decoded, then each channel of its latents in grey."""
     channels = [_grey(channel) for channel in hand.latents[0]]
     captions = ["decoded", *(f"channel {number}" for number in range(1, len(channels) + 1))]
     return image_grid([*hand.decoded(hand.latents), *channels], len(captions), captions)
@@ -225,7 +225,7 @@ def show_noisy(hand: ByHand, timesteps: list[int]) -> Image.Image:
 
 @torch.no_grad()
 def show_predictions(hand: ByHand, words: list[str], timesteps: list[int]) -> Image.Image:
-    """What the model takes the noisy picture for: a row a word, a column a timestep, each with its error."""
+    """The picture that the model predicts: a row per word, a column per timestep, each with its error."""
     model, times = hand.model, torch.tensor(timesteps, device=hand.latents.device)
     noisy = hand.noisy(times)
     target = target_of(model.scheduler, hand.latents, hand.noise, times).expand_as(noisy)
@@ -243,7 +243,7 @@ def show_predictions(hand: ByHand, words: list[str], timesteps: list[int]) -> Im
 def _without_noise(
     scheduler, noisy: torch.Tensor, prediction: torch.Tensor, timesteps: torch.Tensor
 ) -> torch.Tensor:
-    """The clean latents that a prediction amounts to (DDIM, Song et al. 2021, equation 12)."""
+    """The clean latents that follow from a prediction (DDIM, Song et al. 2021, equation 12)."""
     kept = scheduler.alphas_cumprod.to(noisy.device)[timesteps].view(-1, 1, 1, 1)
     kind = scheduler.config.prediction_type
     if kind == "sample":
@@ -254,7 +254,7 @@ def _without_noise(
 
 
 def frozen_weights(hand: ByHand) -> dict[str, torch.Tensor]:
-    """A copy of every weight and buffer of the model but the new rows, by name."""
+    """A copy of every weight and buffer of the model except the new rows, by name."""
     return {
         f"{number}.{name}": value.detach().clone()
         for number, part in enumerate(hand.parts())

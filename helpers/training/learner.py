@@ -1,4 +1,4 @@
-"""One word being learned: its rows, their optimizer and its learning rate, and how far it has come."""
+"""One word being learned: its rows, optimizer, learning rate and progress; and the optimizer step."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
@@ -19,7 +19,7 @@ from .model import Model, load_model
 from .processes import FreeCores, Processes
 from .step import all_the_same, min_snr, training_step
 
-WORDS_AT_ONCE = 4  # of a run of many, in one forward pass: more words take more time, not more memory
+WORDS_AT_ONCE = 4  # in one forward pass: further words take more time, not more memory
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Best:
 
 @dataclass
 class Progress:
-    """Where a run stands, and what it has seen."""
+    """How far a run has come."""
 
     step: int = 0
     seconds: float = 0.0
@@ -42,11 +42,11 @@ class Progress:
 
 
 class Learner:
-    """A concept in a run, alone or beside others on the same frozen model.
+    """A concept in a run, alone or with others on the same frozen model.
 
     Attributes:
-        rows: a look-up for each text encoder (one, for XL two), put there by `install_rows`.
-        dataset: what it is shown, as latents, which `latents` makes.
+        rows: the look-up that `install_rows` put into each text encoder (one, for XL two).
+        dataset: its samples, as latents from the cache `latents`.
         draws: the batches of its steps.
     """
 
@@ -81,17 +81,17 @@ class Learner:
             rows.copy_(value)
 
     def keep_norms(self) -> None:
-        """Apply the norm's rule after an optimizer step."""
+        """Apply the setting `norm` after an optimizer step."""
         rates = self.schedule.get_last_lr()
         for rows, start, rate in zip(self.parameters(), self.starting_norms, rates, strict=True):
             keep_norm(self.settings.norm, rows, start, rate)
 
     def norms(self) -> list[float]:
-        """The length of each row, encoder after encoder."""
+        """The norm of each row, encoder after encoder."""
         return torch.cat([rows.detach().norm(dim=1) for rows in self.parameters()]).tolist()
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next step depends on."""
+        """Everything that the next step depends on."""
         return {
             "rows": self.copy_rows(),
             "optimizer": self.optimizer.state_dict(),
@@ -105,25 +105,24 @@ class Learner:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         taken = state["step"] * self.settings.gradient_accumulation_steps
-        self.draws.load_state_dict({"batches": taken, **state["draws"]})  # the version before did not count
+        self.draws.load_state_dict({"batches": taken, **state["draws"]})  # older versions did not count them
         best = state["best"] and Best(**state["best"])
         self.progress = Progress(state["step"], state["seconds"], dict(state["fixed_losses"]), best)
 
 
 # The optimizer of a word's rows, and its learning rate over the run.
 
-# Adam moves each number of a row by about the learning rate at a step, so the rate is in the numbers' own
-# unit. On Stable Diffusion 1.5, whose numbers are near 0.014, this is 0.011 (AUTOMATIC1111's is 0.005).
+# Adam moves each number by about the learning rate in a step, so the rate is relative to the numbers' size.
+# In Stable Diffusion 1.5 that is about 0.014, which gives a rate of 0.011 (AUTOMATIC1111's is 0.005).
 FRACTION_OF_THE_NUMBERS = 0.8
 RESTARTS = 3  # of `cosine_with_restarts` in a run
 FALLS_FROM = 30  # step from which `inverse_time` falls
 
 
 def learning_rate(settings: TrainingSettings, processes: int, rows: torch.Tensor) -> float:
-    """The peak rate for rows (vectors, width) as the initializer left them.
+    """The peak rate: the setting, or a fraction of the root mean square of the initial rows (vectors, width).
 
-    Without one in the settings it is a fraction of the rows' root mean square. With `scale_lr` it is
-    multiplied by accumulation, batch and processes, as in the source's script.
+    With `scale_lr` it is multiplied by accumulation, batch size and processes, as in diffusers' script.
     """
     rate = settings.learning_rate or FRACTION_OF_THE_NUMBERS * rows.detach().square().mean().sqrt().item()
     if not settings.scale_lr:
@@ -134,7 +133,7 @@ def learning_rate(settings: TrainingSettings, processes: int, rows: torch.Tensor
 def make_optimizer(
     parameters: Iterable[torch.nn.Parameter], settings: TrainingSettings, processes: int
 ) -> torch.optim.Optimizer:
-    """AdamW with turned steps on the rows alone; those of each text encoder have a rate of their own."""
+    """AdamW with turned steps on the rows alone, with a learning rate of its own for each text encoder."""
     groups = [{"params": [rows], "lr": learning_rate(settings, processes, rows)} for rows in parameters]
     kind = bitsandbytes().optim.AdamW8bit if settings.use_8bit_adam else torch.optim.AdamW
     return turn_steps(kind(groups, weight_decay=settings.weight_decay))
@@ -143,9 +142,9 @@ def make_optimizer(
 def make_schedule(
     optimizer: torch.optim.Optimizer, settings: TrainingSettings
 ) -> torch.optim.lr_scheduler.LRScheduler:
-    """One of diffusers' schedules (`get_scheduler`), or `inverse_time`, counted in optimizer steps.
+    """One of diffusers' schedules (`get_scheduler`), or `inverse_time`, in optimizer steps.
 
-    `piecewise_constant` falls to three tenths after half of the run, and to one tenth after three quarters.
+    `piecewise_constant` falls to 0.3 after half of the run, and to 0.1 after three quarters.
     """
     if settings.lr_scheduler == "inverse_time":
         warmup = settings.lr_warmup_steps
@@ -165,27 +164,27 @@ def make_schedule(
 
 
 def inverse_time(steps: int, warmup: int) -> float:
-    """The fraction of the peak rate after some steps: it rises, stays, then falls as one over the steps.
+    """The fraction of the peak rate after some steps: warm-up, a plateau, then 1 over the steps.
 
-    The classic fall of stochastic approximation (Robbins and Monro 1951), which needs no known end.
+    The classic decay of stochastic approximation (Robbins and Monro 1951); it needs no known end.
     """
     step = steps + 1
     return min(1.0, step / max(1, warmup), max(FALLS_FROM, warmup) / step)
 
 
 # AdamW's steps, turned so that a word moves along all directions alike.
-WINDOW = 100  # steps whose gradients are remembered
-DAMPING = 1.0  # of a number's mean square: it keeps directions that hardly matter from being blown up
+WINDOW = 100  # steps whose gradients are kept
+DAMPING = 1.0  # in units of a number's mean square; it keeps weak directions from being amplified
 _LEAST = 1e-30
 
 
 def turn_steps(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """Turn every step that an AdamW (torch's, or another) takes from now on; the optimizer is returned.
+    """Change the direction of every later step of an AdamW optimizer, and return the optimizer.
 
-    AdamW says how far to go, so that a learning rate means what it means there (“grafting”, Agarwal et al.
-    2020, arXiv 2002.11803); the direction is that of full-matrix adaptive methods (GGT, Agarwal et al.
-    2019, arXiv 1806.02958): (G G^T + damping)^(-1/2) m, where the columns of G are the last gradients, which
-    the optimizer's state keeps, and m is their momentum.
+    The length stays AdamW's, so that learning rates mean the same (“grafting”, Agarwal et al. 2020, arXiv
+    2002.11803). The direction is that of full-matrix adaptive methods (GGT, Agarwal et al. 2019, arXiv
+    1806.02958): (G G^T + damping)^(-1/2) m, where the columns of G are the last gradients, kept in the
+    optimizer's state, and m is their momentum.
     """
     starts: dict[torch.nn.Parameter, torch.Tensor] = {}
 
@@ -217,13 +216,13 @@ def _turn(rows: torch.Tensor, start: torch.Tensor, state: dict, momentum: float)
 
 
 def full_matrix_direction(gradients: torch.Tensor, momentum: float) -> torch.Tensor:
-    """(G G^T + damping)^(-1/2) m, by way of the small G^T G: no matrix of numbers by numbers is made.
+    """(G G^T + damping)^(-1/2) m up to a factor, (numbers,), without making the large matrix G G^T.
 
-    Since m = G w, it is G (G^T G + damping)^(-1/2) w: (numbers,), whose length means nothing.
+    Since m = G w, it is G (G^T G + damping)^(-1/2) w.
 
     Args:
         gradients: G^T, (steps, numbers), the oldest first, zeros for steps before the first one.
-        momentum: what a gradient's weight w is multiplied by at each later step.
+        momentum: by which a gradient's weight w is multiplied at each later step.
     """
     steps, numbers = gradients.shape
     unit = gradients / gradients.norm().clamp_min(_LEAST)
@@ -233,15 +232,15 @@ def full_matrix_direction(gradients: torch.Tensor, momentum: float) -> torch.Ten
     return (weights @ directions / roots) @ directions.T @ unit
 
 
-# The length of a learned row: a row that grows without end drowns the rest of the prompt.
+# The norm of a learned row: one that grows without limit drowns the rest of the prompt.
 
 
 @torch.no_grad()
 def keep_norm(rule: str, rows: torch.Tensor, start: torch.Tensor, learning_rate: float) -> None:
-    """Change the norms of rows (vectors, width), in place; they started with those of `start`, (vectors,).
+    """Rescale rows (vectors, width) in place, towards the norms `start` (vectors,) that they began with.
 
-    `free`: not at all. `hold`: back to the start. `decay`: back by the fraction min(1, 100 x learning rate),
-    as cloneofsimo/lora's pivotal tuning (`cli_lora_pti.py`), whose start is a constant.
+    `free`: not at all. `hold`: fully. `decay`: by the fraction min(1, 100 x learning rate), as in
+    cloneofsimo/lora's pivotal tuning (`cli_lora_pti.py`), which has a constant in place of `start`.
     """
     if rule == "free":
         return
@@ -251,17 +250,17 @@ def keep_norm(rule: str, rows: torch.Tensor, start: torch.Tensor, learning_rate:
 
 
 def open_learner(concept: Concept) -> tuple[Model, Learner]:
-    """A concept's model and its learner in this process, on the GPU where there is one, but in no run."""
+    """A concept's model and its learner outside of a run, on the GPU if there is one."""
     with closing(Processes()) as processes:
         model = load_model(concept, processes.device)
         return model, Learner(concept, model, processes)
 
 
-# From losses to moved rows: gradient, processes, clipping, optimizer, norm.
+# The optimizer step: gradient, mean over the processes, clipping, optimizer, norm.
 
 
 class Run(NamedTuple):
-    """What the learners of a run share: the frozen model, the processes, the loss scaling, the threads."""
+    """What the learners of a run share: the frozen model, processes, loss scaling and threads."""
 
     model: Model
     processes: Processes
@@ -271,27 +270,27 @@ class Run(NamedTuple):
 
 @contextmanager
 def open_run(concept: Concept, processes: Processes) -> Iterator[Run]:
-    """Load a concept's model; errors as for `load_model`."""
-    with FreeCores(concept.base_model == MINIATURE and processes.is_one_cpu) as cores:
+    """Load a concept's model for a run; errors as for `load_model`."""
+    with closing(FreeCores(concept.base_model == MINIATURE and processes.is_one_cpu)) as cores:
         model = load_model(concept, processes.device)
         cores.adjust()
         yield Run(model, processes, make_scaler(model), cores)
 
 
 def make_scaler(model: Model) -> torch.amp.GradScaler:
-    """Loss scaling, which float16 needs; for any other format it does nothing."""
+    """Loss scaling for float16; with any other format it does nothing."""
     return torch.amp.GradScaler(model.device.type, enabled=model.dtype == torch.float16)
 
 
 def update(
     model: Model, learners: list[Learner], scaler: torch.amp.GradScaler, processes: Processes
 ) -> list[float]:
-    """One optimizer step for every learner, on batches mixed over a few of them at a time.
+    """One optimizer step of every learner; a few of them share each forward pass.
 
-    A scaled gradient that overflows only skips that learner's step; the scaler then halves its scale.
+    If a learner's scaled gradient overflows, its step is skipped, and the scaler halves its scale.
 
     Returns:
-        The mean loss of each learner, over accumulation and processes.
+        Each learner's loss, averaged over accumulation and processes.
     """
     groups = [learners[first : first + WORDS_AT_ONCE] for first in range(0, len(learners), WORDS_AT_ONCE)]
     total = torch.zeros(len(learners), device=model.device)
@@ -305,7 +304,7 @@ def update(
 
 
 def _add_gradients(model: Model, learners: list[Learner], scaler: torch.amp.GradScaler) -> torch.Tensor:
-    """One step and its way back to the rows; each learner's mean loss over its accumulation."""
+    """Forward and backward pass; each learner's mean loss, divided by the accumulation steps."""
     losses = training_step(model, DrawsTogether([learner.draws for learner in learners]))
     means = losses.view(len(learners), -1).mean(dim=1) / learners[0].settings.gradient_accumulation_steps
     scaler.scale(means.sum()).backward()
@@ -315,7 +314,7 @@ def _add_gradients(model: Model, learners: list[Learner], scaler: torch.amp.Grad
 def take_step(
     learner: Any, max_grad_norm: float | None, scaler: torch.amp.GradScaler, processes: Processes
 ) -> None:
-    """Move what learns (it has parameters, optimizer, schedule) by its gradients' mean over the processes."""
+    """Average a learner's gradients over the processes, clip them, and step its optimizer and schedule."""
     for parameter in learner.parameters():
         parameter.grad = processes.average(parameter.grad)
     scaler.unscale_(learner.optimizer)

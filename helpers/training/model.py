@@ -1,4 +1,4 @@
-"""The frozen base model on its device, and what one asks of it."""
+"""The frozen base model on its device, as training uses it."""
 
 import shutil
 from dataclasses import dataclass
@@ -21,10 +21,10 @@ class Model:
     """A base model as a training step sees it: sentences in, predictions out.
 
     Attributes:
-        components: the parts, UNet and text encoder(s) on `device` in `dtype`; the VAE stays on the
-            CPU in float32 (XL's overflows in float16) but for the moments it is used.
-        dtype: the format that the frozen weights are held in, which spares autocast's conversions.
-        resolution: side of the pictures trained on, in pixels.
+        components: the parts, with UNet and text encoder(s) on `device` in `dtype`. The VAE is in float32,
+            since XL's overflows in float16, and on the CPU while it isn't used.
+        dtype: number format of the frozen weights; held in it, they need no autocast.
+        resolution: side of the training pictures in pixels.
     """
 
     components: Components
@@ -45,13 +45,13 @@ class Model:
         return self.components.vae
 
     def embed(self, input_ids: list[torch.Tensor]) -> dict[str, Any]:
-        """Token ids, one (batch, length) a text encoder, to the UNet's arguments for them."""
+        """Token ids, (batch, length) for each text encoder, to the UNet's conditioning arguments."""
         if self.components.family == "sdxl":
             return _embed_two(self, input_ids)
         return {"encoder_hidden_states": self.components.text_encoders[0](input_ids[0])[0]}  # the last layer
 
     def predict(self, noisy: torch.Tensor, timesteps: torch.Tensor, conditioning: dict) -> torch.Tensor:
-        """What the UNet says about noisy latents (batch, channels, height, width), in float32."""
+        """The UNet's prediction for noisy latents (batch, channels, height, width), in float32."""
         noisy = noisy.to(self.dtype, memory_format=torch.channels_last)
         return self.unet(noisy, timesteps, **conditioning).sample.float()
 
@@ -62,17 +62,17 @@ class Model:
         timesteps: torch.Tensor,
         input_ids: list[torch.Tensor],
     ) -> torch.Tensor:
-        """How wrong it is about each of noised latents when it is told a sentence, (batch,)."""
+        """The squared error of the prediction for each latent, noised and with its sentence, (batch,)."""
         noisy = self.scheduler.add_noise(latents, noise, timesteps)
         prediction = self.predict(noisy, timesteps, self.embed(input_ids))
         return squared_errors(prediction, target_of(self.scheduler, latents, noise, timesteps))
 
 
 def load_model(concept: Concept, device: torch.device) -> Model:
-    """Load the concept's base model, frozen, and move UNet and text encoder(s) to the device.
+    """Load the concept's base model, frozen, with UNet and text encoder(s) on the device.
 
     Raises:
-        UserError: it can't be loaded, or not in the format asked for; or there is nothing to compile with.
+        UserError: it can't be loaded, or not in the number format; or there is no compiler for `compile`.
     """
     settings = concept.training
     if settings.compile and not any(map(shutil.which, _COMPILERS)):
@@ -98,7 +98,7 @@ def load_model(concept: Concept, device: torch.device) -> Model:
 
 
 def number_format(concept: Concept, device: torch.device) -> torch.dtype:
-    """`pick_dtype`; but the miniature's operations are so small that on a CPU bfloat16 spares no time."""
+    """`pick_dtype`, but float32 for the miniature on a CPU: its small operations gain nothing by bfloat16."""
     wanted = concept.training.mixed_precision
     if wanted == "auto" and device.type == "cpu" and concept.base_model == MINIATURE:
         return torch.float32
@@ -106,10 +106,10 @@ def number_format(concept: Concept, device: torch.device) -> torch.dtype:
 
 
 def _embed_two(model: Model, input_ids: list[torch.Tensor]) -> dict[str, Any]:
-    """Stable Diffusion XL, as `StableDiffusionXLPipeline.encode_prompt` does it.
+    """The conditioning of Stable Diffusion XL, as `StableDiffusionXLPipeline.encode_prompt` computes it.
 
-    The last layer but one of both encoders side by side, the second one's pooled output, and a size
-    conditioning that says “a whole picture of this resolution”.
+    The last hidden layer but one of both encoders, concatenated; the second one's pooled output; and a size
+    conditioning that says “an uncropped picture of this resolution”.
     """
     outputs = [
         text_encoder(ids, output_hidden_states=True)
@@ -125,10 +125,10 @@ def _embed_two(model: Model, input_ids: list[torch.Tensor]) -> dict[str, Any]:
 
 
 def checkpoint_gradients(components: Components) -> None:
-    """Keep few activations and compute the others again: less memory, a third more time.
+    """Keep few activations and recompute the others: less memory, a third more time.
 
-    transformers checkpoints only in training mode; CLIP has no dropout and no batch statistics, so
-    that mode changes nothing else.
+    transformers does so only in training mode, which changes nothing else: CLIP has no dropout and no batch
+    statistics.
     """
     components.unet.enable_gradient_checkpointing()
     for text_encoder in components.text_encoders:
@@ -137,17 +137,17 @@ def checkpoint_gradients(components: Components) -> None:
         text_encoder.train()
 
 
-# What computes attention: torch's fused kernels, or plain matrix products where these are quicker.
+# How attention is computed: by torch's fused kernels, or by plain matrix products where these are faster.
 FEW_TOKENS = 256
 
 
 def choose_attention(
     components: Components, resolution: int, dtype: torch.dtype, device: torch.device
 ) -> None:
-    """Plain products for few tokens in bfloat16 on a CPU; anywhere else SDPA, as the libraries have it.
+    """Plain products in 16 bit on a CPU, where the backward pass of torch's fused attention is slow.
 
-    There the backward pass of torch's fused attention is slow. With many tokens (one for each latent of a
-    picture) the products would take much memory.
+    Not so in a UNet with many tokens (one per latent pixel), where they would take much memory. Anywhere
+    else it is SDPA, the libraries' default.
     """
     if device.type != "cpu" or dtype == torch.float32:
         return
@@ -160,23 +160,23 @@ def choose_attention(
 
 
 def latent_side(components: Components, resolution: int) -> int:
-    """Side of the latents of a picture of `resolution` pixels."""
+    """Side of the latents of a picture with `resolution` pixels a side."""
     return resolution // 2 ** (len(components.vae.config.block_out_channels) - 1)
 
 
-# The frozen UNet in 8 or 4 bit, with bitsandbytes: less memory, a little less exact, slower.
+# The frozen UNet in 8 or 4 bit, by bitsandbytes: less memory, but slower and slightly less exact.
 
 
 def quantize_linears(module: nn.Module, bits: str, device: torch.device) -> None:
-    """Replace every `nn.Linear` in a frozen module, in place, by one of 8 or 4 bit on the device.
+    """Replace every `nn.Linear` in a frozen module by one in 8 or 4 bit on the device.
 
     Args:
         bits: `8bit` (LLM.int8(), Dettmers et al. 2022) or `4bit` (NF4, Dettmers et al. 2023).
     """
     for name, child in module.named_children():
         if isinstance(child, nn.Linear):
-            # In eval mode on a CPU, bitsandbytes packs 4-bit weights for a kernel that has no gradient,
-            # and never unpacks them. A linear layer does the same in training mode otherwise.
+            # In eval mode on a CPU, bitsandbytes packs 4-bit weights for a kernel that has no gradient.
+            # Otherwise the mode makes no difference to a linear layer.
             setattr(module, name, _quantized(child, bits).to(device).train())
         else:
             quantize_linears(child, bits, device)

@@ -1,4 +1,4 @@
-"""The processes of a run, one or several that share each batch; how they are interrupted, and fail."""
+"""The processes of a run, which share each batch; their threads, interrupts and failures."""
 
 import errno
 import functools
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 class Processes:
-    """What a run needs to know of accelerate's state: how many there are, which this is, and its device."""
+    """The processes of a run by accelerate's state: their number, which one this is, and its device."""
 
     def __init__(self):
         # Without a GPU, processes find one another only if accelerate is told to use the CPU.
@@ -41,7 +41,7 @@ class Processes:
 
     @property
     def is_main(self) -> bool:
-        """Only the main process writes and prints."""
+        """The main process alone writes and prints."""
         return self.index == 0
 
     @property
@@ -53,11 +53,11 @@ class Processes:
         return reduce(gradient, "mean") if self.count > 1 else gradient
 
     def agree(self, value):
-        """The main process' value, in every process, so that all decide alike."""
+        """The main process' value in every process, so that all decide alike."""
         return broadcast_object_list([value])[0] if self.count > 1 else value
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is up in at least one process."""
+        """Whether the flag is set in at least one process."""
         if self.count == 1:
             return flag
         total = reduce(torch.tensor(float(flag), device=self.device), "sum")
@@ -67,17 +67,17 @@ class Processes:
         self._state.wait_for_everyone()
 
     def close(self) -> None:
-        """Forget the state: a later launch from this process, with another number, starts clean."""
+        """Forget the state, so that this process can launch another number of processes later."""
         self._state.destroy_process_group()
         PartialState._reset_state()
 
 
 class FreeCores:
-    """Within `with`, torch has a thread for each core that other programs leave free, when asked to adjust.
+    """Gives torch as many threads as other programs leave cores free, at each `adjust`, until `close`.
 
-    It is for the miniature on a CPU, whose operations are so small that its threads wait for each other most
-    of the time: where one has to share its core, a step takes many times as long (tests/bench/busy.py).
-    Where it isn't `active`, or a person has set OMP_NUM_THREADS, nothing is ever changed.
+    For the miniature on a CPU: its operations are so small that threads mostly wait for each other, and a
+    thread that shares its core makes a step many times as slow (tests/bench/busy.py). Nothing is changed if
+    it isn't `active`, or a person has set OMP_NUM_THREADS.
     """
 
     def __init__(self, active: bool):
@@ -86,36 +86,33 @@ class FreeCores:
         self.own = psutil.Process()
         self.taken_by_others()  # from now on
 
-    def __enter__(self) -> "FreeCores":
-        return self
-
-    def __exit__(self, *error) -> None:
+    def close(self) -> None:
         if self.active:
             torch.set_num_threads(self.most)
 
     def adjust(self) -> None:
-        """Go by what other programs took since the last call."""
+        """Set the number of threads by what other programs have used since the last call."""
         if self.active:
             free = round(self.cores - self.taken_by_others())
             torch.set_num_threads(max(1, min(self.most, free)))
 
     def taken_by_others(self) -> float:
-        """Cores that were neither idle nor this process' since the last call, on average."""
+        """The number of cores that other processes have used since the last call, on average."""
         return (self.cores * psutil.cpu_percent() - self.own.cpu_percent()) / 100
 
 
 def in_own_process(function: Callable[..., T], *given) -> T:
-    """Call a function in a new process, where it may start CUDA, and hand on what it prints and returns.
+    """Call a function in a new process; print what it prints, and return what it returns.
 
-    A notebook whose own process has started CUDA can't launch a training on several GPUs any more. An
-    interrupt ends the new process. The function, what it is given and what comes of it must be picklable.
+    It may start CUDA there: once a notebook's own process has, it can't launch a training on several GPUs.
+    An interrupt ends the new process. Function, arguments and result must be picklable.
 
     Raises:
-        UserError: the process was ended from outside, as where memory is full.
+        UserError: the process was killed, for example because memory was full.
         Exception: what the function raised.
     """
-    vars(sys.modules["__main__"]).setdefault("__spec__")  # asked by `spawn`; some notebooks' have none
-    context = multiprocessing.get_context("spawn")  # a fork of a process with threads may never end
+    vars(sys.modules["__main__"]).setdefault("__spec__")  # `spawn` reads it, and some notebooks have none
+    context = multiprocessing.get_context("spawn")  # the fork of a process with threads may hang
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_call, args=(sender, function, given), daemon=True)
     process.start()
@@ -149,7 +146,7 @@ class _Sent(io.TextIOBase):
 
 
 def _call(sender: Connection, function: Callable, given: tuple) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a kernel's interrupt comes here too: the kernel decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the kernel's interrupt comes here, too: it will kill us
     try:
         with redirect_stdout(_Sent(sender)):
             message = function(*given), None
@@ -159,9 +156,9 @@ def _call(sender: Connection, function: Callable, given: tuple) -> None:
 
 
 class Interrupts:
-    """Within `with`, an interrupt (Ctrl-C, the kernel's ■) or SIGTERM is noted; a second stops at once."""
+    """Within `with`, an interrupt (Ctrl-C, the kernel's ■) or SIGTERM sets `asked`; a second one raises."""
 
-    SAME = 1.0  # seconds: a launcher of several processes hands each of them the kernel's interrupt again
+    SAME = 1.0  # seconds: a launcher of several processes sends them the kernel's interrupt again
 
     def __init__(self):
         self.asked, self._since = False, 0.0
@@ -185,7 +182,7 @@ class Interrupts:
             self.asked, self._since = True, now
 
 
-# What a person can do when memory or disk fails a run. The last checkpoint is whole.
+# What a person can do when memory or disk fails during a run. The last checkpoint is always complete.
 _GOES_ON = "and train again. It goes on from the last checkpoint"
 _MEMORY_FULL = (
     "The memory is full: set train_batch_size to 1, or gradient_checkpointing, or quantize to “4bit”, "
@@ -199,10 +196,9 @@ _OF_DISK |= dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), _NOT_WRITABL
 
 
 def in_sentences(function: Callable) -> Callable:
-    """Turn a full memory, and a disk that is full, read-only or gone, into a UserError.
+    """Turn the errors of a full memory, or of a disk that is full, read-only or gone, into a UserError.
 
-    It is raised when the model is gone: a notebook keeps its last error, and with it all that the functions
-    in the traceback hold.
+    It is raised outside of the traceback, which would keep the model alive: a notebook keeps its last error.
     """
 
     @functools.wraps(function)

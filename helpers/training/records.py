@@ -1,7 +1,7 @@
-"""The files of a run in a concept's `training/` folder, by which it is resumed, and which tell its state.
+"""The files of a run in a concept's `training/` folder; its state is read from them, and it resumes by them.
 
-`made_with.json` is what it was trained with, `log.jsonl` what happened, `state.pt` how to go on,
-`outcome.json` how it ended.
+`made_with.json` has its inputs, `log.jsonl` its history, `state.pt` the last checkpoint, and `outcome.json`
+how it ended.
 """
 
 import errno
@@ -42,10 +42,10 @@ class RunSummary:
 
     Attributes:
         ended: `learned` (the fixed loss stopped falling), `ceiling` (max_train_steps), `stopped` (by a
-            person) or `failed`; `reason` says it in a sentence.
-        steps, seconds: taken so far, those before an interruption and loading included.
-        best_step: the step whose rows are the result, 0 if nothing was better than the initializer.
-        first_fixed_loss, best_fixed_loss: the initializer's and the result's (at the nearest step).
+            person) or `failed`; `reason` is a sentence that says so.
+        steps, seconds: taken so far, including loading and what was before an interruption.
+        best_step: the step whose rows are the result; 0 if none were better than the initializer.
+        first_fixed_loss, best_fixed_loss: of the initializer, and of the result (at the nearest evaluation).
     """
 
     concept: str
@@ -79,15 +79,15 @@ class RunSummary:
         )
 
     def _repr_html_(self) -> str:
-        return f"<p>{html.escape(str(self))}</p>"  # which a page breaks at words
+        return f"<p>{html.escape(str(self))}</p>"  # a page wraps it at words
 
 
 class Log:
-    """Appends to `log.jsonl` in a training folder and to `tensorboard/` beside it.
+    """Appends to `log.jsonl` in a training folder, and to `tensorboard/` beside it.
 
-    A line is a dictionary with `step` and, as they come: `loss`, `learning_rate`, `norm` (the mean of
-    `norms`, one a row), `seconds` (of the run so far) for a step; `fixed_loss`; `score`; `event` with a
-    sentence. Lines after the step where it opens, left by a run that was killed, are dropped.
+    Each line is a dictionary with `step` and either `loss`, `learning_rate`, `norm` (the mean of `norms`, one
+    per row) and `seconds` (of the run so far); or `fixed_loss`; or `score`; or `event`, a sentence. Lines
+    after the step at which it is opened are dropped: a run that was killed left them.
     """
 
     def __init__(self, folder: Path, step: int):
@@ -100,7 +100,7 @@ class Log:
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, **values: Any) -> None:
-        if not self.path.is_file():  # moved or deleted, which an open file would not notice
+        if not self.path.is_file():  # moved or deleted; an open file would not notice
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.path))
         self._lines.write(json.dumps({"step": step, **values}) + "\n")
         self._lines.flush()
@@ -114,10 +114,12 @@ class Log:
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a training folder's log; none where there is no log. A damaged line is left out."""
+    """The lines of a training folder's log, without damaged ones; none if there is no log."""
     path = folder / LOG_FILE
     content = path.read_bytes() if path.is_file() else b""
-    complete = content[: content.rfind(b"\n") + 1].decode("utf-8", errors="replace")  # the last may be half
+    complete = content[: content.rfind(b"\n") + 1].decode(
+        "utf-8", errors="replace"
+    )  # the last may be cut off
     lines = []
     for line in complete.split("\n"):
         with suppress(ValueError):
@@ -126,13 +128,13 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
 
 
 def logged(lines: list[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
-    """Steps and values of one quantity, for a plot."""
+    """The steps and values of one quantity."""
     found = [(line["step"], line[name]) for line in lines if name in line]
     return [step for step, _ in found], [value for _, value in found]
 
 
 def steps_per_second(lines: list[dict[str, Any]], last: int = 50) -> float | None:
-    """Of the last steps since a start, all counted; None before the second step, and after the end."""
+    """Over the last steps since a start, including evaluation; None before two steps, and after the end."""
     since = max((place for place, line in enumerate(lines) if "event" in line), default=-1)
     steps, seconds = (values[-last - 1 :] for values in logged(lines[since + 1 :], "seconds"))
     if len(steps) < 2 or seconds[-1] <= seconds[0]:
@@ -141,7 +143,7 @@ def steps_per_second(lines: list[dict[str, Any]], last: int = 50) -> float | Non
 
 
 def row_norms(concept: Concept, lines: list[dict[str, Any]]) -> dict[str, tuple[list[int], list[float]]]:
-    """Steps and lengths of each row of a word, by the token it stands for; XL has each token twice."""
+    """Steps and norms of each row by its token, and for XL by its text encoder."""
     steps, norms = logged(lines, "norms")
     rows, tokens = list(zip(*norms, strict=True)), concept.placeholder_tokens
     encoders = ["", ", second encoder"][: len(rows) // len(tokens)]
@@ -150,17 +152,17 @@ def row_norms(concept: Concept, lines: list[dict[str, Any]]) -> dict[str, tuple[
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
-    """Write the state after a step; a kill leaves the old checkpoint or the new one."""
+    """Write the state after a step; if the process is killed meanwhile, the old checkpoint stays."""
     content = io.BytesIO()
     torch.save(state, content)
     write_whole(folder / STATE_FILE, content.getvalue())
 
 
 def resume_from(folder: Path, learner: Any, scaler: torch.amp.GradScaler) -> None:
-    """Give a learner, and the run's loss scaling, the state of the last checkpoint, if there is one."""
+    """Load the last checkpoint, if there is one, into a learner and the run's loss scaling."""
     if state := load_checkpoint(folder):
         learner.load_state_dict(state["learner"])
-        if state["scaler"]:  # empty where the machine before this one needed no loss scaling
+        if state["scaler"]:  # empty if it was saved on a machine that needs no loss scaling
             scaler.load_state_dict(state["scaler"])
 
 
@@ -176,15 +178,15 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
         ) from None
 
 
-# Settings that may change when a run is resumed: its length, what is shown, the machine.
+# Settings that may change when a run is resumed: those of its length, of what is shown and of the machine.
 _MAY_CHANGE = {*settings_where(may_change=True)}
-# What a concept and its word are called decides nothing; older folders have it written down.
+# Names make no difference to a run; older folders have them in made_with.json.
 _NAMES = {"name", "placeholder_token", "earlier_words"}
 
 
 def finished(concept: Concept) -> RunSummary | None:
-    """The summary of a run that has nothing left to do under the concept's settings, or None."""
-    with suppress(UserError):  # there is none, or a damaged one: then the last steps are taken again
+    """The summary of the concept's run if nothing is left to do under the present settings, else None."""
+    with suppress(UserError):  # missing or damaged: then the last steps are taken again
         summary, settings = RunSummary.load(concept), concept.training
         learned = summary.ended == "learned" and settings.stop_when_learned
         full = summary.ended in ("learned", "ceiling") and summary.steps >= settings.max_train_steps
@@ -204,7 +206,7 @@ def run_inputs(concept: Concept) -> dict:
         "concept": concept.model_dump(mode="json", exclude=left_out),
         "pictures": [hashlib.sha256(path.read_bytes()).hexdigest() for path in image_paths(concept)],
     }
-    if captions := captions_of(concept):  # left out where there are none: older folders have no such key
+    if captions := captions_of(concept):  # older folders have no such key
         inputs["captions"] = captions
     if concept.base_model == "miniature":
         inputs["weights"] = places.miniature_hash()
@@ -212,12 +214,12 @@ def run_inputs(concept: Concept) -> dict:
 
 
 def inputs_changed(concept: Concept, inputs: dict) -> bool:
-    """Whether the run in the training folder was made with other `run_inputs` than these."""
+    """Whether the run in the training folder had other `run_inputs` than these."""
     path = concept.training_folder / INPUTS_FILE
     if not path.is_file():
         return False
     before = read_json(path)
-    with suppress(TypeError, KeyError, AttributeError):  # damaged, so nobody knows with what
+    with suppress(TypeError, KeyError, AttributeError):  # damaged: then it differs
         before["concept"] = {name: value for name, value in before["concept"].items() if name not in _NAMES}
     return before != inputs
 
@@ -227,7 +229,7 @@ def save_inputs(concept: Concept, inputs: dict) -> None:
 
 
 def archive_run(concept: Concept) -> Path | None:
-    """Rename `training/` to `training-1/`, `-2/`, ... with the result in it, so that nothing is lost."""
+    """Rename `training/` to `training-1/`, `-2/`, ... with a copy of the result, so that nothing is lost."""
     folder = concept.training_folder
     if not folder.is_dir():
         return None
@@ -237,34 +239,34 @@ def archive_run(concept: Concept) -> Path | None:
 
 
 def put_aside(folder: Path) -> Path:
-    """Rename a folder to the first of `<name>-1`, `-2`, ... that is free."""
+    """Rename a folder to the first of `<name>-1`, `-2`, ... that does not exist."""
     number = 1
     while (archived := folder.with_name(f"{folder.name}-{number}")).exists():
         number += 1
     return folder.rename(archived)
 
 
-# How a run stands, told by its files; asking it to stop, and to go on.
+# Resuming a run in the background, its state, and a request to stop it.
 OUTPUT = "resume.log"
-_RESUMED = "resume.json"  # when `resume` was last asked
-_STARTED: dict[Path, subprocess.Popen] = {}  # by training folder: what this process has started
+_RESUMED = "resume.json"  # written when `resume` starts a process
+_STARTED: dict[Path, subprocess.Popen] = {}  # the processes that this one has started, by training folder
 _LAUNCHERS_REMARK = re.compile(r"E\d{4} \d\d:\d\d:")
-_LOADING = 20.0  # seconds at most until a process that another kernel started holds the lock
+_LOADING = 20.0  # seconds at most until a process that another kernel started has the lock
 State = Literal["new", "starting", "running", "broken", "learned", "ceiling", "stopped", "failed"]
 
 
 def resume(concept: Concept) -> None:
     """Start `python -m helpers.training` on a concept's folder; its output goes to `training/resume.log`.
 
-    On several GPUs it is as many processes as the launcher of the notebook would start. They have a
-    session of their own, so that an interrupt of the kernel leaves them alone: the stop file ends them.
-    Where such a process is at work already, nothing is done.
+    On several GPUs it starts as many processes as the notebook's launcher would. They have a session of
+    their own, so that an interrupt of the kernel doesn't reach them; the stop file ends them. Nothing is done
+    if such a process is running already.
     """
     folder = concept.training_folder
     if holder(concept.lock_path) or _is_starting(folder):
         return
     folder.mkdir(parents=True, exist_ok=True)
-    count = min(concept.training.num_processes, torch.cuda.device_count())  # they are not touched
+    count = min(concept.training.num_processes, torch.cuda.device_count())  # starts no CUDA
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"] * (count > 1)
     with (folder / OUTPUT).open("w", encoding="utf-8") as output:
         process = subprocess.Popen(
@@ -281,10 +283,10 @@ def resume(concept: Concept) -> None:
 
 
 def state_of(concept: Concept, lines: list[dict[str, Any]]) -> State:
-    """The state of a concept's run, by its log's lines too: how it ended, or what it is doing.
+    """How a concept's run has ended, or what it is doing, by its files and the lines of its log.
 
-    `starting` and `broken` are said of a process that `resume` started, which may be another kernel's:
-    it loads, or it ended without saying how. A run that was killed reads as `running`.
+    `starting` and `broken` are states of a process that `resume` started, here or in another kernel: it is
+    loading, or it ended without an outcome. A run that was killed counts as `running`.
     """
     folder = concept.training_folder
     begun = _modified_at(folder / INPUTS_FILE)
@@ -295,7 +297,7 @@ def state_of(concept: Concept, lines: list[dict[str, Any]]) -> State:
     resumed, said, ended = (_modified_at(folder / file) for file in (_RESUMED, OUTPUT, SUMMARY_FILE))
     if resumed and ended <= resumed and begun <= max(resumed, said):
         return "broken"
-    with suppress(UserError):  # there is none, or a damaged one
+    with suppress(UserError):  # missing or damaged
         summary = RunSummary.load(concept)
         if begun <= ended and (not lines or lines[-1].get("event") == summary.reason):
             return summary.ended
@@ -303,7 +305,7 @@ def state_of(concept: Concept, lines: list[dict[str, Any]]) -> State:
 
 
 def last_output(folder: Path) -> str:
-    """The last line that a process started by `resume` wrote, before a launcher's own remarks on its end."""
+    """The last line that a process started by `resume` wrote, without the launcher's remarks after it."""
     path = folder / OUTPUT
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else []
     lines = list(itertools.takewhile(lambda line: not _LAUNCHERS_REMARK.match(line), lines))
@@ -311,14 +313,14 @@ def last_output(folder: Path) -> str:
 
 
 def _wait(process: subprocess.Popen, folder: Path) -> None:
-    """Write down that the process was killed, which it could not do itself."""
+    """Wait for the process, and note in its output if it was killed."""
     if process.wait() < 0 and folder.is_dir():
         with (folder / OUTPUT).open("a", encoding="utf-8") as output:
             output.write(f"\nThe process was killed (signal {-process.returncode}).\n")
 
 
 def _is_starting(folder: Path) -> bool:
-    """Whether a process of `resume` is at work, or may be in another kernel; it has not ended yet."""
+    """Whether a process of `resume` is loading, as far as can be known of one from another kernel."""
     asked = _modified_at(folder / _RESUMED)
     if _modified_at(folder / SUMMARY_FILE) > asked:
         return False
@@ -327,18 +329,17 @@ def _is_starting(folder: Path) -> bool:
 
 
 def _modified_at(path: Path) -> float:
-    """When a file was last written; 0 where there is none."""
+    """When a file was last written; 0 if it doesn't exist."""
     with suppress(FileNotFoundError):
         return path.stat().st_mtime
     return 0.0
 
 
-# Being asked to stop: by a file, by the kernel's interrupt, by the machine.
 STOP_FILE = "stop"
 
 
 def request_stop(folder: Path) -> Path:
-    """Ask the run of a training folder to stop after its step: make the file that it looks for."""
+    """Make the file at which the run of a training folder stops after its current step."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / STOP_FILE).touch()
     return folder / STOP_FILE

@@ -1,4 +1,4 @@
-"""A run, from its settings to the learned rows: `train` for one word, `train_many` for several at once."""
+"""A run from its settings to the learned rows: `train` for one word, `train_many` for several at once."""
 
 import gc
 import time
@@ -28,24 +28,24 @@ from .records import (
 )
 from .watch import Scorer, Watch
 
-TIMED = 6  # steps, after which a run says how long it may take
+TIMED = 6  # steps after which a run says how long it may take
 
 
 def train(concept: Concept | str, fresh: bool = False, scorer: Scorer | None = None) -> RunSummary:
     """Learn the word of a concept and write `learned_embeds.safetensors` into its folder.
 
-    It loads the base model itself, in whatever process it is called, so that a notebook can pass it
-    to `accelerate.notebook_launcher` without having touched a GPU. Called again, it goes on where it
-    was stopped, or returns what is done.
+    It loads the base model itself, so that a notebook can pass it to `accelerate.notebook_launcher` without
+    having touched a GPU. Called again, it resumes a run that was stopped, or returns the summary of one that
+    is finished.
 
     Args:
         concept: a Concept, its name, or the path of its folder.
-        fresh: start over; what was there is renamed, not deleted.
-        scorer: called with the concept and the model (the rows as they are in it) at each checkpoint;
-            the checkpoint with the highest value is the result. `HeldOutScore` if None.
+        fresh: start over; the previous run is renamed, not deleted.
+        scorer: called with the concept and the model, which has the current rows, at each checkpoint; the
+            checkpoint with the highest value is the result. `HeldOutScore` if None.
 
     Raises:
-        UserError: something is missing or can't be used, or the run went astray; it says what to do.
+        UserError: something is missing or can't be used, or the run diverged; it says what to do.
         KeyboardInterrupt: the kernel was interrupted; everything was saved first.
     """
     return train_many([concept], fresh=fresh, scorer=scorer)[0]
@@ -55,18 +55,18 @@ def train(concept: Concept | str, fresh: bool = False, scorer: Scorer | None = N
 def train_many(
     concepts: Sequence[Concept | str], *, fresh: bool = False, scorer: Scorer | None = None
 ) -> list[RunSummary]:
-    """Teach several words at once on one frozen model, each batch mixed over the words.
+    """Learn several words at once on one frozen model, with batches that mix the words.
 
-    Each has its own rows, draws, log, stopping and result. A concept draws the same pictures, noise and
-    sentences beside others as alone, so its result is the same but for rounding.
+    Each has its own rows, random draws, log, end and result. A concept draws the same pictures, noise and
+    sentences as it would alone, so that its result is the same but for rounding.
 
     Args:
         concepts: concepts, their names, or their folders.
         fresh, scorer: as for `train`.
 
     Raises:
-        UserError: the concepts don't fit together, or one can't be trained; or, when the others have
-            ended, one went astray (its last good rows were kept).
+        UserError: the concepts don't fit together, or one can't be trained; or, after the others have
+            ended, one diverged (its last good rows were kept).
         KeyboardInterrupt: the kernel was interrupted; everything was saved first.
     """
     started = time.monotonic()
@@ -76,7 +76,7 @@ def train_many(
         prepared = [_prepare(concept, fresh) for concept in concepts] if processes.is_main else None
         todo = [one for one, is_open in zip(concepts, processes.agree(prepared), strict=True) if is_open]
         interrupted = todo and _run(todo, processes, scorer, started)
-        gc.collect()  # before anything is raised: a notebook keeps its last error, and what that holds
+        gc.collect()  # before anything is raised: a notebook keeps its last error and all that it refers to
         if interrupted:
             raise KeyboardInterrupt
         for concept in concepts if processes.is_main else []:
@@ -91,10 +91,10 @@ def train_many(
 
 @contextmanager
 def run_processes(concepts: Sequence[Concept]) -> Iterator[Processes]:
-    """The processes of a run. Until it ends no other can begin, and no folder be renamed or deleted.
+    """The processes of a run, which locks its concepts: no other run, renaming or deletion meanwhile.
 
     Raises:
-        UserError: another run has one of the concepts.
+        UserError: one of the concepts is locked by another run.
     """
     refusal = "“{name}” is being learned already, by {{}}: press Stop there first."
     with closing(Processes()) as processes, ExitStack() as stack:
@@ -104,7 +104,7 @@ def run_processes(concepts: Sequence[Concept]) -> Iterator[Processes]:
 
 
 def as_concept(concept: Concept | str | Path) -> Concept:
-    """A concept by its name or the path of its folder; a Concept is saved as it is."""
+    """A concept by its name or the path of its folder; a Concept is saved and returned."""
     if isinstance(concept, Concept):
         concept.save()
         return concept
@@ -134,7 +134,7 @@ def _check_fit(concepts: list[Concept]) -> None:
 
 
 def _prepare(concept: Concept, fresh: bool) -> bool:
-    """Archive a run that can't be resumed; whether there is something to train."""
+    """Archive a run that can't be resumed; False if the concept's run is finished."""
     inputs = run_inputs(concept)
     changed = inputs_changed(concept, inputs)
     if not fresh and not changed and finished(concept):
@@ -147,12 +147,12 @@ def _prepare(concept: Concept, fresh: bool) -> bool:
                 f"The settings, pictures or captions have changed: the last run is now in {archived.name}/."
             )
     save_inputs(concept, inputs)
-    clear_request(concept.training_folder)  # one left from before; one that comes now counts
+    clear_request(concept.training_folder)  # an old one; one that is made from now on counts
     return True
 
 
 def _run(concepts: list[Concept], processes: Processes, scorer: Scorer | None, started: float) -> bool:
-    """Load the model and step to the end; whether it was interrupted."""
+    """Load the model and train to the end; True if it was interrupted."""
     if processes.is_main:
         print(memory_of_run(concepts[0], processes.device, words=len(concepts)))
     with open_run(concepts[0], processes) as run:
@@ -163,9 +163,9 @@ def _run(concepts: list[Concept], processes: Processes, scorer: Scorer | None, s
 
 
 def _step_to_the_end(run: Run, watches: list[Watch]) -> bool:
-    """`update` is a step, and each watch looks at what came of it, until every learner has ended.
+    """Take steps by `update`, each followed by the watches' `after_step`, until every learner has ended.
 
-    A stop file ends its own learner after the step, an interrupt ends all; everything is saved then.
+    A stop file ends its own learner after the step, an interrupt ends all; both save everything first.
     """
     with Interrupts() as interrupts:
         for watch in watches:
@@ -185,7 +185,7 @@ def _step_to_the_end(run: Run, watches: list[Watch]) -> bool:
 
 
 def _say_pace(watches: list[Watch]) -> None:
-    """Estimate the run's duration from its first steps."""
+    """Print how long the run may take, by its first steps."""
     rate = steps_per_second(read_log(watches[0].concept.training_folder))
     if rate:
         left = max(watch.steps_left() for watch in watches) / rate / 60
@@ -193,6 +193,6 @@ def _say_pace(watches: list[Watch]) -> None:
 
 
 def _save_pipeline(concept: Concept, is_new: bool) -> None:
-    """Save the pipeline if it is asked for: of a word just trained, or that has none yet."""
+    """Save the whole pipeline if the settings ask for it, and the result is new or has none yet."""
     if concept.training.save_pipeline and (is_new or not (concept.folder / "pipeline").is_dir()):
         save_pipeline(concept)

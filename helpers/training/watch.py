@@ -1,4 +1,4 @@
-"""What is looked at and kept between the steps of one learner."""
+"""What happens to one learner between its steps: log, evaluation, samples, checkpoints and its end."""
 
 import math
 import time
@@ -31,13 +31,12 @@ STOPPED = "It was stopped: run it again to go on."
 
 
 class Watch:
-    """One word in a run: its learner, which goes on from its last checkpoint, and all that is kept of it.
+    """One word in a run: its learner, resumed from the last checkpoint, and everything that is kept of it.
 
-    That is the log, the fixed loss, which only says when to stop, the score, which says which checkpoint is
-    the result, samples and checkpoints.
+    The fixed loss only decides when to stop. The score decides which checkpoint is the result.
 
     Args:
-        scorer: the judge; more is better. `HeldOutScore` if None.
+        scorer: gives the score, more is better; `HeldOutScore` if None.
         started: `time.monotonic()` when the run was started or resumed.
     """
 
@@ -60,18 +59,18 @@ class Watch:
         return self.learner.settings.max_train_steps - self.step
 
     def begin(self) -> None:
-        """Evaluate the initializer before the first step; a resumed run only says where it goes on."""
+        """Evaluate the initializer before the first step; a resumed run only says at which step it is."""
         self._say(self.learner.latents.note)
         if self.step:
             self._say(f"Goes on from step {self.step}.")
-            self._end_if_done()  # killed between its last checkpoint and its end
+            self._end_if_done()  # it was killed between its last checkpoint and its end
             return
         self._evaluate()
         self._keep_if_best()
         self._sample(self.step)
 
     def after_step(self, loss: float, interrupted: bool) -> None:
-        """Log the step, evaluate and save where that is due, and end the learner where it is done."""
+        """Log the step, evaluate and save if that is due, and end the learner if it is done."""
         self.learner.progress.step += 1
         self.learner.progress.seconds = time.monotonic() - self.started
         if not all(map(math.isfinite, [loss, *self.learner.norms()])):
@@ -103,7 +102,7 @@ class Watch:
         return self.learner.settings.stop_when_learned and is_learned(losses)
 
     def _end_if_done(self) -> None:
-        """Say why it ended, and what to do where nothing was gained or could be."""
+        """End the learner with the reason, and with advice if nothing was gained or could be."""
         if self._is_learned() or self._is_last():
             how, why = ("learned", LEARNED) if self._is_learned() else ("ceiling", CEILING)
             not_better = "" if self.learner.progress.best.step else NOT_BETTER
@@ -115,7 +114,7 @@ class Watch:
         self._write(fixed_loss=loss)
 
     def _keep_if_best(self) -> None:
-        """Score the rows; keep them among the steps, and as the result if nothing was better."""
+        """Score the rows and save them under their step; if none were better, they are the result."""
         rows, best = self.learner.copy_rows(), self.learner.progress.best
         score = self.processes.agree(float(self.score(self.model)) if self.processes.is_main else None)
         self._write(score=score)
@@ -129,7 +128,7 @@ class Watch:
             save_sample(self.concept, self.model, self.noise, step)
 
     def _sample_kept(self) -> None:
-        """Draw a sample with the result, too, if none was due at its step."""
+        """Draw a sample with the result if none was due at its step."""
         rows, best = self.learner.copy_rows(), self.learner.progress.best
         if best.step not in saved_samples(self.concept):
             self.learner.set_rows(best.rows)
@@ -142,7 +141,7 @@ class Watch:
             save_checkpoint(self.concept.training_folder, state)
 
     def _stop(self) -> None:
-        """Save the state before the rows are scored: a resumed run must not depend on this extra score."""
+        """Save the state before this extra score, on which a resumed run must not depend."""
         self._checkpoint()
         self._keep_if_best()
         self._end("stopped", STOPPED)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import closing
 from itertools import islice, pairwise
 
 import pytest
@@ -422,7 +423,7 @@ def test_concepts_that_do_not_fit_are_named(grooty):
 def test_the_miniature_gets_a_thread_for_each_core_that_others_leave_free(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     before = torch.get_num_threads()
-    with FreeCores(active=True) as cores:
+    with closing(FreeCores(active=True)) as cores:
         cores.most, cores.cores = 4, 4
         for taken, left in ((0.3, 4), (1.1, 3), (4.0, 1), (0.0, 4)):
             monkeypatch.setattr(cores, "taken_by_others", lambda taken=taken: taken)
