@@ -1,6 +1,6 @@
 """Teach a word to a frozen Stable Diffusion: `train(concept)`.
 
-The step is in `step`, the run around it in `train`, what is looked at between steps in `watch`.
+The step is in `step`, the run around it in `train`, and what happens between steps in `watch`.
 """
 
 from .describe import describe_pictures

@@ -89,16 +89,16 @@ def _look_at(concept: Concept, device: torch.device) -> list[Seen]:
         print("Each picture has captions already.")
         return []
     eager = concept.changed(training={"compile": False, "gradient_checkpointing": False})
-    look, found = Look(eager, load_model(eager, device)), []
-    check_words(concept, look.model.components.tokenizers)  # the sentences contain the initializer
+    captioner, found = Captioner(eager, load_model(eager, device)), []
+    check_words(concept, captioner.model.components.tokenizers)  # the sentences contain the initializer
     for name in progress(names, "describing pictures"):
-        found.append(look(name))
+        found.append(captioner(name))
         write_captions(concept, name, "\n".join(found[-1].captions))
         print(found[-1])
     return found
 
 
-class Look:
+class Captioner:
     """Finds the phrases with the lowest loss for a picture."""
 
     def __init__(self, concept: Concept, model: Model):

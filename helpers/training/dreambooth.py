@@ -244,7 +244,7 @@ class LoraLearner:
     def update(self, run: Run) -> float:
         """Take one step; its loss is the mean over the thing's pictures plus the prior's weighted mean."""
         losses = training_step(run.model, DrawsTogether(self.draws))
-        loss = losses.sum() / self.concept.training.train_batch_size
+        loss = losses.sum() / (len(losses) // len(self.draws))
         run.scaler.scale(loss).backward()
         take_step(self, _MAX_GRAD_NORM, run.scaler, run.processes)
         run.scaler.update()

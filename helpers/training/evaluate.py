@@ -35,27 +35,30 @@ class FixedLoss:
     this one does. Its timesteps are spread evenly over the trained range.
 
     Args:
-        latents: (pictures, channels, height, width), taken in turn.
+        latents: (views, channels, height, width), taken in turn; all pictures, then all again in other views.
         sentences: token ids, (sentences, length) for each tokenizer, taken in turn.
-        captions: by the index of a latent, the indices of its own sentences, which are the last ones.
+        captions: by the index of a picture, the indices of its own sentences, which are the last ones.
+        pictures: how many there are.
     """
 
     def __init__(
         self,
         latents: torch.Tensor,
         sentences: list[torch.Tensor],
+        captions: Mapping[int, range],
+        pictures: int,
         settings: TrainingSettings,
         seed: int,
         samples: int = SAMPLES,
-        captions: Mapping[int, range] | None = None,
     ):
-        captions = captions or {}
         generator = torch.Generator().manual_seed(seed)
         turn = torch.randperm(samples, generator=generator)
         device = latents.device
         self.latents = latents[turn % len(latents)]
-        for_any = len(sentences[0]) - len({place for own in captions.values() for place in own})
-        picked = [sentence_of(place % len(latents), place % for_any, captions) for place in turn.tolist()]
+        for_any = len(sentences[0]) - sum(map(len, captions.values()))
+        shown = (turn % len(latents) % pictures).tolist()
+        drawn = (turn % for_any).tolist()
+        picked = [sentence_of(*pair, captions) for pair in zip(shown, drawn, strict=True)]
         self.sentences = [ids[picked] for ids in sentences]
         self.noise = torch.randn(self.latents.shape, generator=generator).to(device)
         first, last = settings.first_timestep, settings.last_timestep
@@ -83,7 +86,7 @@ class HeldOutScore:
     """The default score of a checkpoint, called with the model and its current rows; more is better.
 
     It is the gain in a fixed loss over the initializer, on the pictures as training crops them and closer,
-    with sentences and noise that training does not use; a gain is multiplied by `Obedience`. Make it before
+    with sentences and noise that training does not use; a gain is multiplied by `Editability`. Make it before
     the first step, while the rows are the initializer's.
     """
 
@@ -92,18 +95,18 @@ class HeldOutScore:
         latents = encode(model.vae, _views(concept, model.resolution), model.device).mean
         # What the captions say is not learned by the word: without them the loss would seem to rise.
         templates, captions = with_captions(concept, held_out_templates(concept))
-        closer = {place + len(latents) // 2: own for place, own in captions.items()}
         ids = token_ids(model.components.tokenizers, with_word(concept, templates), model.device)
-        self.loss = FixedLoss(latents, ids, settings, settings.seed + 2, 2 * SAMPLES, captions | closer)
+        pictures, seed = len(latents) // 2, settings.seed + 2
+        self.loss = FixedLoss(latents, ids, captions, pictures, settings, seed, 2 * SAMPLES)
         self.start = self.loss(model)
-        self.obedience = Obedience(concept, model, latents[:1])
+        self.editability = Editability(concept, model, latents[:1])
 
     def __call__(self, model: Model) -> float:
         gain = self.start - self.loss(model)
-        return gain * self.obedience(model) if gain > 0 else gain
+        return gain * self.editability(model) if gain > 0 else gain
 
 
-class Obedience:
+class Editability:
     """How much surroundings in a prompt still change the prediction for the word, against the initializer.
 
     It is measured on one picture with much noise, where the layout is decided.
@@ -121,16 +124,16 @@ class Obedience:
         noisy = model.scheduler.add_noise(latents, noise, self.timesteps[:1])
         self.noisy = noisy.expand(len(templates), *noisy.shape[1:])
         words = [template.replace("{}", concept.initializer_token) for template in templates]
-        self.wanted = self._moves(model, token_ids(tokenizers, words, model.device))
+        self.wanted = self._changes(model, token_ids(tokenizers, words, model.device))
 
     def __call__(self, model: Model) -> float:
         """The mean, over surroundings, of <change, wanted change> / |wanted change|^2, clamped to 0..1."""
-        moves = self._moves(model, self.ids)
-        along = (moves * self.wanted).sum(dim=1) / self.wanted.square().sum(dim=1).clamp_min(1e-12)
+        changes = self._changes(model, self.ids)
+        along = (changes * self.wanted).sum(dim=1) / self.wanted.square().sum(dim=1).clamp_min(1e-12)
         return along.clamp(0, 1).mean().item()
 
     @torch.no_grad()
-    def _moves(self, model: Model, ids: list[torch.Tensor]) -> torch.Tensor:
+    def _changes(self, model: Model, ids: list[torch.Tensor]) -> torch.Tensor:
         """The change of the prediction by each of the surroundings, (surroundings, values)."""
         prediction = model.predict(self.noisy, self.timesteps, model.embed(ids)).flatten(1)
         return prediction[1:] - prediction[:1]
@@ -222,11 +225,6 @@ def _proposals(concept: Concept) -> list[str]:
 
 def fixed_loss(learner: Learner, model: Model, samples: int = SAMPLES) -> FixedLoss:
     """The fixed loss of a learner, on the pictures and sentences of its training."""
-    settings, dataset, latents = learner.settings, learner.dataset, learner.latents.posterior.mean
+    dataset, latents, seed = learner.dataset, learner.latents.posterior.mean, learner.settings.seed + 1
     ids = [of_one.to(model.device) for of_one in dataset.input_ids]
-    captions = {
-        place: dataset.captions[place % len(dataset)]  # the mirror images come after the pictures
-        for place in range(len(latents))
-        if place % len(dataset) in dataset.captions
-    }
-    return FixedLoss(latents, ids, settings, settings.seed + 1, samples, captions)
+    return FixedLoss(latents, ids, dataset.captions, len(dataset), learner.settings, seed, samples)

@@ -271,7 +271,8 @@ class Run(NamedTuple):
 @contextmanager
 def open_run(concept: Concept, processes: Processes) -> Iterator[Run]:
     """Load a concept's model for a run; errors as for `load_model`."""
-    with closing(FreeCores(concept.base_model == MINIATURE and processes.is_one_cpu)) as cores:
+    on_one_cpu = processes.count == 1 and processes.device.type == "cpu"
+    with closing(FreeCores(on_one_cpu and concept.base_model == MINIATURE)) as cores:
         model = load_model(concept, processes.device)
         cores.adjust()
         yield Run(model, processes, make_scaler(model), cores)

@@ -44,10 +44,6 @@ class Processes:
         """The main process alone writes and prints."""
         return self.index == 0
 
-    @property
-    def is_one_cpu(self) -> bool:
-        return self.count == 1 and self.device.type == "cpu"
-
     def average(self, gradient: torch.Tensor) -> torch.Tensor:
         """The mean over all processes: the gradient of the whole batch's mean loss."""
         return reduce(gradient, "mean") if self.count > 1 else gradient
@@ -134,21 +130,12 @@ def in_own_process(function: Callable[..., T], *given) -> T:
     return result
 
 
-class _Sent(io.TextIOBase):
-    """A file whose text goes through a pipe."""
-
-    def __init__(self, sender: Connection):
-        self._sender = sender
-
-    def write(self, text: str) -> int:
-        self._sender.send(text)
-        return len(text)
-
-
 def _call(sender: Connection, function: Callable, given: tuple) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the kernel's interrupt comes here, too: it will kill us
+    printed = io.TextIOBase()
+    printed.write = sender.send
     try:
-        with redirect_stdout(_Sent(sender)):
+        with redirect_stdout(printed):
             message = function(*given), None
     except Exception as error:
         message = None, error

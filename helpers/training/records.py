@@ -8,7 +8,6 @@ import errno
 import hashlib
 import html
 import io
-import itertools
 import json
 import os
 import re
@@ -250,7 +249,7 @@ def put_aside(folder: Path) -> Path:
 OUTPUT = "resume.log"
 _RESUMED = "resume.json"  # written when `resume` starts a process
 _STARTED: dict[Path, subprocess.Popen] = {}  # the processes that this one has started, by training folder
-_LAUNCHERS_REMARK = re.compile(r"E\d{4} \d\d:\d\d:")
+_LAUNCHERS_REMARK = re.compile(r"^E\d{4} \d\d:\d\d:", re.MULTILINE)
 _LOADING = 20.0  # seconds at most until a process that another kernel started has the lock
 State = Literal["new", "starting", "running", "broken", "learned", "ceiling", "stopped", "failed"]
 
@@ -307,9 +306,9 @@ def state_of(concept: Concept, lines: list[dict[str, Any]]) -> State:
 def last_output(folder: Path) -> str:
     """The last line that a process started by `resume` wrote, without the launcher's remarks after it."""
     path = folder / OUTPUT
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else []
-    lines = list(itertools.takewhile(lambda line: not _LAUNCHERS_REMARK.match(line), lines))
-    return next((line.strip() for line in reversed(lines) if line.strip()), "It wrote nothing.")
+    output = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    its_own = _LAUNCHERS_REMARK.split(output)[0].strip()
+    return its_own.rpartition("\n")[2].strip() or "It wrote nothing."
 
 
 def _wait(process: subprocess.Popen, folder: Path) -> None:

@@ -89,20 +89,6 @@ def train_many(
     return summaries
 
 
-@contextmanager
-def run_processes(concepts: Sequence[Concept]) -> Iterator[Processes]:
-    """The processes of a run, which locks its concepts: no other run, renaming or deletion meanwhile.
-
-    Raises:
-        UserError: one of the concepts is locked by another run.
-    """
-    refusal = "“{name}” is being learned already, by {{}}: press Stop there first."
-    with closing(Processes()) as processes, ExitStack() as stack:
-        for concept in concepts if processes.is_main else []:
-            stack.enter_context(locked(concept.lock_path, refusal.format(name=concept.name)))
-        yield processes
-
-
 def as_concept(concept: Concept | str | Path) -> Concept:
     """A concept by its name or the path of its folder; a Concept is saved and returned."""
     if isinstance(concept, Concept):
@@ -117,20 +103,33 @@ def as_concept(concept: Concept | str | Path) -> Concept:
 
 
 def _check_fit(concepts: list[Concept]) -> None:
-    first, words = concepts[0], set()
-    for concept in concepts:
-        if concept.placeholder_token in words:
-            raise UserError(
-                f"“{concept.placeholder_token}” is given twice: name each concept once, and give each a "
-                "placeholder_token of its own."
-            )
-        words.add(concept.placeholder_token)
-    for concept in concepts[1:]:
+    first, *others = concepts
+    words = [concept.placeholder_token for concept in concepts]
+    if twice := [word for word in words if words.count(word) > 1]:
+        raise UserError(
+            f"“{twice[0]}” is given twice: name each concept once, and give each a placeholder_token of its "
+            "own."
+        )
+    for concept in others:
         if concept.base_model != first.base_model:
             raise UserError(f"{first.name} and {concept.name} have different base models: teach them apart.")
         for name in settings_where(shared=True):
             if getattr(concept.training, name) != getattr(first.training, name):
                 raise UserError(f"Give {first.name} and {concept.name} the same {name}, or teach them apart.")
+
+
+@contextmanager
+def run_processes(concepts: Sequence[Concept]) -> Iterator[Processes]:
+    """The processes of a run, which locks its concepts: no other run, renaming or deletion meanwhile.
+
+    Raises:
+        UserError: one of the concepts is locked by another run.
+    """
+    refusal = "“{name}” is being learned already, by {{}}: press Stop there first."
+    with closing(Processes()) as processes, ExitStack() as stack:
+        for concept in concepts if processes.is_main else []:
+            stack.enter_context(locked(concept.lock_path, refusal.format(name=concept.name)))
+        yield processes
 
 
 def _prepare(concept: Concept, fresh: bool) -> bool:

@@ -73,10 +73,11 @@ class Watch:
         """Log the step, evaluate and save if that is due, and end the learner if it is done."""
         self.learner.progress.step += 1
         self.learner.progress.seconds = time.monotonic() - self.started
-        if not all(map(math.isfinite, [loss, *self.learner.norms()])):
+        norms = self.learner.norms()
+        if not all(map(math.isfinite, [loss, *norms])):
             self._end("failed", TOO_LARGE.format(step=self.step, kept=self.learner.progress.best.step))
             return
-        self._log_step(loss)
+        self._log_step(loss, norms)
         self._look()
         asked = interrupted or self.processes.any(stop_requested(self.concept.training_folder))
         if asked and not self.ended:
@@ -169,8 +170,7 @@ class Watch:
         clear_request(folder)
         self.log.close()
 
-    def _log_step(self, loss: float) -> None:
-        norms = self.learner.norms()
+    def _log_step(self, loss: float, norms: list[float]) -> None:
         self._write(
             loss=loss,
             learning_rate=self.learner.schedule.get_last_lr()[0],

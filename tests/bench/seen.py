@@ -14,7 +14,7 @@ import torch
 from helpers.common.places import ROOT_VARIABLE
 from helpers.miniature.world import ACCESSORY_PHRASES, PLACE_PHRASES
 from helpers.model.machine import quiet_loading
-from helpers.training.describe import OF_PLACES, OF_THINGS, Look
+from helpers.training.describe import OF_PLACES, OF_THINGS, Captioner
 from helpers.training.model import load_model
 
 from .population import SETTINGS, Setting, Sitter, population
@@ -28,14 +28,14 @@ TIMESTEPS: dict[str, tuple[Sequence[float], Sequence[float]]] = {
 }
 
 
-def measure(sitters: list[Sitter], name: str, look: Look) -> tuple[float, float, float]:
+def measure(sitters: list[Sitter], name: str, captioner: Captioner) -> tuple[float, float, float]:
     """The share of pictures whose place, and whose thing, was seen rightly; seconds a picture."""
     places, things, pictures = 0, 0, 0
     started = time.perf_counter()
     for number, sitter in enumerate(sitters):
-        look.concept = make_concept(f"{name}-{number}", sitter)
+        captioner.concept = make_concept(f"{name}-{number}", sitter)
         for place, drawing in enumerate(sitter.drawings, start=1):
-            seen = look(f"{place:03}.png")
+            seen = captioner(f"{place:03}.png")
             places += seen.place == PLACE_PHRASES[drawing.scene]
             things += seen.thing_on == ACCESSORY_PHRASES[drawing.accessory]
             pictures += 1
@@ -46,10 +46,10 @@ def rows(toys: int, seed: int, setting: Setting) -> None:
     """Print a line for each choice of timesteps."""
     sitters, name = population(toys, seed, setting), f"seen-{setting}-{seed}"
     concept = make_concept(f"{name}-0", sitters[0])
-    look = Look(concept, load_model(concept, torch.device("cpu")))
+    captioner = Captioner(concept, load_model(concept, torch.device("cpu")))
     for row, (of_places, of_things) in TIMESTEPS.items():
-        look.of_places, look.of_things = of_places, of_things
-        place, thing, seconds = measure(sitters, name, look)
+        captioner.of_places, captioner.of_things = of_places, of_things
+        place, thing, seconds = measure(sitters, name, captioner)
         print(
             f"{setting}, seed {seed}, {row}: place {place:.3f}, thing {thing:.3f}, {seconds:.2f} s a picture",
             flush=True,

@@ -103,7 +103,7 @@ def test_the_dataset_shows_a_picture_with_its_own_captions_only(grooty):
 
 def test_the_fixed_loss_judges_a_picture_by_its_own_captions():
     latents, ids = torch.arange(3).float().view(-1, 1, 1, 1), [torch.arange(6).unsqueeze(1)]
-    fixed = FixedLoss(latents, ids, Concept.make("x").training, seed=0, captions={1: range(4, 6)})
+    fixed = FixedLoss(latents, ids, {1: range(4, 6)}, len(latents), Concept.make("x").training, seed=0)
     pairs = zip(fixed.latents.flatten().tolist(), fixed.sentences[0].flatten().tolist(), strict=True)
     assert all((picture == 1) == (sentence >= 4) for picture, sentence in pairs)
 

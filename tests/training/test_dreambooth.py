@@ -1,6 +1,7 @@
 """A copy of the base model learns a second thing; the base stays, and a learned word goes into the copy."""
 
 import shutil
+from contextlib import closing
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from helpers.training.dreambooth import (
     save_model,
     train_dreambooth,
 )
+from helpers.training.learner import open_run
 from helpers.training.model import load_model
 from helpers.training.processes import Processes
 from helpers.training.records import STOP_FILE, load_checkpoint, read_log
@@ -182,3 +184,16 @@ def test_a_concept_with_a_word_is_left_alone(grooty):
 def test_settings_that_cannot_be_used_are_named(wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):
         DreamboothSettings(**wrong)
+
+
+def test_its_loss_is_a_mean_whatever_the_number_of_timesteps(families, grooty, monkeypatch):
+    def ones(model, draws):
+        return torch.ones(len(draws.timesteps()), requires_grad=True)
+
+    monkeypatch.setattr(dreambooth, "training_step", ones)
+    thing = grooty.changed(
+        base_model=str(families["sd1"]), training={"resolution": 64, "timesteps_per_picture": 2}
+    )
+    with closing(Processes()) as processes, open_run(thing, processes) as run:
+        learner = LoraLearner(thing, DreamboothSettings(prior_pictures=0), run.model, processes)
+        assert learner.update(run) == 1
