@@ -23,12 +23,4 @@ from .tokens import (
     nearest_words,
     show_tokens,
 )
-from .vae import (
-    decode,
-    difference,
-    encode,
-    psnr,
-    to_image,
-    to_pixel_values,
-    worst_windows,
-)
+from .vae import decode, difference, encode, psnr, to_image, to_pixel_values, worst_windows
