@@ -37,10 +37,10 @@ class UserError(ValueError):
         return [f"\N{HEAVY EXCLAMATION MARK SYMBOL} {self}"]
 
 
-def whole_text(text: str) -> str:
+def valid_unicode(text: str) -> str:
     """The text itself; UserError where it holds a lone surrogate, which no file and no tokenizer takes."""
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise UserError(f"There is half a character in {text!a}: write it anew.") from None
+        raise UserError(f"There is half a character in {text!a}: type it again.") from None
     return text

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..common import places
-from ..common.errors import UserError, whole_text
+from ..common.errors import UserError, valid_unicode
 from ..common.files import write_whole
 from .templates import SHIPPED_TEMPLATES
 
@@ -211,7 +211,7 @@ def _checked_word(word: str) -> str:
 
 
 def _checked_sentences(sentences: list[str]) -> list[str]:
-    for sentence in map(whole_text, sentences):
+    for sentence in map(valid_unicode, sentences):
         if sentence.count("{}") != 1:
             raise ValueError(f"put exactly one {{}} into the sentence “{sentence}”: it stands for your word")
     return sentences
@@ -222,7 +222,7 @@ def _inside(name: str) -> Any:
     return property(lambda concept: concept.folder / name)
 
 
-Text = Annotated[str, AfterValidator(whole_text)]
+Text = Annotated[str, AfterValidator(valid_unicode)]
 
 
 class Concept(Settings):

@@ -119,7 +119,7 @@ def save_result(concept: Concept, rows: Rows) -> Path:
     return save_rows(concept.embeds_path, concept, rows)
 
 
-def name_result(concept: Concept) -> None:
+def update_result_key(concept: Concept) -> None:
     """Make the concept's word the result's key, if notebook 2 has changed the word since."""
     rows = read_rows(concept)
     if as_state(concept, rows).keys() != read_tensors(concept.embeds_path).keys():
@@ -165,16 +165,16 @@ def checked_rows(path: Path, rows: Iterable[Any]) -> Rows:
     for row in rows:
         is_table = isinstance(row, torch.Tensor) and row.is_floating_point() and row.ndim in (1, 2)
         if not is_table or not row.numel() or row.layout != torch.strided or row.is_meta:
-            raise no_rows(path)
+            raise no_rows_error(path)
         if not row.float().isfinite().all():
             raise UserError(f"{path.name} holds NaN or infinity in place of numbers: run notebook 4 again.")
         tables.append(torch.atleast_2d(row.detach()))
     if not tables:
-        raise no_rows(path)
+        raise no_rows_error(path)
     return tables
 
 
-def no_rows(path: Path) -> UserError:
+def no_rows_error(path: Path) -> UserError:
     return UserError(f"{path.name} holds no rows of a word: choose an embedding's file.")
 
 

@@ -14,7 +14,7 @@ from ..common.errors import UserError
 _FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
 _MOST_PIXELS = 64_000_000
 _TOO_MANY_PIXELS = f"It has more than {_MOST_PIXELS // 1_000_000} megapixels: make it smaller first."
-_CUT_OFF = "The file is damaged or cut off: fetch it again, save it anew as PNG, or leave it out."
+_CUT_OFF = "The file is damaged or cut off: fetch it again, save it again as PNG, or leave it out."
 _DARKEST = 16  # what the brightest pixel has to reach, of 255
 _BEGINS = re.compile(rb"\x89PNG|\xff\xd8|GIF8|II\*\0|MM\0\*|RIFF....WEBP|....ftypavi[fs]", re.DOTALL)
 _HEIC = re.compile(rb"....ftyp(heic|heix|mif1|msf1|heim|heis|hevc)", re.DOTALL)
@@ -78,7 +78,7 @@ def _no_picture(data: bytes) -> str:
     if not data:
         return "The file is empty."
     if _BEGINS.match(data):
-        return "It is damaged or cut off, or of a rare kind: fetch it again, or save it anew as PNG."
+        return "It is damaged or cut off, or of a rare kind: fetch it again, or save it again as PNG."
     return "This can't be opened as a picture: use PNG, JPEG or WebP."
 
 

@@ -13,7 +13,7 @@ from typing import Literal
 from PIL import Image
 
 from ..common import places
-from ..common.errors import UserError, whole_text
+from ..common.errors import UserError, valid_unicode
 from ..common.files import locked, picture_files, write_whole
 from ..common.sheets import Table, counted, packed
 from ..concept.concept import FIRST_CONCEPT, Concept, saved_concepts
@@ -308,7 +308,7 @@ def write_captions(concept: Concept, name: str, text: str) -> list[str]:
 def parse_captions(concept: Concept, text: str) -> list[str]:
     """The lines of a text as captions. Each must have the word once, as `{}` or as the placeholder."""
     captions, word = [], re.compile(re.escape(concept.placeholder_token), re.IGNORECASE)
-    for line in filter(str.strip, whole_text(text).splitlines()):
+    for line in filter(str.strip, valid_unicode(text).splitlines()):
         captions.append(word.sub("{}", " ".join(line.split())))
         if captions[-1].count("{}") != 1:
             raise UserError(

@@ -24,7 +24,7 @@ from ..common.errors import UserError
 from ..common.places import find_path
 from ..common.sheets import packed
 from ..concept.concept import Concept
-from ..concept.embedding import Rows, checked_rows, no_rows, read_tensors
+from ..concept.embedding import Rows, checked_rows, no_rows_error, read_tensors
 from ..inference.prompt_weights import parse_prompt
 
 # The text encoder that rows are for, by their width, where the file does not say.
@@ -81,7 +81,7 @@ def read_word(path: Path | str) -> FoundWord:
     try:
         word, tables = _tables(content, path)
     except (AttributeError, TypeError, StopIteration) as error:
-        raise no_rows(path) from error
+        raise no_rows_error(path) from error
     left_out = tuple(sorted(name for name in tables if name.endswith("_out")))
     names = [name for name in tables if name not in left_out]
     rows: dict[str, list[torch.Tensor]] = {}
@@ -273,7 +273,7 @@ def read_back(path: Path, program: str, widths: Sequence[int]) -> ReadBack:
             word = tensors["name"] if "string_to_param" in tensors else next(iter(tensors))
             word = None if len(rows) > 1 else word
     except (AttributeError, KeyError, StopIteration, TypeError) as error:
-        raise no_rows(path) from error
+        raise no_rows_error(path) from error
     rows = checked_rows(path, rows)
     found = [row.shape[-1] for row in rows]
     if found != list(widths):

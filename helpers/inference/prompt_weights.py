@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ..common.errors import UserError, whole_text
+from ..common.errors import UserError, valid_unicode
 from ..model.machine import diffusers
 from ..model.tokens import encoders
 
@@ -64,7 +64,7 @@ def parse_prompt(prompt: str, words: tuple[str, ...] = ()) -> Prompt:
 
     if _COMMA.search(prompt):
         raise UserError(f"A weight in “{prompt}” has a comma: use a decimal point, as in (toy:1.3).")
-    for token in _TOKENS.finditer(_with_words_as_text(whole_text(prompt), words)):
+    for token in _TOKENS.finditer(_with_words_as_text(valid_unicode(prompt), words)):
         text, number = token.group(), token["weight"]
         if text in opened:
             opened[text].append(len(parts))

@@ -14,7 +14,7 @@ from IPython.display import HTML
 from torch import nn
 from transformers import AddedToken
 
-from ..common.errors import UserError, whole_text
+from ..common.errors import UserError, valid_unicode
 from ..common.sheets import html_table
 from ..concept.concept import Concept, row_names, saved_concepts
 
@@ -290,7 +290,7 @@ def coloured_pieces(parts: Sequence[tuple[str, int]]) -> str:
 
 def _ids(tokenizer: Any, words: str) -> list[int]:
     # Not verbose: `check_length` reports a text that is too long.
-    return tokenizer(whole_text(words), add_special_tokens=False, verbose=False).input_ids
+    return tokenizer(valid_unicode(words), add_special_tokens=False, verbose=False).input_ids
 
 
 # Near to every other word, and useless as an initializer.

@@ -10,7 +10,7 @@ from ..common import places
 from ..common.errors import UserError
 from ..common.files import locked
 from ..concept.concept import Concept, settings_where
-from ..concept.embedding import name_result
+from ..concept.embedding import update_result_key
 from ..model.base_model import save_pipeline
 from .forecast import memory_of_run, note_circumstances
 from .learner import Run, open_run, update
@@ -137,7 +137,7 @@ def _prepare(concept: Concept, fresh: bool) -> bool:
     inputs = run_inputs(concept)
     changed = inputs_changed(concept, inputs)
     if not fresh and not changed and finished(concept):
-        name_result(concept)
+        update_result_key(concept)
         return False
     if fresh or changed:
         archived = archive_run(concept)
