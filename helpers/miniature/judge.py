@@ -5,7 +5,7 @@ that captions can give of the toy. There is a judge for the miniature's world on
 """
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -31,7 +31,7 @@ from ..inference.pipeline import generate, pipeline_with_word
 from ..model.base_model import MINIATURE
 from ..model.vae import to_pixel_values
 from .drawing import PICTURE_SIDE
-from .world import ATTRIBUTES, SCENES, STYLES, TRAITS, Drawing, Toy, describe, prompt, readable, value_of
+from .world import ATTRIBUTES, SCENES, STYLES, TRAITS, Drawing, Toy, describe, prompt, shown_values
 
 PICTURES = 64
 STEPS = 25
@@ -97,22 +97,21 @@ class Judge(nn.Module):
         ]
 
 
-def _correct(readings: list[Reading], wanted: list[Drawing], names: Iterable[str]) -> np.ndarray:
-    """(pictures, names): 1 where a picture shows what was wanted, 0 where not, NaN where its style can't."""
-    return np.array(
-        [
-            [seen[name] == value_of(one, name) if readable(name, one) else np.nan for name in names]
-            for seen, one in zip(readings, wanted, strict=True)
-        ]
-    )
+def agreement(readings: list[Reading], wanted: list[Reading], by_value: bool = False) -> dict[str, float]:
+    """For each attribute the fraction of pictures that show what was wanted, among those where it is known.
+
+    Args:
+        by_value: average over the attribute's values, so that rare ones count as much as others.
+    """
+    hits = defaultdict(lambda: defaultdict(list))
+    for seen, one in zip(readings, wanted, strict=True):
+        for name, value in one.items():
+            hits[name][value if by_value else None].append(seen[name] == value)
+    return {name: _mean(map(np.mean, of_values.values())) for name, of_values in hits.items()}
 
 
-def accuracies(
-    readings: list[Reading], wanted: list[Drawing], names: Iterable[str] = ATTRIBUTES
-) -> dict[str, float]:
-    """For each attribute the fraction of pictures that show what was wanted, among those whose style can."""
-    fractions = np.nanmean(_correct(readings, wanted, names), axis=0)
-    return {name: round(float(one), 4) for name, one in zip(names, fractions, strict=True)}
+def _mean(values: Iterable[float]) -> float:
+    return round(float(np.mean(list(values))), 4)
 
 
 # The scores of a word.
@@ -155,8 +154,10 @@ def score_readings(readings: list[Reading], wanted: list[Drawing]) -> dict:
         `identity`, the mean accuracy over the toy's traits, with `identity_error`, its standard error over
         pictures; `prompt`, the mean over scene and style; `traits` and `asked`, the accuracy of each.
     """
-    traits, asked = (accuracies(readings, wanted, names) for names in (TRAITS, _ASKED))
-    of_each_picture = np.nanmean(_correct(readings, wanted, TRAITS), axis=1)
+    traits, asked = ([shown_values(one, names) for one in wanted] for names in (TRAITS, _ASKED))
+    pairs = zip(readings, traits, strict=True)
+    of_each_picture = [np.mean([seen[name] == one[name] for name in one]) for seen, one in pairs]
+    traits, asked = agreement(readings, traits), agreement(readings, asked)
     return {
         "identity": _mean(traits.values()),
         "identity_error": round(float(np.std(of_each_picture)) / math.sqrt(len(wanted)), 4),
@@ -164,10 +165,6 @@ def score_readings(readings: list[Reading], wanted: list[Drawing]) -> dict:
         "traits": traits,
         "asked": asked,
     }
-
-
-def _mean(values: Iterable[float]) -> float:
-    return round(float(np.mean(list(values))), 4)
 
 
 def score_word(concept: Concept | str, pictures: int = PICTURES) -> dict:

@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from ..model.base_model import load_pipeline
 from ..model.vae import decode, encode, psnr
 from . import world
 from .drawing import pixels_of, render
-from .judge import Judge, Reading, accuracies
+from .judge import Judge, Reading, agreement
 from .networks import BATCH, to_tensor
 from .world import Drawing
 
@@ -32,14 +31,11 @@ _AIMS = {"scene": 0.95, "style": 0.95, "color": 0.9, "body": 0.9, "ears": 0.8, "
 
 @dataclass(frozen=True)
 class CaptionedDrawing:
-    """A caption, the drawing that it describes, and what can be checked in a picture for it: `named`.
-
-    That is every attribute that the caption names and that the drawing's style shows.
-    """
+    """A caption, the drawing that it describes, and what a picture for it has to show."""
 
     caption: str
     drawing: Drawing
-    named: frozenset[str]
+    wanted: Reading
 
 
 def fresh_captions(count: int, seed: int = 99) -> list[CaptionedDrawing]:
@@ -62,22 +58,8 @@ def _captioned(drawing: Drawing, rng: np.random.Generator, name: str | None = No
         named |= {*world.TRAITS, "second_color"}
     elif "pattern" in named:
         named |= {"second_color"}
-    shown = frozenset(name for name in named if world.readable(name, drawing))
-    return CaptionedDrawing(sentence, drawing, shown)
-
-
-def agreements(captioned: list[CaptionedDrawing], readings: list[Reading]) -> dict[str, float]:
-    """For each named attribute the fraction of pictures that show what was asked, averaged over values."""
-    found = {}
-    for name in world.ATTRIBUTES:
-        hits = defaultdict(list)
-        for one, reading in zip(captioned, readings, strict=True):
-            if name in one.named:
-                wanted = world.value_of(one.drawing, name)
-                hits[wanted].append(reading[name] == wanted)
-        if hits:
-            found[name] = round(float(np.mean([np.mean(values) for values in hits.values()])), 4)
-    return found
+    checked = [attribute for attribute in world.ATTRIBUTES if attribute in named]
+    return CaptionedDrawing(sentence, drawing, world.shown_values(drawing, checked))
 
 
 def write_report(folder: Path, fraction: float = 1.0) -> dict:
@@ -101,8 +83,10 @@ def write_report(folder: Path, fraction: float = 1.0) -> dict:
         "vae_psnr_db": psnr_db,
         "vae_psnr_pooled_db": pooled_db,
         "vae_psnr_with_held_out_db": held_out_db,
-        "agreement": agreements(captioned, judge.read(images)),
-        "agreement_by_name": agreements(by_name, judge.read(draw(pipeline, by_name))),
+        "agreement": agreement(judge.read(images), [one.wanted for one in captioned], by_value=True),
+        "agreement_by_name": agreement(
+            judge.read(draw(pipeline, by_name)), [one.wanted for one in by_name], by_value=True
+        ),
         "judge_accuracy": judge_accuracy(judge, fresh, seed=2),
         "pictures_trained": sum(session["pictures"] for session in _sessions(training)),
         "seconds_8_pictures_25_steps": round(8 * seconds, 2),
@@ -131,7 +115,8 @@ def _round_trip(vae, drawings: list[Drawing]) -> tuple[float, float]:
 def judge_accuracy(judge: Judge, fresh: int, seed: int) -> dict[str, float]:
     """The judge's accuracy on fresh drawings, by attribute."""
     drawings = world.drawings_for_judging(fresh, seed)
-    return accuracies(judge.read([render(one) for one in drawings]), drawings)
+    wanted = [world.shown_values(one) for one in drawings]
+    return agreement(judge.read([render(one) for one in drawings]), wanted)
 
 
 def draw(pipeline, captioned: list[CaptionedDrawing], first_seed: int = 0) -> list[Image.Image]:
@@ -218,8 +203,4 @@ def agreement_with_eye(judge: Judge, folder: Path) -> dict[str, float]:
     sheet = Image.open(path.with_name("pictures.png")).convert("RGB")
     side = sheet.width // _COLUMNS
     cells = np.asarray(sheet).reshape(-1, side, _COLUMNS, side, 3).swapaxes(1, 2).reshape(-1, side, side, 3)
-    agreed = defaultdict(list)
-    for seen, reading in zip(labels, judge.read([*map(Image.fromarray, cells)]), strict=True):
-        for attribute, value in seen.items():
-            agreed[attribute].append(reading[attribute] == value)
-    return {attribute: float(np.mean(same)) for attribute, same in agreed.items()}
+    return agreement(judge.read([*map(Image.fromarray, cells)]), labels)

@@ -1,7 +1,7 @@
 """The miniature's world: toys, scenes and styles, what is held out from training, and captions."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
@@ -151,12 +151,15 @@ def value_of(drawing: Drawing, attribute: str) -> str:
     return getattr(drawing.toy if attribute in TOY_TRAITS else drawing, attribute)
 
 
+def shown_values(drawing: Drawing, attributes: Iterable[str] = ATTRIBUTES) -> dict[str, str]:
+    """A drawing's values of those attributes that can be seen in it."""
+    return {name: value_of(drawing, name) for name in attributes if readable(name, drawing)}
+
+
 def labels_of(drawing: Drawing) -> list[int]:
     """The index of each attribute's value, or `UNREADABLE`."""
-    return [
-        values.index(value_of(drawing, attribute)) if readable(attribute, drawing) else UNREADABLE
-        for attribute, values in ATTRIBUTES.items()
-    ]
+    shown = shown_values(drawing)
+    return [values.index(shown[name]) if name in shown else UNREADABLE for name, values in ATTRIBUTES.items()]
 
 
 # Random drawings.

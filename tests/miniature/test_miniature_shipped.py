@@ -12,13 +12,14 @@ from helpers.common.places import data_folder, miniature_folder
 from helpers.miniature.drawing import render
 from helpers.miniature.judge import (
     Judge,
+    agreement,
     evaluation_surroundings,
     fullest_description,
     score_readings,
     toy_in,
     worth_in_words,
 )
-from helpers.miniature.report import agreements, fresh_captions, judge_accuracy
+from helpers.miniature.report import fresh_captions, judge_accuracy
 from helpers.miniature.world import ATTRIBUTES, HELD_OUT_TOYS, TRAITS, describe, value_of
 
 PARTS = {
@@ -109,8 +110,10 @@ def test_the_card_tells_of_each_part_what_it_saw():
 def test_agreement_is_one_for_true_drawings(judge):
     asked = fresh_captions(60)
     readings = judge.read([render(one.drawing) for one in asked])
-    assert agreements(asked, readings)["body"] > 0.95
-    assert agreements(asked, readings[::-1])["body"] < 0.5
+    wanted = [one.wanted for one in asked]
+    for by_value in (False, True):
+        assert agreement(readings, wanted, by_value)["body"] > 0.95
+        assert agreement(readings[::-1], wanted, by_value)["body"] < 0.5
 
 
 def test_scores_ask_for_every_scene_and_style():
