@@ -42,5 +42,5 @@ def valid_unicode(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise UserError(f"There is half a character in {text!a}: type it again.") from None
+        raise UserError(f"There is half a character in {text!a}: write it again.") from None
     return text

@@ -312,12 +312,13 @@ class Concept(Settings):
             given.setdefault("initializer_token", _default_initializer(name, given["base_model"]))
         return concept.changed(**given)
 
-    def changed(self, training: dict | None = None, **settings) -> "Concept":
-        """A checked copy with some settings, and some of `training`, replaced; this one stays as it is."""
+    def changed(self, training: dict | TrainingSettings | None = None, **settings) -> "Concept":
+        """A checked copy with some settings replaced; of `training`, those in a dict, or all."""
         old = self.model_dump()
-        new = {**old, **settings, "training": {**old["training"], **(training or {})}}
+        if isinstance(training, dict | None):
+            training = {**old["training"], **(training or {})}
         with settings_in_words():
-            return Concept.model_validate(new)
+            return Concept.model_validate({**old, **settings, "training": training})
 
     def save(self) -> Path:
         """Write `concept.json`, whole or not at all, and return its path."""

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from helpers.common import places
 from helpers.common.errors import UserError
 from helpers.common.files import locked
-from helpers.concept.concept import Concept, setting_help
+from helpers.concept.concept import Concept, TrainingSettings, setting_help
 from helpers.concept.embedding import hash_rows, load_rows, read_rows, save_result, save_rows, step_path
 from helpers.concept.manage import delete_concept, empty_trash, in_trash, rename_concept, restore_concept
 from helpers.concept.overview import (
@@ -492,13 +492,20 @@ def test_without_a_kernel_there_are_a_table_and_a_picture(learned):
         ({"what_to_teach": "thing"}, "what_to_teach: choose 'object' or 'style' (you gave 'thing')."),
         ({"training": {"resolution": 65}}, "resolution: give a multiple of 8 (you gave 65)."),
         ({"training": {"sped": 1}}, "sped: there is no such setting (you gave 1)."),
+        ({"training": "fast"}, "The settings: give settings by their names (you gave 'fast')."),
         ({"own_templates": "a {}"}, "own_templates: give a list, in [ ] (you gave 'a {}')."),
     ],
 )
 def test_a_setting_that_can_not_be_used_is_answered_with_what_would_do(settings, sentence):
-    with pytest.raises(UserError) as answer:
-        Concept.make("grooty", **settings)
-    assert str(answer.value) == sentence
+    for give in (Concept.make, Concept.open):
+        with pytest.raises(UserError) as answer:
+            give("grooty", **settings)
+        assert str(answer.value) == sentence
+
+
+def test_all_training_settings_can_be_given_at_once(grooty):
+    changed = grooty.changed(training=TrainingSettings(seed=3))
+    assert changed.training == TrainingSettings(seed=3)
 
 
 def test_a_wrong_setting_by_assignment_is_the_same_sentence():
