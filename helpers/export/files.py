@@ -223,7 +223,8 @@ def download_links(concept: Concept) -> HTML:
     """Write a zip of all exported files; links to them and to the zip."""
     folder = concept.export_folder
     archive = folder / f"{concept.file_name}.zip"
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != archive)
+    left_out = {archive.suffix, ".partial"}  # an earlier zip, and what a killed export left
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix not in left_out)
     with atomic_file(archive) as partial, zipfile.ZipFile(partial, "w", strict_timestamps=False) as packed:
         for path in files:
             packed.write(path, path.relative_to(folder))

@@ -111,10 +111,12 @@ def switch_step(pipeline: Any, concept: Concept, step: int | None) -> None:
     A `UserError` where that step was not kept, or its rows are not as many or as wide as the pipeline's.
     """
     rows, word = read_rows(concept, step), concept.placeholder_token
-    names = row_names(word, len(rows[0]))
+    *names, one_more = row_names(word, len(rows[0]) + 1)
     _check_fit(pipeline, word, rows)
-    if not {*names} <= {*learned_tokens(pipeline.tokenizer)}:
-        raise UserError(f"That step has {len(names)} vectors and {word} has not: load the pipeline again.")
+    learned = learned_tokens(pipeline.tokenizer)
+    if not {*names} <= {*learned} or one_more in learned:
+        vectors = counted(len(names), "vector")
+        raise UserError(f"That step has {vectors}, and {word} here another number: load the pipeline again.")
     for (tokenizer, encoder), own in zip(encoders(pipeline), rows, strict=True):
         set_rows(encoder, tokenizer.convert_tokens_to_ids(names), own)
     pipeline.learned_word = LearnedWord(concept.model_copy(deep=True), step, hash_rows(rows))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from PIL import Image, PngImagePlugin
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator
 
 from ..common.errors import UserError
 from ..common.files import atomic_file
@@ -122,7 +122,7 @@ def read_png(path: Path | str, chunk: str, kind: type[Settings], content: bytes 
             return kind.model_validate_json(image.info.get(chunk, ""))
     except (FileNotFoundError, IsADirectoryError):
         raise UserError(f"There is no picture at {path}: choose one from the concept's grids/.") from None
-    except (OSError, ValidationError):
+    except (OSError, ValueError, Image.DecompressionBombError):  # among them pydantic's ValidationError
         raise UserError(
             f"{Path(path).name} holds no settings: choose a PNG that notebook 5 saved (programs that "
             "resize or send pictures often drop them)."

@@ -220,13 +220,14 @@ def walk_through(pipeline, name, steps):
     return latents
 
 
-def test_a_step_with_more_vectors_than_the_word_here_is_refused(miniature):
-    """It would go into the row of a token that stands for everything unknown."""
+@pytest.mark.parametrize(("count", "said"), [(4, "4 vectors"), (1, "1 vector, and")])
+def test_a_step_with_more_or_fewer_vectors_than_the_word_here_is_refused(count, said, miniature):
+    """More would go into the row of a token that stands for everything unknown, fewer leave an old row."""
     concept, pipeline = miniature
     table = pipeline.text_encoder.get_input_embeddings().weight
     before = table.detach().clone()
-    save_rows(step_path(concept, 30), concept, [torch.ones(4, table.shape[1])])
-    with pytest.raises(UserError, match="4 vectors"):
+    save_rows(step_path(concept, 30), concept, [torch.ones(count, table.shape[1])])
+    with pytest.raises(UserError, match=said):
         switch_step(pipeline, concept, 30)
     step_path(concept, 30).unlink()
     assert torch.equal(table, before)

@@ -47,6 +47,19 @@ def test_a_file_without_settings_is_named(picture, tmp_path):
         read_settings(tmp_path / "absent.png")
 
 
+def test_a_picture_of_another_program_is_named(picture, tmp_path, monkeypatch):
+    """Pillow refuses long compressed texts, as some programs write them, and pictures of too many pixels."""
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("workflow", " " * 2_000_000, zip=True)
+    path = tmp_path / "foreign.png"
+    picture.image.save(path, pnginfo=texts)
+    with pytest.raises(UserError, match="holds no settings"):
+        read_settings(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(UserError, match="holds no settings"):
+        read_settings(path)
+
+
 def test_a_file_of_the_version_before_is_read(picture, tmp_path):
     """It called the hash `rows`."""
     texts = PngImagePlugin.PngInfo()
