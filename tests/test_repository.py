@@ -1,5 +1,6 @@
 """What holds for the repository as a whole."""
 
+import importlib
 import re
 import subprocess
 
@@ -97,6 +98,18 @@ def test_every_file_that_the_readme_names_is_there():
     named = re.findall(r"\]\((?!https?:)([^)]+)\)", readme)
     assert {"data/readme.webp", "data/the_word_comes.webp"} <= set(named)
     assert not [path for path in named if not (places.repository_folder() / path).exists()]
+
+
+def test_every_module_that_only_a_command_runs_finds_what_it_imports():
+    """`make bench`, `make truth` and `make trust` are run by people, rarely: no other test would see it."""
+    tests = places.repository_folder() / "tests"
+    for path in sorted(tests.glob("*/*.py")):
+        if path.name.startswith(("test_", "conftest")):
+            continue
+        try:
+            importlib.import_module(".".join(path.relative_to(tests.parent).with_suffix("").parts))
+        except ModuleNotFoundError as error:  # another program's own code, which is tried by hand
+            assert error.name.split(".")[0] not in ("helpers", "tests"), error
 
 
 def _lines(path):

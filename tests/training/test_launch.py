@@ -53,7 +53,7 @@ def cells(name):
     if name == "all_in_one":
         notebook = all_in_one.joined()
     else:
-        [path] = [path for path in (*run.notebooks(), *run.beside()) if path.stem == name]
+        [path] = [path for path in (*run.notebooks(), *run.other_notebooks()) if path.stem == name]
         notebook = nbformat.read(path, as_version=4)
     return [cell.source for cell in notebook.cells if cell.cell_type == "code"]
 

@@ -13,7 +13,7 @@ from helpers.common.errors import UserError
 from helpers.concept.concept import Concept
 from helpers.concept.embedding import save_result
 from helpers.dataset.images import add_images, default_sources
-from helpers.series.run import beside, notebooks, run_notebook
+from helpers.series.run import notebooks, other_notebooks, run_notebook
 from tests.known_words import known_rows
 
 NAME = "wrong"
@@ -98,7 +98,7 @@ def states() -> dict[str, int]:
 
 def outcomes(state: str) -> Iterator[tuple[str, str]]:
     """For each notebook: what it is, and the sentence that it stopped with, empty where it ran."""
-    for notebook in [*beside(), *notebooks()]:
+    for notebook in [*other_notebooks(), *notebooks()]:
         with tempfile.TemporaryDirectory() as root:
             os.environ[places.ROOT_VARIABLE] = root
             STATES[state]()
