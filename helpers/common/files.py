@@ -30,6 +30,10 @@ def picture_files(folder: Path) -> list[Path]:
     return sorted(filter(is_picture_file, folder.iterdir())) if folder.is_dir() else []
 
 
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(f"{path.name}{suffix}")
+
+
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Give a temporary path to write to, which is renamed to `path` at the end of `with`.
@@ -38,7 +42,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     folder is created.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
+    partial = _beside(path, ".partial")
     try:
         yield partial
         partial.replace(path)
@@ -96,7 +100,7 @@ def replaced(folder: Path, work: Path) -> Iterator[Path]:
 @contextmanager
 def made_once(folder: Path) -> Iterator[Path]:
     """Give a temporary folder to write into, which is renamed to `folder` at the end of `with`."""
-    unfinished = folder.with_name(f"{folder.name}.partial")
+    unfinished = _beside(folder, ".partial")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     yield unfinished
@@ -128,22 +132,24 @@ def locked(path: Path, refusal: str) -> Iterator[None]:
     lock = _acquire(path, seconds=1)  # `holder` in another process takes the lock for an instant
     if lock is None:
         raise UserError(refusal.format(holder(path) or "another process"))
+    about = _beside(path, ".json")
     try:
-        write_json(_about(path), asdict(Holder(os.getpid())))
+        write_json(about, asdict(Holder(os.getpid())))
         yield
     finally:
-        _about(path).unlink(missing_ok=True)
+        about.unlink(missing_ok=True)
         lock.release()
 
 
 def holder(path: Path) -> Holder | None:
     """Who holds a lock now; None: nobody."""
-    if not path.parent.is_dir() or not (path.exists() or _soft(path).exists()):
+    if not path.parent.is_dir() or not (path.exists() or _beside(path, ".soft").exists()):
         return None
     if lock := _acquire(path, 0):
         lock.release()
         return None
-    return Holder(**(read_json(_about(path)) or {}))  # there is no file yet if it has only just taken it
+    about = read_json(_beside(path, ".json"))  # None if it has only just taken the lock
+    return Holder(**(about or {}))
 
 
 def _acquire(path: Path, seconds: float) -> BaseFileLock | None:
@@ -158,13 +164,5 @@ def _acquire(path: Path, seconds: float) -> BaseFileLock | None:
         return None
     except (OSError, NotImplementedError):
         with suppress(Timeout):
-            return SoftFileLock(_soft(path)).acquire(seconds).lock
+            return SoftFileLock(_beside(path, ".soft")).acquire(seconds).lock
     return None
-
-
-def _soft(path: Path) -> Path:
-    return path.with_name(f"{path.name}.soft")
-
-
-def _about(path: Path) -> Path:
-    return path.with_name(f"{path.name}.json")

@@ -50,30 +50,20 @@ def data_uri(content: bytes, mime: str) -> str:
 
 
 def html_picture(content: bytes, mime: str, alt: str, style: str = "", title: str = "") -> str:
-    """An `<img>` with the file inside it.
-
-    Args:
-        mime: as for `data_uri`.
-        alt: the alternative text: what the picture shows, in words.
-        style: CSS of the tag.
-        title: shown under the mouse.
-    """
+    """An `<img>` with its file inside (`data_uri`), an alternative text, CSS, and a text under the mouse."""
     given = {"title": title, "style": style}
     more = "".join(f' {name}="{html.escape(text)}"' for name, text in given.items() if text)
     return f'<img alt="{html.escape(alt)}"{more} src="{data_uri(content, mime)}">'
 
 
 def html_table(rows: Iterable[Sequence[Any]], head: Sequence[str] = (), named_rows: bool = False) -> str:
-    """A table whose cells are text, or HTML where they are an `IPython.display.HTML`.
+    """A `<table>` whose cells are text, or an `IPython.display.HTML`; empty if there are no rows.
 
     A column of nothing but numbers, with or without a unit, is aligned right, any other left.
 
     Args:
         head: titles of the columns; empty: no such row.
         named_rows: the first cell of a row is its name (`<th scope="row">`).
-
-    Returns:
-        The `<table>`; empty if there are no rows.
     """
     rows = [tuple(row) for row in rows]
     sides = ["right" if all(map(_is_number, column)) else "left" for column in zip(*rows, strict=True)]

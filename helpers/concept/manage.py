@@ -213,10 +213,6 @@ def unpack(path: str | Path) -> Concept:
 
     A concept of the same name that is here already stays as it is, unless the zip has all of its files
     unchanged: then the missing ones are added.
-
-    Raises:
-        UserError: it is no zip of a concept, is damaged, would write outside its folder, is far too large
-            unpacked, or a different concept of that name is here.
     """
     path, given = places.find_path(path, Path.cwd()), path
     if path is None or not path.is_file():

@@ -66,7 +66,8 @@ def add_images(
 ) -> list[Verdict]:
     """Fetch pictures, check them, and keep the good ones as `images/001.png`, `002.png`, ...
 
-    A picture that is there already is not written again, so the same call twice changes nothing.
+    A picture that is there already is not written again, so the same call twice changes nothing. There is a
+    verdict on each picture, in the order of the sources.
 
     Args:
         concept: need not be saved.
@@ -74,9 +75,6 @@ def add_images(
         base_model: decides how large a picture has to be: at least half the side that the model draws.
             None: the concept's, or the default one.
         keep_alike: also keep what looks like a picture that is there, unless all pixels are the same.
-
-    Returns:
-        A verdict on each picture, in the order of the sources.
     """
     folder, resolution = _images_folder(concept), _resolution(concept, base_model)
     fetched = fetch_all(sources)
@@ -240,11 +238,7 @@ def crop_image(concept: ConceptLike, name: str, place: float = 0.5) -> None:
 
 
 def square_box(size: tuple[int, int], place: float) -> tuple[int, int, int, int]:
-    """The largest square in a picture of `size` (width, height), at a `place` as for `crop_image`.
-
-    Returns:
-        left, top, right, bottom, in pixels.
-    """
+    """Pillow's box of the largest square in a picture of `size`, at a `place` as for `crop_image`."""
     if not 0 <= place <= 1:
         raise UserError(f"The place of a crop lies between 0 and 1, not at {place}.")
     side = min(size)
@@ -288,13 +282,9 @@ def read_captions(concept: Concept, name: str) -> list[str]:
 
 
 def write_captions(concept: Concept, name: str, text: str) -> list[str]:
-    """Store the captions of the picture `name`; training then takes no other sentence for it.
+    """Store a text as the captions (`parse_captions`) of the picture `name`; an empty one removes them.
 
-    Args:
-        text: as for `parse_captions`; an empty one removes the captions.
-
-    Returns:
-        The stored captions, with `{}` for the word.
+    Training then takes no other sentence for that picture.
     """
     path = caption_path(image_path(concept, name))
     captions = parse_captions(concept, text)
