@@ -263,6 +263,7 @@ def read_back(path: Path, program: str, widths: Sequence[int]) -> ReadBack:
     Args:
         widths: of the model's text encoders: 768 for 1.x, 1024 for 2.x, 768 and 1280 for XL.
     """
+    check_program(program)
     if path.suffix not in SUFFIXES[program]:
         raise UserError(f"{program} does not read {path.name}: it reads {', '.join(SUFFIXES[program])}.")
     tensors = _content(path)

@@ -88,10 +88,10 @@ class GridPlan(GridSettings):
 
     model_config = ConfigDict(extra="forbid")
 
-    batch_size: int | None = None
+    batch_size: int | None = Field(None, ge=0)
     x: Axis
     y: Axis | None = None
-    columns: int | None = None
+    columns: int | None = Field(None, ge=0)
     rows_hashes: dict[str, str] = Field({}, validation_alias=AliasChoices("rows_hashes", "rows"))
     concept: Any = Field(None, exclude=True, repr=False)  # in older files, as `rows` is: its name
 

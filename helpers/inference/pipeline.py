@@ -155,10 +155,11 @@ def generate(
         UserError: something of this can't be used; nothing was drawn then.
     """
     common = dict(steps=steps, guidance=guidance, scheduler=scheduler, negative_prompt=negative_prompt)
-    common |= pipeline_settings(pipeline) if size is None else pipeline_settings(pipeline) | {"size": size}
+    chosen = {"size": size, "batch_size": batch_size or None}
+    common |= pipeline_settings(pipeline) | {key: value for key, value in chosen.items() if value is not None}
     with settings_in_words():
         wanted = [PictureSettings(prompt=text, seed=seed, **common) for text, seed in _pairs(prompts, seeds)]
-    return draw(pipeline, wanted, batch_size, bar, say)
+    return draw(pipeline, wanted, batch_size and wanted[0].batch_size, bar, say)
 
 
 def pipeline_settings(pipeline: Any) -> dict[str, Any]:

@@ -63,7 +63,7 @@ class PictureSettings(DrawingSettings):
     """
 
     rows_hash: str | None = Field(None, validation_alias=AliasChoices("rows_hash", "rows"))  # as in old files
-    batch_size: int = 1
+    batch_size: int = Field(1, ge=1)
     position: int = 0
 
     def as_parameters(self) -> str:

@@ -65,6 +65,8 @@ def test_an_unknown_program_and_a_word_not_learned_are_named(learned, grooty):
     concept, _ = learned()
     with pytest.raises(UserError, match="no export for “Photoshop”"):
         export_for(concept, "Photoshop")
+    with pytest.raises(UserError, match="no export for “Photoshop”"):
+        read_back(concept.embeds_path, "Photoshop", [768])
 
 
 ROWS = torch.ones(1, 768)

@@ -168,6 +168,8 @@ def test_a_word_in_capitals_is_the_word(miniature):
         ({"seeds": 1.5}, "seed: give a whole number"),
         ({"size": "large"}, "size: give a whole number"),
         ({"size": 20}, "size: give a multiple of 8"),
+        ({"batch_size": -1}, "batch_size: give 1 or more"),
+        ({"batch_size": "all"}, "batch_size: give a whole number"),
     ],
 )
 def test_a_value_of_another_kind_is_named_before_anything_is_drawn(wrong, sentence, miniature):

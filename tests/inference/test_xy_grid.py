@@ -123,6 +123,8 @@ def test_a_file_without_a_grid_is_named(tmp_path):
         ([("seed", range(30)), ("guidance", range(30))], {}, "900 pictures"),
         ([("seed", [1])], {"sampler": "DDIM"}, "sampler: there is no such setting"),
         ([("seed", [1])], {"weight": -1}, "weight: give 0.0 or more (you gave -1)"),
+        ([("seed", [1])], {"columns": -2}, "columns: give 0 or more (you gave -2)"),
+        ([("seed", [1])], {"batch_size": -1}, "batch_size: give 0 or more (you gave -1)"),
     ],
 )
 def test_what_can_not_be_used_is_named_before_anything_is_drawn(
