@@ -307,8 +307,8 @@ class Concept(Settings):
         is_saved = name in saved_concepts()
         concept = cls.load(name) if is_saved else cls.make(name, base_model=default_base_model)
         given = {key: value for key, value in settings.items() if value is not None}
-        leaves = concept.base_model == _MINIATURE != given.get("base_model", _MINIATURE)
-        if leaves and concept.initializer_token == _TOY:
+        leaves_miniature = concept.base_model == _MINIATURE != given.get("base_model", _MINIATURE)
+        if leaves_miniature and concept.initializer_token == _TOY:
             given.setdefault("initializer_token", _default_initializer(name, given["base_model"]))
         return concept.changed(**given)
 

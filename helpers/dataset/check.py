@@ -85,7 +85,7 @@ def _no_picture(data: bytes) -> str:
 # A file that can be decoded may still have lost its end. Decoders refuse a file that is too short, but a
 # download that broke off may have got its full length before its bytes. It then ends in zeros, which most
 # decoders take for pixels.
-_LAST_PART = 100  # the divisor of a file's length; a complete file ends in so many zeros only if it is black
+_TAIL_DIVISOR = 100  # of a file's length; only a black picture's complete file ends in that many zeros
 _FEWEST_ZEROS = 32
 _FILLER = bytes.fromhex("5aa5339c") * 64  # any bits, which become pixels where pixels are missing
 
@@ -97,7 +97,7 @@ def _is_torn(image: Image.Image, data: bytes) -> bool:
         Image.open(io.BytesIO(data), formats=["PNG"]).verify()
         return False
     may_be_any_colour = image.mode in ("1", "P")
-    return not may_be_any_colour and data.endswith(bytes(max(_FEWEST_ZEROS, len(data) // _LAST_PART)))
+    return not may_be_any_colour and data.endswith(bytes(max(_FEWEST_ZEROS, len(data) // _TAIL_DIVISOR)))
 
 
 def _stops_halfway(image: Image.Image, data: bytes) -> bool:

@@ -24,7 +24,7 @@ from ..common.errors import UserError
 from ..common.files import PICTURE_SUFFIXES, is_picture_file
 from ..common.progress import progress
 from ..common.sheets import counted
-from ..model.hub import clear_sentences
+from ..model.hub import hub_errors_in_words
 
 DATASET = "dataset:"
 _MOST_BYTES = 40 * 2**20
@@ -128,7 +128,7 @@ def _from_file(path: Path, source: str) -> Fetched:
 
 def _dataset_files(dataset: str) -> list[Path]:
     patterns = [f"*{suffix}" for suffix in sorted(PICTURE_SUFFIXES)]
-    with clear_sentences(dataset):
+    with hub_errors_in_words(dataset):
         folder = huggingface_hub.snapshot_download(dataset, repo_type="dataset", allow_patterns=patterns)
     return sorted(Path(folder).rglob("*"))
 

@@ -23,9 +23,9 @@ from .fetch import DATASET, Fetched, fetch_all
 
 FEWEST, MOST = 3, 10
 _LOCK_FILE = ".images.lock"
-_ANOTHER = "Pictures are being added by {}: add these when it is done."
+_LOCK_REFUSAL = "Pictures are being added by {}: add these when it is done."
 _CAT_TOY = f"{DATASET}diffusers/cat_toy_example"
-_USUAL_RESOLUTION = 512
+_DEFAULT_RESOLUTION = 512
 ConceptLike = Concept | str | Path
 
 
@@ -79,7 +79,7 @@ def add_images(
     folder, resolution = _images_folder(concept), _resolution(concept, base_model)
     fetched = fetch_all(sources)
     places.make_folder(folder)
-    with locked(folder.parent / _LOCK_FILE, _ANOTHER):  # two would give one name to two pictures
+    with locked(folder.parent / _LOCK_FILE, _LOCK_REFUSAL):  # two would give one name to two pictures
         known = {path: fingerprint(_open(path)) for path in picture_files(folder)}
         return [_judge(one, folder, resolution, known, keep_alike) for one in fetched]
 
@@ -88,7 +88,7 @@ def _resolution(concept: ConceptLike, base_model: str | None) -> int:
     """The side of the pictures that a model draws; 512 if its settings are not on disk."""
     if base_model is None:
         base_model = concept.base_model if isinstance(concept, Concept) else default_base_model()
-    return load_resolution(base_model) if resolve(base_model).kind == "folder" else _USUAL_RESOLUTION
+    return load_resolution(base_model) if resolve(base_model).kind == "folder" else _DEFAULT_RESOLUTION
 
 
 def _judge(

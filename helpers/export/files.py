@@ -28,7 +28,7 @@ from ..concept.concept import Concept, usable_name
 from ..concept.embedding import Rows, read_rows, result_step, save_result, with_notes
 from ..concept.overview import Overview, concept_names, scores_in_words
 from ..model.base_model import resolve
-from ..model.hub import clear_sentences
+from ..model.hub import hub_errors_in_words
 from .formats import (
     PROGRAMS,
     SUFFIXES,
@@ -275,7 +275,7 @@ def push_concept(concept: Concept, repository: str, public: bool = False, licenc
     files = _files_of_hub(concept, licence)
     if not huggingface_hub.get_token():
         raise UserError("The hub needs a login: set HF_TOKEN to a token that may write.")
-    with clear_sentences(repository):
+    with hub_errors_in_words(repository):
         try:  # before anything is created there
             ModelCard(files["README.md"].decode()).validate()
         except ValueError as error:
@@ -294,7 +294,7 @@ def push_concept(concept: Concept, repository: str, public: bool = False, licenc
 def pull_concept(repository: str, name: str) -> Concept:
     """Make a concept from a word on the hub: one of ours, or any of the concept library."""
     with tempfile.TemporaryDirectory() as folder:
-        with clear_sentences(repository):
+        with hub_errors_in_words(repository):
             huggingface_hub.snapshot_download(repository, allow_patterns=_WORDS_FILE, local_dir=folder)
         found = [path for pattern in _WORDS_FILE for path in sorted(Path(folder).glob(pattern))]
         if not found:

@@ -1,7 +1,7 @@
 """Fetching a base model from a hub, and logging in if it asks for that.
 
 `huggingface_hub` reads its settings from `HF_ENDPOINT`, `HF_HOME` and `HF_TOKEN`. Its errors become a
-`UserError` that says what to do: see `clear_sentences`.
+`UserError` that says what to do: see `hub_errors_in_words`.
 """
 
 import errno
@@ -50,7 +50,7 @@ def fetch(repository: str, parts: Collection[str] = (), half: bool = False) -> P
         half: prefer files in half precision (`fp16`) if the repository has them.
     """
     download = functools.partial(huggingface_hub.snapshot_download, repository)
-    with clear_sentences(repository):
+    with hub_errors_in_words(repository):
         try:
             files = huggingface_hub.list_repo_files(repository)
         except _connection_errors() as error:
@@ -83,7 +83,7 @@ def check_access(repository: str) -> bool:
     Returns:
         False if the hub does not answer: what was fetched before may be enough.
     """
-    with clear_sentences(repository):
+    with hub_errors_in_words(repository):
         try:
             huggingface_hub.auth_check(repository)
         except _connection_errors() as error:
@@ -121,7 +121,7 @@ def _ask_for_token(repository: str) -> str:
 
 
 @contextmanager
-def clear_sentences(repository: str) -> Iterator[None]:
+def hub_errors_in_words(repository: str) -> Iterator[None]:
     """Turn errors of huggingface_hub into a `UserError` that says what to do."""
     try:
         yield
