@@ -73,13 +73,13 @@ def describe_pictures(concept: Concept | str) -> list[Seen]:
     """
     concept = as_concept(concept)
     with closing(Processes()) as processes:
-        seen = _look_at(concept, processes.device) if processes.is_main else []
+        seen = _describe(concept, processes.device) if processes.is_main else []
         processes.wait()
     gc.collect()
     return seen
 
 
-def _look_at(concept: Concept, device: torch.device) -> list[Seen]:
+def _describe(concept: Concept, device: torch.device) -> list[Seen]:
     if concept.what_to_teach != "object":
         print("The pictures of a style are not described: what they show, your own captions can say.")
         return []

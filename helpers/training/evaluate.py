@@ -165,7 +165,7 @@ def is_learned(losses: Sequence[float]) -> bool:
 
 
 # Which word to start from: the one with the lowest fixed loss before training.
-_SAMPLES = 8  # of the fixed loss; fewer than in a run, since only the order matters
+_FEW_SAMPLES = 8  # of the fixed loss; fewer than in a run, since only the order matters
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ def rank_initializers(learner: Learner, model: Model, candidates: Sequence[str] 
         words: [initializer_ids(tokenizer, words, concept.vectors) for tokenizer in tokenizers]
         for words in words_tried
     }
-    loss, rows = fixed_loss(learner, model, _SAMPLES), learner.copy_rows()
+    loss, rows = fixed_loss(learner, model, _FEW_SAMPLES), learner.copy_rows()
     tried = []
     for words, of_each_encoder in ids.items():
         for learned, of_one in zip(learner.rows, of_each_encoder, strict=True):

@@ -4,6 +4,7 @@ import gc
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from itertools import compress
 from pathlib import Path
 
 from ..common import places
@@ -73,8 +74,8 @@ def train_many(
     concepts = [as_concept(concept) for concept in concepts]
     _check_fit(concepts)
     with run_processes(concepts) as processes:
-        prepared = [_prepare(concept, fresh) for concept in concepts] if processes.is_main else None
-        todo = [one for one, is_open in zip(concepts, processes.agree(prepared), strict=True) if is_open]
+        is_due = [_prepare(concept, fresh) for concept in concepts] if processes.is_main else None
+        todo = [*compress(concepts, processes.agree(is_due))]
         interrupted = todo and _run(todo, processes, scorer, started)
         gc.collect()  # before anything is raised: a notebook keeps its last error and all that it refers to
         if interrupted:
