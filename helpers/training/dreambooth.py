@@ -246,7 +246,7 @@ class LoraLearner:
         losses = training_step(run.model, DrawsTogether(self.draws))
         loss = losses.sum() / (len(losses) // len(self.draws))
         run.scaler.scale(loss).backward()
-        take_step(self, _MAX_GRAD_NORM, run.scaler, run.processes)
+        take_step(run, self, _MAX_GRAD_NORM)
         run.scaler.update()
         self.step += 1
         return loss.item()

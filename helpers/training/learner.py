@@ -283,9 +283,7 @@ def make_scaler(model: Model) -> torch.amp.GradScaler:
     return torch.amp.GradScaler(model.device.type, enabled=model.dtype == torch.float16)
 
 
-def update(
-    model: Model, learners: list[Learner], scaler: torch.amp.GradScaler, processes: Processes
-) -> list[float]:
+def update(run: Run, learners: list[Learner]) -> list[float]:
     """One optimizer step of every learner; a few of them share each forward pass.
 
     If a learner's scaled gradient overflows, its step is skipped, and the scaler halves its scale.
@@ -294,33 +292,31 @@ def update(
         Each learner's loss, averaged over accumulation and processes.
     """
     groups = [learners[first : first + WORDS_AT_ONCE] for first in range(0, len(learners), WORDS_AT_ONCE)]
-    total = torch.zeros(len(learners), device=model.device)
+    total = torch.zeros(len(learners), device=run.model.device)
     for _ in range(learners[0].settings.gradient_accumulation_steps):
-        total += torch.cat([_add_gradients(model, group, scaler) for group in groups])
+        total += torch.cat([_add_gradients(run, group) for group in groups])
     for learner in learners:
-        take_step(learner, learner.settings.max_grad_norm, scaler, processes)
+        take_step(run, learner, learner.settings.max_grad_norm)
         learner.keep_norms()
-    scaler.update()
-    return processes.average(total).tolist()
+    run.scaler.update()
+    return run.processes.average(total).tolist()
 
 
-def _add_gradients(model: Model, learners: list[Learner], scaler: torch.amp.GradScaler) -> torch.Tensor:
+def _add_gradients(run: Run, learners: list[Learner]) -> torch.Tensor:
     """Forward and backward pass; each learner's mean loss, divided by the accumulation steps."""
-    losses = training_step(model, DrawsTogether([learner.draws for learner in learners]))
+    losses = training_step(run.model, DrawsTogether([learner.draws for learner in learners]))
     means = losses.view(len(learners), -1).mean(dim=1) / learners[0].settings.gradient_accumulation_steps
-    scaler.scale(means.sum()).backward()
+    run.scaler.scale(means.sum()).backward()
     return means.detach()
 
 
-def take_step(
-    learner: Any, max_grad_norm: float | None, scaler: torch.amp.GradScaler, processes: Processes
-) -> None:
+def take_step(run: Run, learner: Any, max_grad_norm: float | None) -> None:
     """Average a learner's gradients over the processes, clip them, and step its optimizer and schedule."""
     for parameter in learner.parameters():
-        parameter.grad = processes.average(parameter.grad)
-    scaler.unscale_(learner.optimizer)
+        parameter.grad = run.processes.average(parameter.grad)
+    run.scaler.unscale_(learner.optimizer)
     if max_grad_norm is not None:
         torch.nn.utils.clip_grad_norm_(learner.parameters(), max_grad_norm)
-    scaler.step(learner.optimizer)
+    run.scaler.step(learner.optimizer)
     learner.schedule.step()
     learner.optimizer.zero_grad()

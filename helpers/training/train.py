@@ -172,7 +172,7 @@ def _step_to_the_end(run: Run, watches: list[Watch]) -> bool:
             watch.begin()
         taken = 0
         while active := [watch for watch in watches if not watch.ended]:
-            losses = update(run.model, [watch.learner for watch in active], run.scaler, run.processes)
+            losses = update(run, [watch.learner for watch in active])
             interrupted = run.processes.any(interrupts.asked)
             for watch, loss in zip(active, losses, strict=True):
                 watch.after_step(loss, interrupted)

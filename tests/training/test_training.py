@@ -34,7 +34,7 @@ from helpers.training.figures import (
 )
 from helpers.training.learner import Learner
 from helpers.training.model import load_model
-from helpers.training.processes import Processes, in_sentences
+from helpers.training.processes import FreeCores, Processes, in_sentences
 from helpers.training.records import (
     RunSummary,
     load_checkpoint,
@@ -232,10 +232,11 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_good_rows(tiny
 def test_an_overflow_of_the_scaled_gradient_only_skips_the_step(tiny, monkeypatch):
     model = load_model(tiny, torch.device("cpu"))
     learner, scaler = Learner(tiny, model, Processes()), torch.amp.GradScaler("cpu", init_scale=2.0**16)
+    run = update.Run(model, Processes(), scaler, FreeCores(active=False))
     real, rows = update.training_step, [learner.copy_rows()[0]]
     for factor in (1e36, 1.0):  # a finite loss, but times the scale it is not
         monkeypatch.setattr(update, "training_step", lambda *batch, factor=factor: real(*batch) * factor)
-        losses = update.update(model, [learner], scaler, Processes())
+        losses = update.update(run, [learner])
         assert torch.tensor(losses).isfinite().all()
         rows.append(learner.copy_rows()[0])
     assert torch.equal(rows[1], rows[0]) and scaler.get_scale() == 2.0**15

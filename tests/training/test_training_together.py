@@ -12,9 +12,9 @@ import torch
 from helpers.common import places
 from helpers.concept.embedding import load_rows, step_path
 from helpers.model.base_model import MINIATURE
-from helpers.training.learner import Learner, make_scaler, update
+from helpers.training.learner import Learner, Run, make_scaler, update
 from helpers.training.model import load_model
-from helpers.training.processes import Processes
+from helpers.training.processes import FreeCores, Processes
 from helpers.training.records import logged, read_log
 from helpers.training.train import train, train_many
 
@@ -23,9 +23,9 @@ _ONE_UPDATE = """
     import json, sys
     import torch
     from helpers.concept.concept import Concept
-    from helpers.training.learner import Learner, make_scaler, update
+    from helpers.training.learner import Learner, Run, make_scaler, update
     from helpers.training.model import load_model
-    from helpers.training.processes import Processes
+    from helpers.training.processes import FreeCores, Processes
 
     concept = Concept.load("grooty")
     processes = Processes()
@@ -33,7 +33,7 @@ _ONE_UPDATE = """
     learner = Learner(concept, model, processes)
     kept = []
     learner.optimizer.step = lambda: kept.append(learner.parameters()[0].grad.flatten().tolist())
-    losses = update(model, [learner], make_scaler(model), processes)
+    losses = update(Run(model, processes, make_scaler(model), FreeCores(active=False)), [learner])
     seen = {"count": processes.count, "index": processes.index, "loss": losses[0], "gradient": kept[0]}
     with open(f"{sys.argv[1]}/{processes.index}.json", "w") as file:
         json.dump(seen, file)
@@ -151,7 +151,7 @@ def _gradients_of_an_update(model, learners):
     for learner in learners:
         rows = learner.parameters()[0]
         learner.optimizer.step = lambda rows=rows: kept.append(rows.grad.clone())
-    update(model, learners, make_scaler(model), Processes())
+    update(Run(model, Processes(), make_scaler(model), FreeCores(active=False)), learners)
     return kept
 
 
