@@ -56,7 +56,8 @@ def plot_curves(panels: dict[str, Curves], kept: int | None = None) -> Described
             one.axvline(kept, color=INK, linestyle=":")
         one.set(title=title, xlabel="step")
         if named > 1:
-            one.figure.legend(loc="outside lower right", ncols=3, frameon=False, labelcolor=INK)
+            columns = 3 if max(map(len, lines)) < 30 else 1  # letters
+            one.figure.legend(loc="outside lower right", ncols=columns, frameon=False, labelcolor=INK)
     return finish(axes[0], _in_words(panels, kept))
 
 
