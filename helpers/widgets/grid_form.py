@@ -392,7 +392,7 @@ class TurnForm(kit.View):
         words = ("word", [self._concept.placeholder_token, self._turned_word(share)])
         self.sheet = grid.xy_grid(self._pipeline, ("prompt", self._prompts), words, **self._settings)
         self.pictures.value = self.sheet.image.as_html()
-        return f"Above as learned, below turned by {share:g}."
+        return f"Above the result, below the word as learned, turned by {share:g}."
 
     def _turned_word(self, share: float) -> str:
         """A word of the pipeline with these rows; put there once."""

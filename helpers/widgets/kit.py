@@ -147,7 +147,7 @@ def title(name: str) -> str:
 
 def ask(question: str, yes: str, act: Callable[[], Any], no: str, keep: Callable[[], Any]) -> list:
     """A question that a screen reader reads out, with a red button to do it and another to do nothing."""
-    asked = HTML(f'<div role="alert">{html.escape(question)}</div>')
+    asked = HTML(f'<div role="alert">{lines(question)}</div>')
     return [asked, button(yes, act, style="danger"), button(no, keep, "Change nothing")]
 
 

@@ -104,7 +104,9 @@ class QuickStart(kit.View):
             keep_drawn(name, self._draw_toy(toy))
         else:
             addresses = self._value("pictures").splitlines()
-            add_images(name, addresses or default_sources(model, name), model)
+            verdicts = add_images(name, addresses or default_sources(model, name), model)
+            if verdicts and all(one.outcome == "refused" for one in verdicts):
+                raise UserError(f"{verdicts[0].source}: {verdicts[0].why}")
         image_paths(name)  # or a sentence, where there is none
         steps = {"max_train_steps": PRESETS[self.preset.value]}
         kind = self._value("what it is")

@@ -67,7 +67,8 @@ def test_stop_reaches_the_training_that_is_shown_though_another_name_is_typed(fo
     [
         ("concept", "my cat", "letters, digits"),
         ("toy", "dragon", "not a trait"),
-        ("pictures", "nowhere/", "has no pictures yet"),
+        ("pictures", "nowhere/", "nowhere/: No file or folder has this name"),
+        ("what it is", "cat", "has no pictures yet"),
     ],
 )
 def test_what_cannot_be_used_gets_its_sentence(form, field, value, words):
