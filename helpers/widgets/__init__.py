@@ -1,6 +1,6 @@
-"""Forms and views for the notebooks. They show and change what the other rooms own.
+"""Forms for the notebooks.
 
-They own nothing, and no other room imports them.
+They show and change what the other rooms own, and no other room imports them.
 """
 
 from .concept_gallery import ConceptGallery, DrawingPage

@@ -1,4 +1,4 @@
-"""All concepts with their pictures: open one, rename it, delete it after a question, draw with its word."""
+"""All concepts with their pictures: open, rename or delete one, or draw with its word."""
 
 import html
 from collections.abc import Callable
@@ -18,17 +18,13 @@ _CARD = kit.CARD | {"width": f"{kit.SIDE + 64}px"}
 
 
 class ConceptGallery(kit.View):
-    """What was taught, and what is on its way there. All that it shows is read from the folders.
-
-    Where a widget can't live, as in a saved notebook on the web, it is a table and a still picture.
-    """
+    """A card for each concept, read from its folder. Its static HTML is a table and a sheet of pictures."""
 
     def __init__(self, draw: Callable[[str], None] | None = None):
         """Show all concepts.
 
         Args:
-            draw: gets the name of the concept to draw with. Then this is all that the cards offer: nothing
-                is renamed or deleted from there.
+            draw: gets the name of the concept to draw with. If given, the cards offer nothing else.
         """
         self._draw, self.message = draw, kit.Message()
         self.cards, self.trash = HBox(layout=kit.ROW), HBox(layout=kit.ROW)
@@ -41,7 +37,7 @@ class ConceptGallery(kit.View):
         self.message.say("" if self.cards.children else overview.nothing_yet())
 
     def _do(self, action: Callable[[], str]) -> None:
-        if not self.message.do(action):
+        if not self.message.run(action):
             self._fill()
 
     def _fill(self) -> None:
@@ -62,8 +58,8 @@ class ConceptGallery(kit.View):
         asked = manage.erasing_question()
         self.trash.children = kit.ask(asked, "Erase for good", erase, "Keep", self.refresh)
 
-    def still(self) -> str:
-        """A table, and the concepts' pictures as one."""
+    def static_html(self) -> str:
+        """A table, and below it a picture of each concept."""
         self.refresh()
         sheet = overview.concept_sheet()
         is_table = isinstance(sheet, Table)
@@ -71,7 +67,7 @@ class ConceptGallery(kit.View):
 
 
 class ConceptCard(VBox):
-    """A concept as its folder shows it. Below its buttons opens what was pressed last."""
+    """One concept with its buttons; a panel below them belongs to the last one pressed."""
 
     def __init__(
         self,
@@ -82,8 +78,8 @@ class ConceptCard(VBox):
         """Show the card.
 
         Args:
-            act: gets each change to call, and shows the sentence that the change returns or raises.
-            draw: gets the concept's name; it then stands in place of the changes.
+            act: calls each change, and shows the sentence that the change returns or raises.
+            draw: gets the concept's name; if given, its button is the only one.
         """
         self._shown, self._act, name = shown, act, shown.name
         self._word = shown.concept.placeholder_token if shown.concept else ""
@@ -105,10 +101,10 @@ class ConceptCard(VBox):
         self.name.observe(self._follow, "value")
         self.panel = VBox()
         buttons = HBox([self.draw_button] if draw else changes)
-        super().__init__([HTML(_look(shown) + _facts(shown)), buttons, self.panel], layout=_CARD)
+        super().__init__([HTML(_cover(shown) + _facts(shown)), buttons, self.panel], layout=_CARD)
 
     def _open(self) -> None:
-        """The link is put into an output, where JupyterLab makes it open the notebook beside this one."""
+        """Show the link in an output: only there does JupyterLab open it as a notebook."""
         opened = overview.open_concept(self._shown.name)
         data = {"text/html": opened._repr_html_(), "text/plain": str(opened)}
         output = {"output_type": "display_data", "data": data, "metadata": {}}
@@ -125,7 +121,7 @@ class ConceptCard(VBox):
         return manage.rename_concept(self._shown.name, self.name.value.strip(), word)
 
     def _follow(self, change) -> None:
-        """The word goes with the name as it is typed, where it did so before."""
+        """Change the word with the name as it is typed, if the two belonged together before."""
         if self.word.value == manage.word_after(self._shown.name, change["old"], self._word):
             self.word.value = manage.word_after(self._shown.name, change["new"], self._word)
 
@@ -139,7 +135,7 @@ class ConceptCard(VBox):
         self.panel.children = []
 
 
-def _look(shown: overview.Overview) -> str:
+def _cover(shown: overview.Overview) -> str:
     if shown.cover:
         return kit.picture(shown.cover, f"{shown.name}: {shown.cover.alt}")
     return f'<div style="width:{kit.SIDE}px;height:{kit.SIDE}px;opacity:.6">No picture yet.</div>'
@@ -157,10 +153,9 @@ def _facts(shown: overview.Overview) -> str:
 
 
 class DrawingPage(VBox):
-    """A gallery to choose a learned word in, and below it the form to draw with.
+    """A gallery of learned words, and below it the form of notebook 5 for the chosen one.
 
-    One model is kept at a time: choosing another word lets the last one go. What is drawn is saved into the
-    concept's `grids/yours/`, as by the form in notebook 5.
+    One model is in memory at a time: choosing another word frees the last one.
     """
 
     def __init__(self):
@@ -174,7 +169,7 @@ class DrawingPage(VBox):
         if self.form and self.form.run.is_running:
             return self.message.say("A grid is being drawn: press Stop first, or wait until it is there.")
         self.message.say(f"Loading the model of {name}…")
-        self._loading = self.message.do_in_thread(lambda: self._open(name))
+        self._loading = self.message.run_in_thread(lambda: self._open(name))
 
     def _open(self, name: str) -> str:
         self._place.children = []

@@ -1,4 +1,4 @@
-"""What the network will see, with sliders over pictures and sentences, and a field for own captions."""
+"""What the network will see, with sliders over pictures and sentences, and a field for captions."""
 
 import contextlib
 import html
@@ -22,10 +22,10 @@ _CAPTIONS = (
 
 
 class DatasetPreview(kit.View):
-    """Any picture of a concept with any sentence that training may say of it, mirrored or not.
+    """Any picture of a concept with any of its training sentences, mirrored or not.
 
-    Captions go into `images/` when their field is left; one that can't be used is marked, and the file
-    keeps what it had. Where a widget can't live, it is a still picture of some examples.
+    Captions are saved in `images/` when their field is left; if one can't be used, the field is marked and
+    the file stays as it was. Its static HTML is one example of each picture.
 
     Raises:
         UserError: the concept has no pictures, one is damaged, or its base model can't be read.
@@ -53,7 +53,7 @@ class DatasetPreview(kit.View):
         self._turn()
 
     def _turn(self, _change=None) -> None:
-        """To another picture, with the captions that it has on disk."""
+        """Show another picture and its captions from disk."""
         path = caption_path(image_path(self._concept, self.picture.value))
         text = path.read_text(encoding="utf-8-sig", errors="replace") if path.is_file() else ""
         self._filling = True
@@ -72,7 +72,7 @@ class DatasetPreview(kit.View):
         write_captions(self._concept, self.picture.value, text)
 
     def _count(self) -> None:
-        """Set the slider to the number of sentences; a `UserError` where training would refuse them."""
+        """Set the slider's end to the number of sentences; a `UserError` if training would refuse one."""
         sentences = self._preview.sentences(self.picture.value)
         self.sentence.max = len(sentences)
         self._show()
@@ -91,7 +91,7 @@ class DatasetPreview(kit.View):
             shown = self._preview.example(self.picture.value, template, self.flipped.value, self.crop.value)
             self.shown.value = _as_html(shown, self.flipped.value)
 
-    def still(self) -> str:
+    def static_html(self) -> str:
         """An example of each picture."""
         flipped = flips(self._concept.training)[0]
         examples = [
@@ -105,7 +105,7 @@ class DatasetPreview(kit.View):
 def _flip_box(possible: tuple[bool, ...]) -> Checkbox:
     about = "As training mirrors it, by flip_probability"
     box = Checkbox(possible[0], description="mirrored", tooltip=about, disabled=len(possible) == 1)
-    box.indent, box.layout.margin = False, kit.BESIDE_NAMES
+    box.indent, box.layout.margin = False, kit.INDENT
     return box
 
 

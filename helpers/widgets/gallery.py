@@ -24,13 +24,13 @@ _HERE = Path(__file__).parent
 
 
 class Gallery(kit.View):
-    """Upload, drop or fetch pictures, read the verdict under each, and rotate, crop or remove those kept.
+    """Upload, drop or fetch pictures, read the verdict on each, and rotate, crop or remove those kept.
 
-    All that it shows is read from the concept's folder. Where a widget can't live it is a still picture.
+    Everything it shows is read from the concept's folder. Its static HTML is the pictures.
     """
 
     def __init__(self, concept: images.ConceptLike, base_model: str | None = None):
-        """Show the pictures of `concept` (as for `add_images`, also `base_model`)."""
+        """Show the pictures of a concept; arguments as for `add_images`."""
         self._concept, self._base_model = concept, base_model
         self._card_of: dict[str, PictureCard] = {}
         self._notes: dict[str, str] = {}
@@ -67,12 +67,12 @@ class Gallery(kit.View):
         return _summary(verdicts)
 
     def _add(self, files: Sequence[Fetched]) -> list[images.Verdict]:
-        """The verdicts on the page are those of the last upload."""
+        """The page shows the verdicts on the last upload."""
         self._notes, self._not_added.children = {}, []
         return self._judge(files)
 
     def _judge(self, files: Sequence[Fetched], **how: bool) -> list[images.Verdict]:
-        """The steps of `add_images`, with the bytes kept at hand: also what is refused gets a thumbnail."""
+        """Add pictures, and make a note or a card for each: also a refused one gets a thumbnail."""
         verdicts = images.add_images(self._concept, files, self._base_model, **how)
         for one, verdict in zip(files, verdicts, strict=True):
             if verdict.outcome == "kept":
@@ -83,12 +83,12 @@ class Gallery(kit.View):
         return verdicts
 
     def _card_of_refused(self, one: Fetched, verdict: images.Verdict) -> VBox:
-        """How it looks, if it opens, and the reason; a picture like one that is there can be kept anyway."""
+        """Its thumbnail, if it can be opened, and the reason; one taken for another picture can be kept."""
         card, source = VBox(layout=_CARD), images.short_source(one.source)
         is_there = verdict.outcome == "already kept"
         why = f" as {verdict.path.name}." if is_there else f". {verdict.why}"
         said = kit.lines(f"{source}: {verdict.outcome}{why}")
-        card.children = [HTML(_look(one, f"{source}, which was not added") + said)]
+        card.children = [HTML(_thumbnail_of(one, f"{source}, which was not added") + said)]
         if verdict.outcome == "refused" and verdict.path:
             about = f"Keep {source} beside {verdict.path.name}: it is another picture"
             keep = kit.button("Keep it", lambda: self._do(lambda: self._keep(one, card)), about)
@@ -101,11 +101,11 @@ class Gallery(kit.View):
         return _summary(verdicts)
 
     def _do(self, action: Callable[[], str | None]) -> None:
-        self._message.do(action)
+        self._message.run(action)
         self._refresh()
 
     def _refresh(self) -> None:
-        """Cards stay the same objects while their files are there, so that the keyboard's focus stays too."""
+        """Read the folder again. Cards of files that are still there stay, with the keyboard's focus."""
         self._advice.say(images.advice(self._concept))
         try:
             names = [path.name for path in images.image_paths(self._concept)]
@@ -118,18 +118,18 @@ class Gallery(kit.View):
             card.refresh(self._notes.get(name, ""))
         self._cards.children = list(self._card_of.values())
 
-    def still(self) -> str:
-        """All pictures as one."""
+    def static_html(self) -> str:
+        """The pictures in a grid."""
         self._refresh()
         pictures = {name: card.thumbnail for name, card in self._card_of.items() if card.thumbnail}
         return image_grid(list(pictures.values()), 5, list(pictures)).as_html() if pictures else ""
 
 
-def _look(one: Fetched, alt: str) -> str:
+def _thumbnail_of(one: Fetched, alt: str) -> str:
     try:
         return kit.picture(kit.thumbnail(open_picture(one.data or b"")), alt)
     except UserError:
-        return ""  # the reason says so
+        return ""  # it can't be opened, as the reason says
 
 
 def _summary(verdicts: Sequence[images.Verdict]) -> str:
@@ -138,13 +138,10 @@ def _summary(verdicts: Sequence[images.Verdict]) -> str:
 
 
 class PictureCard(VBox):
-    """One picture, drawn from its file, with what can be done to it.
-
-    `thumbnail` is what it shows before a crop is tried; None where the file is damaged.
-    """
+    """One picture with its buttons. `thumbnail`: the whole picture, or None if its file is damaged."""
 
     def __init__(self, concept: images.ConceptLike, name: str, act: Callable[[Callable[[], None]], None]):
-        """Show the picture `name`. `act` gets each change to call, and shows a `UserError` of it."""
+        """Show the picture `name`. `act` calls each change, and shows its `UserError`."""
         self._concept, self._name, self._act = concept, name, act
         self._file = None
         self.thumbnail: Image.Image | None = None
@@ -161,7 +158,7 @@ class PictureCard(VBox):
         super().__init__([self._picture, self._facts, self._note, buttons, self._crop], layout=_CARD)
 
     def refresh(self, note: str = "") -> None:
-        """Say `note` below the picture, and draw it anew if its file has changed."""
+        """Show `note` below the picture, and the picture again if its file has changed."""
         self._note.value = kit.lines(note)
         stat = images.image_path(self._concept, self._name).stat()
         file = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
@@ -193,7 +190,7 @@ class PictureCard(VBox):
         self._crop.children = self._crop_controls if width != height else []
 
     def _preview(self, _change) -> None:
-        """Fade what a crop would cut off: nearly transparent, it is dim on any page."""
+        """Fade what a crop would cut off, by transparency: that works on a light page and a dark one."""
         opacity = Image.new("L", self.thumbnail.size, _FADED)
         opacity.paste(255, images.square_box(self.thumbnail.size, self._place.value))
         faded = self.thumbnail.copy()
@@ -203,9 +200,9 @@ class PictureCard(VBox):
 
 
 class DropArea(anywidget.AnyWidget):
-    """An area of the page that hands over the files of each drop, as names and bytes.
+    """An area to drop files on; `take` gets the names and bytes of each drop.
 
-    A file comes in pieces of 4 MB, since a notebook's server takes no message above 10 MB.
+    A file is sent in pieces of 4 MB, since a notebook's server takes no message above 10 MB.
     """
 
     _esm = _HERE / "drop_area.js"
@@ -228,15 +225,14 @@ class DropArea(anywidget.AnyWidget):
             self._files[-1][1].extend(piece)
 
 
-# A toy put together by its traits, drawn as one chooses, and kept as the pictures of a concept.
+# A toy put together from traits, whose drawings become the pictures of a concept.
 Traits = Mapping[str, str]
 
 
 class ToyMaker(kit.View):
     """Choose traits, see the toy in several places, and make these drawings a concept's pictures.
 
-    What can be chosen, and how it is drawn, is given: the form knows no world. On a page without a kernel
-    it is the drawings.
+    The traits and the drawing are arguments. Its static HTML is the drawings.
     """
 
     def __init__(
@@ -250,9 +246,9 @@ class ToyMaker(kit.View):
 
         Args:
             concept: gets the pictures, as for `add_images`.
-            traits: the values to choose from, by the name of the trait.
-            draw: makes pictures of the chosen traits; another number, other places.
-            remark: a sentence on the chosen traits; empty where there is none.
+            traits: values to choose from, by the name of the trait.
+            draw: makes pictures of the chosen traits; the number decides the places.
+            remark: a sentence on the chosen traits, or nothing.
         """
         self._concept, self._draw, self._remark, self._seed = concept, draw, remark, 0
         self.fields = {name: kit.field(Dropdown, kit.title(name), options=traits[name]) for name in traits}
@@ -269,7 +265,7 @@ class ToyMaker(kit.View):
 
     @property
     def chosen(self) -> dict[str, str]:
-        """Values, by the name of the trait."""
+        """The chosen values, by the name of the trait."""
         return {name: field.value for name, field in self.fields.items()}
 
     def _show(self) -> None:
@@ -286,6 +282,6 @@ class ToyMaker(kit.View):
     def _use(self) -> str:
         return images.keep_drawn(self._concept, self.images)
 
-    def still(self) -> str:
-        """The drawings as one picture."""
+    def static_html(self) -> str:
+        """The drawings in a row."""
         return image_grid(self.images, columns=len(self.images)).as_html()

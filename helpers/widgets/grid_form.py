@@ -1,4 +1,4 @@
-"""Draw with a learned word: a prompt, its settings, a grid over any two of them; and the word turned back."""
+"""Draw with a learned word: a prompt, its settings, a grid over two of them; and turn the word back."""
 
 import contextlib
 import functools
@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from ipywidgets import HTML, Button, Dropdown, FloatSlider, FloatText, HBox, IntText, Textarea, VBox, Widget
+from ipywidgets import HTML, Dropdown, FloatSlider, FloatText, HBox, IntText, Textarea, VBox, Widget
 from tqdm.notebook import tqdm_notebook
 from traitlets import TraitError
 
@@ -26,31 +26,33 @@ from . import kit
 _WIDE, _MIDDLE = 900, 480  # pixels
 _TEXT = {"rows": 2, "continuous_update": False}
 _PROMPTS = ("prompt", "negative_prompt")
-_HELP = {
-    "prompt": "What to draw; (word:1.3) makes a word count for more, (word:0.7) for less",
-    "negative_prompt": "What the picture moves away from",
-    "seed": "Where the random numbers start: the same seed, the same picture",
-    "guidance": "How much the prompt counts; at 1, only as much as by itself",
-    "steps": "The number of steps in which the noise is removed",
-    "scheduler": "The rule by which the noise is removed",
-    "weight": "How much your word counts in the prompt, 0 to 2; at 1, like any other",
-    "training_step": "The word as training kept it at that step",
+_ABOUT_PROMPT = "What to draw; (word:1.3) makes a word count for more, (word:0.7) for less"
+_ABOUT_WEIGHT = "How much your word counts in the prompt, 0 to 2; at 1, like any other"
+_FIELDS = {  # of each setting that all pictures share: the widget, its tooltip, its settings
+    "prompt": (Textarea, _ABOUT_PROMPT, {"width": _WIDE} | _TEXT),
+    "negative_prompt": (Textarea, "What the picture moves away from", {"width": _WIDE} | _TEXT),
+    "seed": (IntText, "Where the random numbers start: the same seed, the same picture", {}),
+    "guidance": (FloatText, "How much the prompt counts; at 1, only as much as by itself", {"step": 0.5}),
+    "steps": (IntText, "The number of steps in which the noise is removed", {}),
+    "scheduler": (Dropdown, "The rule by which the noise is removed", {"options": list(SCHEDULERS)}),
+    "weight": (FloatText, _ABOUT_WEIGHT, {"step": 0.1}),
+    "training_step": (Dropdown, "The word as training kept it at that step", {}),
 }
 _KEPT = ("size", "batch_size", "columns")  # of a plan, though the form has no fields for them
 
 
 class GridForm(kit.View):
-    """A form for `xy_grid`. What it draws is saved into `grids/yours/` at once.
+    """A form for `xy_grid`. What it draws is saved in `grids/yours/`.
 
-    A picture that is pressed shows what it was made with; a saved grid can be reopened. On a page without
-    a kernel the form is the last grid, or the line of Python that draws the same.
+    Pressing a picture shows its settings; a saved grid can be reopened. Its static HTML is the call of
+    `xy_grid` that draws the same, and the last grid.
     """
 
     def __init__(self, pipeline: Any, concept: Concept, prompt: str, **settings):
-        """Show the form with `prompt` in it; `settings` are more of `xy_grid`'s."""
+        """Show the form with a prompt; `settings` are others of `xy_grid`'s."""
         self._pipeline, self._concept = pipeline, concept
         self.sheet: grid.Sheet | None = None
-        self.fields, self.unknown = _fields(concept), HTML(layout={"margin": kit.BESIDE_NAMES})
+        self.fields, self.unknown = _fields(concept), HTML(layout={"margin": kit.INDENT})
         self.x, self.y = AxisField("X", self._beginning), AxisField("Y", self._beginning)
         self._progress, self.message = VBox(), kit.Message()
         about = "Draw the grid", "End after the step that is being drawn"
@@ -69,18 +71,18 @@ class GridForm(kit.View):
 
     @property
     def plan(self) -> grid.GridPlan:
-        """What the form asks for; a `UserError` where a value can't be read."""
+        """What the form asks for; a `UserError` if a value can't be read."""
         x, y = self.x.read(), self.y.read()
         values = {name: field.value for name, field in self.fields.items()}
         if values["training_step"] == grid.RESULT:
             values["training_step"] = None
-        if x is None:  # one column, or the seeds as they are
+        if x is None:  # `xy_grid` needs it: one column, or the seeds from left to right
             x, y = (y, None) if y and y.name == "seed" else (grid.Axis.make("seed", [values["seed"]]), y)
         axes = [axis and (axis.name, axis.values) for axis in (x, y)]
         return grid.make_plan(self._pipeline, *axes, **self._kept, **values)
 
     def fill(self, plan: grid.GridPlan) -> None:
-        """Put the form back to a plan; what it has no choice for stays as it is."""
+        """Fill in a plan; a field that does not offer a value stays as it is."""
         self._filling = True
         for name, field in self.fields.items():
             with contextlib.suppress(TraitError):
@@ -95,8 +97,8 @@ class GridForm(kit.View):
     def _rows(self) -> list[Widget]:
         word = self._concept.placeholder_token
         prompt, negative, *others = self.fields.values()
-        put = _beside(_puts(word, prompt), _puts(f"({word}:1.3)", prompt))
-        return [prompt, self.unknown, put, negative, _beside(_puts(word, negative)), *others]
+        to_prompt = _buttons_that_add(prompt, word, f"({word}:1.3)")
+        return [prompt, self.unknown, to_prompt, negative, _buttons_that_add(negative, word), *others]
 
     def _laid_out_anew(self, change) -> None:
         if not self._filling:
@@ -104,13 +106,13 @@ class GridForm(kit.View):
             self._typed(change)
 
     def _typed(self, _change) -> None:
-        """Say at once what can't be used, and mark the field that it stands in."""
+        """Say at once what can't be used, and mark its field."""
         if not self._filling:
-            self.message.do(lambda: drawing.check(self._pipeline, self.plan.cells()))
+            self.message.run(lambda: drawing.check(self._pipeline, self.plan.cells()))
             self._mark()
 
     def _mark(self) -> None:
-        """A setting that differs along an axis has its values there; what can't be used has a red border."""
+        """Disable the settings that an axis has, mark what can't be used, and name unknown words."""
         axes = (self.x, self.y)
         for name, field in self.fields.items():
             field.disabled = name in (self.x.name, self.y.name)
@@ -129,7 +131,7 @@ class GridForm(kit.View):
             grid.Axis.make(name, [value])
 
     def _on_unknown_words(self, typed: str) -> str:
-        """Words that the model never saw are no mistake, but they draw nothing."""
+        """A remark on words that the model never saw: they are no mistake, but draw nothing."""
         words = unknown_words(self._concept, self._pipeline.tokenizer, typed)
         if not words:
             return ""
@@ -138,7 +140,7 @@ class GridForm(kit.View):
         return f'<div role="status">{unknown}<details><summary>What it knows</summary>{known}</details></div>'
 
     def _beginning(self, name: str) -> grid.Axis:
-        """Values for an axis that was just chosen."""
+        """An axis with example values."""
         examples = examples_for(self._concept)
         values = {
             "seed": range(4),
@@ -181,14 +183,14 @@ class GridForm(kit.View):
         self.chosen.show(self.sheet.pictures[number], self.sheet.plan.labels[number])
 
     def _use(self, picture: Picture) -> None:
-        """Put one picture's settings into the form; a weight of the word is in its prompt."""
+        """Fill in one picture's settings; its prompt has the word's weight already."""
         settings = picture.settings
-        own = {name: getattr(settings, name) for name in _HELP if name != "weight"}
+        own = {name: getattr(settings, name) for name in _FIELDS if name != "weight"}
         own |= {"x": grid.Axis.make("seed", [settings.seed]), "y": None, "columns": None, "weight": 1.0}
-        self.message.do(lambda: self._filled(self.sheet.plan.model_copy(update=own)))
+        self.message.run(lambda: self._filled(self.sheet.plan.model_copy(update=own)))
 
     def _reopen(self, read: Callable[[], grid.GridPlan]) -> None:
-        self.message.do(lambda: self._filled(read(), is_another=True))
+        self.message.run(lambda: self._filled(read(), is_another=True))
 
     def _filled(self, plan: grid.GridPlan, is_another: bool = False) -> str:
         is_as_then = drawing.has_rows(self._pipeline, plan.hashes)  # of another concept, the form stays
@@ -200,18 +202,18 @@ class GridForm(kit.View):
         return "Now Draw makes the same again, or change something first."
 
     def close(self) -> None:
-        """Take the form away, and let go of the pipeline: what ipywidgets keeps of a form would hold it."""
+        """Remove the form, and free the pipeline, which ipywidgets' reference to the form would keep."""
         self._pipeline = None
         super().close()
 
-    def still(self) -> str:
-        """The line of Python that draws the same, and the last grid."""
+    def static_html(self) -> str:
+        """The call that draws the same, and the last grid."""
         code = f"<pre>{html.escape(_as_code(self.plan))}</pre>"
         return code + (self.sheet.image.as_html() if self.sheet else "")
 
 
 class _Bar(tqdm_notebook):
-    """A bar that ends the drawing whose steps it counts, where `stopped` is set."""
+    """A bar that ends the drawing whose steps it counts once `stopped` is set."""
 
     stopped: threading.Event
 
@@ -222,50 +224,41 @@ class _Bar(tqdm_notebook):
 
 
 def _fields(concept: Concept) -> dict[str, Widget]:
-    """A field for each setting that all pictures share, the two prompts first."""
-    steps = [("the result", grid.RESULT), *((f"step {step}", step) for step in saved_steps(concept))]
-    kinds = {
-        "prompt": (Textarea, {"width": _WIDE} | _TEXT),
-        "negative_prompt": (Textarea, {"width": _WIDE} | _TEXT),
-        "seed": (IntText, {}),
-        "guidance": (FloatText, {"step": 0.5}),
-        "steps": (IntText, {}),
-        "scheduler": (Dropdown, {"options": list(SCHEDULERS)}),
-        "weight": (FloatText, {"step": 0.1}),
-        "training_step": (Dropdown, {"options": steps}),
+    fields = {
+        name: kit.field(kind, kit.title(name), about, **how) for name, (kind, about, how) in _FIELDS.items()
     }
-    return {name: kit.field(kind, kit.title(name), _HELP[name], **how) for name, (kind, how) in kinds.items()}
+    steps = ((f"step {step}", step) for step in saved_steps(concept))
+    fields["training_step"].options = [("the result", grid.RESULT), *steps]
+    return fields
 
 
-def _beside(*buttons: Button) -> HBox:
-    return HBox(buttons, layout={"margin": kit.BESIDE_NAMES})
+def _buttons_that_add(prompt: Textarea, *words: str) -> HBox:
+    def add(word: str) -> None:
+        prompt.value = f"{prompt.value} {word}".strip()
 
-
-def _puts(words: str, field: Textarea) -> Button:
-    def put() -> None:
-        field.value = f"{field.value} {words}".strip()
-
-    return kit.button(f"+ {words}", put, f"Put {words} at the end of the {field.description.lower()}")
+    about = f"at the end of the {prompt.description.lower()}"
+    buttons = [kit.button(f"+ {word}", functools.partial(add, word), f"Put {word} {about}") for word in words]
+    return HBox(buttons, layout={"margin": kit.INDENT})
 
 
 def _as_code(plan: grid.GridPlan) -> str:
-    """The same without a form."""
+    """The call of `xy_grid` for a plan."""
     axes = {side: (axis.name, list(axis.values)) for side, axis in zip("xy", plan.axes, strict=False)}
     varied = [axis.name for axis in plan.axes]
-    shared = {name: getattr(plan, name) for name in (*_HELP, "size") if name not in varied}
+    shared = {name: getattr(plan, name) for name in (*_FIELDS, "size") if name not in varied}
     given = "".join(f"    {name}={value!r},\n" for name, value in (axes | shared).items())
     return f"xy_grid(\n    pipeline,\n{given})"
 
 
-# A setting chosen for an axis of a grid, and the values that it takes.
-_CHOICES = {"nothing": None} | {kit.title(name): name for name in _HELP} | {"Before and after": "word"}
+# What differs along an axis of a grid, and its values.
+_CHOICES = {"nothing": None} | {kit.title(name): name for name in _FIELDS} | {"Before and after": "word"}
 
 
 class AxisField(VBox):
-    """What differs along an axis. Choosing a setting fills in values for it to begin with."""
+    """What differs along an axis. Choosing a setting fills in example values."""
 
     def __init__(self, side: str, beginning: Callable[[str], grid.Axis]):
-        """Show the field. `beginning` gives the axis of a setting's name, as long as a person typed none."""
+        """Show the field. `beginning` makes an axis with example values for a setting's name."""
         self._beginning = beginning
         about = "With commas between them; prompts each on its own line; 0-4 is 0, 1, 2, 3, 4"
         choices = {"options": list(_CHOICES)}
@@ -277,11 +270,11 @@ class AxisField(VBox):
 
     @property
     def name(self) -> str | None:
-        """The setting that differs; None: nothing does."""
+        """The setting that differs, or None."""
         return _CHOICES[self.choice.value]
 
     def read(self) -> grid.Axis | None:
-        """The axis as it was typed; a `UserError` where a value can't be read."""
+        """The axis as typed; a `UserError` if a value can't be read."""
         return grid.Axis.typed(self.name, self.values.value) if self.name else None
 
     def fill(self, axis: grid.Axis | None) -> None:
@@ -295,22 +288,21 @@ class AxisField(VBox):
         self.values.layout.display = "" if self.name else "none"
 
 
-# One picture, larger, and what it was made with.
-_SIDE = 256
+_SIDE = 256  # pixels of the chosen picture
 
 
 class ChosenPicture(VBox):
-    """Empty until a picture is shown."""
+    """One picture, larger, and its settings; empty until a picture is shown."""
 
     def __init__(self, use: Callable[[Picture], None]):
-        """Start empty. `use` gets the picture whose settings a person wants."""
+        """Start empty. `use` gets the picture whose settings are wanted in the form."""
         self._page = HTML()
         about = "Put this picture's settings into the form"
         self._button = kit.button("Use these settings", lambda: use(self._picture), about)
         super().__init__(layout={"align_items": "flex-start"})
 
     def show(self, chosen: Picture, text: str) -> None:
-        """Show a picture and its settings; `text` says which it is."""
+        """Show a picture and its settings; `text`: which one it is."""
         self._picture = chosen
         shown = kit.picture(kit.thumbnail(chosen.image, 2 * _SIDE), text, _SIDE)
         table = html_table(_settings(chosen).items(), named_rows=True)
@@ -322,7 +314,7 @@ class ChosenPicture(VBox):
 def _settings(chosen: Picture) -> dict[str, object]:
     settings = chosen.settings
     step = "the result" if settings.training_step is None else settings.training_step
-    shown = {kit.title(name): getattr(settings, name) for name in _HELP if name != "weight"} | {
+    shown = {kit.title(name): getattr(settings, name) for name in _FIELDS if name != "weight"} | {
         "Guidance": f"{settings.guidance:g}",
         "Training step": step if settings.rows_hash else "",
         "Size": f"{settings.size} x {settings.size}",
@@ -333,10 +325,10 @@ def _settings(chosen: Picture) -> dict[str, object]:
 
 
 class SavedSheets(HBox):
-    """A list of the concept's saved grids with a button, and a way to bring a file from elsewhere."""
+    """A list of the concept's saved grids to reopen, and an upload for a file from elsewhere."""
 
     def __init__(self, concept: Concept, reopened: Callable[[Callable[[], grid.GridPlan]], None]):
-        """Show the list. `reopened` gets what reads the chosen grid, and shows a `UserError` of it."""
+        """Show the list. `reopened` gets a function that reads the chosen grid."""
         self._concept = concept
         about = "Grids in this concept's folder grids/, the newest first"
         self.list = kit.field(Dropdown, "Saved grids", about, _MIDDLE)
@@ -355,7 +347,7 @@ class SavedSheets(HBox):
         self.refresh()
 
     def refresh(self) -> None:
-        """Read the concept's folder anew; the newest is chosen."""
+        """Read the concept's folder again, and choose the newest."""
         folder = self._concept.grids_folder
         names = [path.relative_to(folder).as_posix() for path in grid.saved_sheets(self._concept)]
         self.list.options = names or ["(none yet)"]
@@ -365,8 +357,8 @@ class SavedSheets(HBox):
 class TurnForm(kit.View):
     """A slider from the word as learned (0) to its initializer (1), as `embedding.turned` makes it.
 
-    *Draw* shows prompts with the word above the same with the turned one. *Keep* makes that the result. On
-    a page without a kernel it is the last sheet.
+    *Draw* shows prompts with the word, and below them the same with the turned word. *Keep* makes that the
+    result. Its static HTML is the last sheet.
     """
 
     def __init__(self, pipeline: Any, concept: Concept, step: int, prompts: list[str], **settings):
@@ -375,38 +367,38 @@ class TurnForm(kit.View):
         Args:
             step: the training step whose rows are turned.
             prompts: with `{}` for the word.
-            settings: more of `xy_grid`'s.
+            settings: others of `xy_grid`'s.
         """
         self._pipeline, self._concept, self._step = pipeline, concept, step
         self._prompts, self._settings = prompts, settings
-        self.share = FloatSlider(0.2, min=0, max=1, step=0.05, description="Turn")
+        self.fraction = FloatSlider(0.2, min=0, max=1, step=0.05, description="Turn")
         self.sheet: grid.Sheet | None = None
         self.message, self.pictures = kit.Message(), HTML()
         self.draw = self.message.button("Draw", self._draw, "Draw both words", "primary")
         self.keep = self.message.button("Keep", self._keep, "Make the turned word the result")
-        super().__init__([self.share, HBox([self.draw, self.keep]), self.message, self.pictures])
-        self.message.do(self._draw)
+        super().__init__([self.fraction, HBox([self.draw, self.keep]), self.message, self.pictures])
+        self.message.run(self._draw)
 
     def _draw(self) -> str:
-        share = self.share.value
-        words = ("word", [self._concept.placeholder_token, self._turned_word(share)])
+        fraction = self.fraction.value
+        words = ("word", [self._concept.placeholder_token, self._turned_word(fraction)])
         self.sheet = grid.xy_grid(self._pipeline, ("prompt", self._prompts), words, **self._settings)
         self.pictures.value = self.sheet.image.as_html()
-        return f"Above the result, below the word as learned, turned by {share:g}."
+        return f"Above the result, below the word as learned, turned by {fraction:g}."
 
-    def _turned_word(self, share: float) -> str:
-        """A word of the pipeline with these rows; put there once."""
-        word = f"<turned-{self._step}-{share:.2f}>"
+    def _turned_word(self, fraction: float) -> str:
+        """The pipeline's word with these rows, added the first time."""
+        word = f"<turned-{self._step}-{fraction:.2f}>"
         if word not in learned_tokens(self._pipeline.tokenizer):
-            drawing.add_word(self._pipeline, word, turned(self._concept, self._step, share))
+            drawing.add_word(self._pipeline, word, turned(self._concept, self._step, fraction))
         return word
 
     def _keep(self) -> str:
-        share = self.share.value
-        use_step(self._concept, self._step, share)
+        fraction = self.fraction.value
+        use_step(self._concept, self._step, fraction)
         drawing.switch_step(self._pipeline, self._concept, None)
-        return f"The result is turned by {share:g}." if share else "The result is the word as learned."
+        return f"The result is turned by {fraction:g}." if fraction else "The result is the word as learned."
 
-    def still(self) -> str:
+    def static_html(self) -> str:
         """The last sheet."""
         return self.pictures.value

@@ -1,4 +1,4 @@
-"""What the forms and views share: fields, buttons, messages, and pictures with a text for a screen reader."""
+"""What the forms share: fields, buttons, messages, and pictures with a text for a screen reader."""
 
 import html
 import threading
@@ -11,28 +11,27 @@ from PIL import Image
 from ..common.errors import UserError
 from ..common.sheets import html_picture, packed
 
-SIDE = 192  # pixels on the page
-IN_A_ROW = 160
+SIDE, SMALL_SIDE = 192, 160  # pixels of a picture on the page, and of one in a row
 RED = "var(--jp-error-color1, #d32f2f)"  # legible on a light page and on a dark one
 ROW = {"flex_flow": "row wrap", "align_items": "flex-start"}
 CARD = {"margin": "4px", "padding": "6px", "border": "1px solid var(--jp-border-color1, #888888)"}
-NAMED = 110  # pixels of a field's name
-BESIDE_NAMES = f"2px 2px 2px {NAMED + 8}px"
+NAME_WIDTH = 110  # pixels of the name before a field
+INDENT = f"2px 2px 2px {NAME_WIDTH + 8}px"  # a margin that lines up with the fields
 
 
 class View(VBox):
-    """A box that is something plainer on a page without a kernel, such as a saved notebook on the web."""
+    """A form that also has static HTML, for pages without a kernel such as a saved notebook on the web."""
 
-    def still(self) -> str:
-        """What such a page shows, as HTML; nothing where it is empty."""
+    def static_html(self) -> str:
+        """What such a page shows; empty: nothing."""
         raise NotImplementedError
 
     def _repr_mimebundle_(self, **kwargs):
         try:
-            still = self.still()
-        except UserError:  # what is in its fields can't be used: the form itself says so
-            still = ""
-        return super()._repr_mimebundle_(**kwargs) | ({"text/html": still} if still else {})
+            static = self.static_html()
+        except UserError:  # a field has a wrong value: the form itself says so
+            static = ""
+        return super()._repr_mimebundle_(**kwargs) | ({"text/html": static} if static else {})
 
 
 class Message(HTML):
@@ -41,11 +40,11 @@ class Message(HTML):
     def say(self, *sentences: str) -> None:
         self.value = f'<div role="status">{lines(*sentences)}</div>'
 
-    def do(self, action: Callable[[], str | None]) -> str:
-        """Run a button's action, and say what it returns.
+    def run(self, action: Callable[[], str | None]) -> str:
+        """Run a button's action and show what it returns, or the sentence of its `UserError` in red.
 
         Returns:
-            Why it could not be done, which stands there in red: a callback has nowhere to raise an error.
+            That sentence, or nothing: a callback has nowhere to raise an error.
         """
         try:
             why = error_of(lambda: self.say(action() or ""))
@@ -57,34 +56,34 @@ class Message(HTML):
         return why
 
     def button(self, text: str, action: Callable[[], str | None], about: str = "", style: str = "") -> Button:
-        """A `button` whose action is run by `do`."""
-        return button(text, lambda: self.do(action), about, style)
+        """A `button` whose action goes through `run`."""
+        return button(text, lambda: self.run(action), about, style)
 
-    def do_in_thread(
+    def run_in_thread(
         self, action: Callable[[], str], at_end: Callable[[], Any] = lambda: None
     ) -> threading.Thread:
-        """The same for what takes long: no other click is heard before a button's own function has returned.
+        """The same for a long action: no click is handled before a button's own function has returned.
 
         Args:
-            at_end: called after it, also where it failed.
+            at_end: called after the action, also if it failed.
         """
 
-        def run() -> None:
+        def target() -> None:
             try:
-                self.do(action)
+                self.run(action)
             except Exception as error:  # memory ran out, for example: a thread has nobody to tell
                 self.value = problem(f"It could not be done: {error}")
                 raise
             finally:
                 at_end()
 
-        thread = threading.Thread(target=run, daemon=True)
+        thread = threading.Thread(target=target, daemon=True)
         thread.start()
         return thread
 
 
 class StartStop(HBox):
-    """A button that does in a thread what takes long, and one that sets `asked_to_stop`, which that sees."""
+    """A button that starts a long action in a thread, and one that sets `asked_to_stop`, which it checks."""
 
     def __init__(self, message: Message, action: Callable[[], str], text: str, about: str, about_stop: str):
         self._message, self._action = message, action
@@ -107,7 +106,7 @@ class StartStop(HBox):
         self._set_running(True)
         self.asked_to_stop.clear()
         self._message.say()
-        self.thread = self._message.do_in_thread(self._action, lambda: self._set_running(False))
+        self.thread = self._message.run_in_thread(self._action, lambda: self._set_running(False))
 
     def _ask_to_stop(self) -> None:
         self.asked_to_stop.set()
@@ -115,7 +114,7 @@ class StartStop(HBox):
 
 
 def error_of(action: Callable[[], Any]) -> str:
-    """The sentence of the `UserError` that an action raises; empty where it raises none."""
+    """The sentence of the `UserError` that an action raises, or nothing."""
     try:
         action()
     except UserError as error:
@@ -134,35 +133,35 @@ def button(text: str, act: Callable[[], Any], about: str = "", style: str = "") 
 
 
 def field(kind: type, name: str, about: str = "", width: int = 290, **settings: Any) -> Widget:
-    """A field of so many pixels, its name included, if the page is as wide; `about` is its tooltip."""
+    """A field with its name before it. `about`: its tooltip; `width`: pixels with the name, at most."""
     made = kind(description=name, tooltip=about or name, **settings)
-    made.layout.width, made.style.description_width = f"min({width}px, 98%)", f"{NAMED}px"
+    made.layout.width, made.style.description_width = f"min({width}px, 98%)", f"{NAME_WIDTH}px"
     return made
 
 
 def title(name: str) -> str:
-    """A setting's name as the page has it."""
+    """A setting's name as shown on the page."""
     return name.replace("_", " ").capitalize()
 
 
 def ask(question: str, yes: str, act: Callable[[], Any], no: str, keep: Callable[[], Any]) -> list:
-    """A question that a screen reader reads out, with a red button to do it and another to do nothing."""
+    """A question that a screen reader reads out, a red button to do it, and a button to change nothing."""
     asked = HTML(f'<div role="alert">{lines(question)}</div>')
     return [asked, button(yes, act, style="danger"), button(no, keep, "Change nothing")]
 
 
 def upload(text: str, about: str, take: Callable[[list[tuple[str, bytes]]], Any], **kinds: Any) -> FileUpload:
-    """A button that hands over files from a person's computer, as names and bytes.
+    """A button to choose files on one's computer; `take` gets their names and bytes.
 
     Args:
-        kinds: which files, as `FileUpload` takes it: `accept`, `multiple`.
+        kinds: `accept` and `multiple` of `FileUpload`.
     """
 
     def uploaded(change) -> None:
         files = [(file["name"], bytes(file["content"])) for file in change["new"]]
         if files:
             take(files)
-            chosen.value = ()  # so that the same file may come again
+            chosen.value = ()  # so that the same file can be chosen again
 
     chosen = FileUpload(description=text, tooltip=about, **kinds)
     chosen.layout.width, chosen.layout.align_self = "auto", "flex-start"
@@ -171,18 +170,18 @@ def upload(text: str, about: str, take: Callable[[list[tuple[str, bytes]]], Any]
 
 
 def lines(*sentences: str) -> str:
-    """Sentences one below the other; those that are empty are left out."""
+    """Sentences as HTML, one below the other, without empty ones."""
     style = "line-height:1.3;overflow-wrap:anywhere"
     return "".join(f'<div style="{style}">{html.escape(one)}</div>' for one in sentences if one)
 
 
 def hint(text: str) -> str:
-    """A quiet line beside a field."""
+    """A pale line beside a field."""
     return f"<div style='opacity:.75'>{lines(text)}</div>"
 
 
 def problem(sentence: str) -> str:
-    """Why a value can't be used; a screen reader reads it out at once."""
+    """A sentence in red, which a screen reader reads out at once."""
     return f"<div role='alert' style='color:{RED}'>{lines(sentence)}</div>"
 
 
@@ -202,7 +201,7 @@ def picture(image: Image.Image, alt: str, side: int = SIDE, kind: str = "png") -
     """An `<img>` that fills a square of `side` pixels as far as its shape allows.
 
     Args:
-        kind: of its file, `png` or `jpeg`.
+        kind: its file format, `png` or `jpeg`.
     """
     sharp = "image-rendering:pixelated;" * (2 * max(image.size) <= side)  # as the miniature's pictures
     style = f"width:{side}px;height:{side}px;object-fit:contain;{sharp}"
@@ -210,7 +209,7 @@ def picture(image: Image.Image, alt: str, side: int = SIDE, kind: str = "png") -
 
 
 def figure(caption: str, *pictures: str) -> str:
-    """A caption and below it pictures, as `picture` makes them."""
+    """A caption above pictures, as `picture` makes them."""
     return (
         f'<figure style="margin:4px 16px 4px 0"><figcaption>{html.escape(caption)}</figcaption>'
         f'<div style="display:flex;flex-wrap:wrap;gap:4px">{"".join(pictures)}</div></figure>'
@@ -218,15 +217,15 @@ def figure(caption: str, *pictures: str) -> str:
 
 
 def picture_row(caption: str, images: Sequence[Image.Image], texts: Sequence[str]) -> str:
-    """A caption and below it small pictures of any sizes, each with its text: small ones exactly."""
+    """A caption above small pictures, each with its text. Small ones are PNG, pixel by pixel."""
     shown = [
-        picture(thumbnail(image), text, IN_A_ROW, "png" if max(image.size) <= IN_A_ROW else "jpeg")
+        picture(thumbnail(image), text, SMALL_SIDE, "png" if max(image.size) <= SMALL_SIDE else "jpeg")
         for image, text in zip(images, texts, strict=True)
     ]
     return figure(caption, *shown)
 
 
-# Pictures in rows and columns, each of them a button: for the mouse, the keyboard and a screen reader.
+# Pictures in rows and columns, each a button for the mouse, the keyboard and a screen reader.
 _FRAME = 3
 _CHOSEN = f"{_FRAME}px solid var(--jp-brand-color1, #1976d2)"
 _OTHER = f"{_FRAME}px solid transparent"
@@ -234,8 +233,8 @@ _OUTLINE = f"outline:{_CHOSEN} !important;outline-offset:-{_FRAME}px"
 _FOCUS = f"<style>.picture-button:focus-visible{{{_OUTLINE}}}</style>"
 _CELL = {
     "grid_area": "1 / 1 / 2 / 2",  # picture and button in the one cell of a grid
-    "width": f"{IN_A_ROW}px",
-    "height": f"{IN_A_ROW}px",
+    "width": f"{SMALL_SIDE}px",
+    "height": f"{SMALL_SIDE}px",
     "margin": "0",
     "padding": "0",
     "overflow": "hidden",
@@ -243,23 +242,22 @@ _CELL = {
 
 
 class PictureButtons(GridBox):
-    """A grid whose pictures can be chosen; the one that was chosen has a frame."""
+    """A grid of pictures that can be pressed; the last one pressed has a frame."""
 
     def __init__(self, choose: Callable[[int], None]):
-        """Start empty. `choose` gets the number of a picture that is pressed, counted row by row from 0."""
+        """Start empty. `choose` gets the number of a pressed picture, counted row by row from 0."""
         self._choose, self._cells = choose, []
         super().__init__(layout={"overflow": "auto", "align_items": "center", "grid_gap": "2px"})
 
     def show(
         self, images: Sequence[Image.Image], texts: Sequence[str], rows: Sequence[str], columns: Sequence[str]
     ) -> None:
-        """Put pictures in place of those that are there.
+        """Replace the pictures.
 
         Args:
-            images: row by row, any sizes.
-            texts: what tells each from the others, for a screen reader and under the mouse.
-            rows: labels at the left.
-            columns: labels above; there are as many columns.
+            images: row by row, of any sizes.
+            texts: what tells each from the others, for a screen reader and as a tooltip.
+            rows, columns: labels at the left and above, one for each row and column.
         """
         self._cells = [
             self._cell(number, *pair) for number, pair in enumerate(zip(images, texts, strict=True))
@@ -268,13 +266,13 @@ class PictureButtons(GridBox):
         children = [HTML(_FOCUS), *(_label(text, "center") for text in columns)]
         for number, text in enumerate(rows):
             children += [_label(text, "right"), *self._cells[number * wide : (number + 1) * wide]]
-        side = IN_A_ROW + 2 * _FRAME
+        side = SMALL_SIDE + 2 * _FRAME
         self.layout.grid_template_columns = f"minmax(0, max-content) repeat({wide}, {side}px)"
         self.children = children
 
     def _cell(self, number: int, image: Image.Image, text: str) -> GridBox:
-        """The picture, and over it a button that one can see through."""
-        shown = HTML(picture(thumbnail(image), text, IN_A_ROW), layout=_CELL)
+        """A picture under a transparent button."""
+        shown = HTML(picture(thumbnail(image), text, SMALL_SIDE), layout=_CELL)
         above = Button(description=f"Settings of {text}", tooltip=text, layout=_CELL)
         above.style.button_color = above.style.text_color = "transparent"
         above.add_class("picture-button")

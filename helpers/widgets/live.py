@@ -43,11 +43,11 @@ _HINT = (
 
 
 class LiveTraining(VBox):
-    """Shows what a concept's `training/` holds, every two seconds.
+    """Shows what is in a concept's `training/`, every two seconds.
 
     It reads files only, so it works for a run in this process, in another, or on another machine that
-    shares the folder, and after the end. A thread looks on until a run has ended that began under its
-    eyes; a run that was stopped may go on, so there it keeps looking.
+    shares the folder, and after the end. A thread watches until a run has ended that it has seen running;
+    after one that was stopped it goes on watching, since that one may be resumed.
     """
 
     def __init__(self, concept: Concept):
@@ -66,11 +66,11 @@ class LiveTraining(VBox):
         seen = HBox([self.pictures, self.samples], layout=kit.ROW)
         buttons = HBox([self.stop, self.resume])
         super().__init__([self._top, self.bar, self.words, self.curves, seen, buttons, self.message])
-        self._look()
-        threading.Thread(target=self._look_on, daemon=True).start()
+        self._refresh()
+        threading.Thread(target=self._watch, daemon=True).start()
 
     def show(self) -> None:
-        """Read what is new in the folder and show it."""
+        """Read the folder and show what is new."""
         before, self._lines = self._lines, read_log(self._folder)
         state = state_of(self._concept, self._lines)
         if self._lines != before or state != self._shown:
@@ -81,7 +81,7 @@ class LiveTraining(VBox):
             self.resume.disabled = state not in ("stopped", "broken")
             self.message.value = _on_broken_run(self._folder) if state == "broken" else _HINT
             if state == "running" and self._shown != "running":
-                self._top.come()
+                self._top.scroll_here()
             self._shown = state
         self.samples.show()
         if self._resumed and state in _STYLES:
@@ -108,7 +108,7 @@ class LiveTraining(VBox):
             self._curves_due = now + _REST * (time.monotonic() - now)
 
     def tell(self, of: Callable[[Concept], Any]) -> None:
-        """Display what `of` makes of the concept below the cell, and anew when a resumed run has ended."""
+        """Display what `of` makes of the concept below the cell, and again when a resumed run has ended."""
         self._displays.append((of, display(of(self._concept), display_id=True)))
 
     def has_ended(self) -> bool:
@@ -117,27 +117,27 @@ class LiveTraining(VBox):
         return path.is_file() and path.stat().st_mtime >= self._since
 
     def _resume(self) -> None:
-        """The state is read anew: another view may have been quicker, or the cell been run again."""
+        """Check the state again: another view may have been quicker, or the cell may run again."""
         if state_of(self._concept, self._lines) in ("stopped", "broken"):
             resume(self._concept)
             self._resumed = True
-        self._look()
+        self._refresh()
 
-    def _look_on(self) -> None:
+    def _watch(self) -> None:
         while self.comm is not None:
             if self._shown in ("learned", "ceiling", "failed") and self.has_ended():
                 return
             time.sleep(_EVERY)
-            self._look()
+            self._refresh()
 
-    def _look(self) -> None:
-        # The folder may be renamed under its eyes, by a run that starts over: then look again next time.
+    def _refresh(self) -> None:
+        # A run that starts over may rename the folder just now: then the next time will do.
         with contextlib.suppress(OSError, UserError), self._lock:
             self.show()
 
 
 class _IntoView(anywidget.AnyWidget):
-    """Where the view begins: JupyterLab's “Run All” scrolls to the last cell, and past it."""
+    """The top of the view, to scroll to: JupyterLab's “Run All” scrolls to the last cell."""
 
     _esm = """export default {
       render({ model, el }) {
@@ -145,15 +145,15 @@ class _IntoView(anywidget.AnyWidget):
       },
     };"""
 
-    def come(self) -> None:
-        """Scroll the page to it, if it is on one."""
+    def scroll_here(self) -> None:
+        """Scroll the page to it, if there is one."""
         self.send({})
 
 
 def _heard_while_a_cell_runs(widget: Widget) -> None:
-    """Let JupyterLab send what is pressed to a subshell, as it wants to.
+    """Let a subshell handle clicks, as JupyterLab asks for.
 
-    ipykernel 7.4 hands it to the shell that spoke to the widget last instead: to the one that trains.
+    ipykernel 7.4 gives them to the shell that last sent to the widget instead: the one that trains.
     """
     if widget.comm is not None:
         widget.comm._reply_subshell_for = None
@@ -172,7 +172,7 @@ def _on_broken_run(folder: Path) -> str:
 
 
 def _own_pictures(concept: Concept) -> str:
-    """The concept's pictures; nothing where there are none, or one is damaged: the run will say so."""
+    """The concept's pictures; nothing if there are none or one is damaged, as the run will say."""
     try:
         names, images = [path.name for path in image_paths(concept)], load_images(concept)
     except UserError:
@@ -181,7 +181,7 @@ def _own_pictures(concept: Concept) -> str:
 
 
 def _sentences(lines: list[dict[str, Any]], state: State, step: int, most: int) -> list[str]:
-    """How far a run has come, how fast it goes, and how long it may yet take, at most `most` steps."""
+    """A run's progress, speed and time left of at most `most` steps, and its last event."""
     if not lines:
         return [_STARTING if state == "starting" else _WAITING]
     words = [f"step {step} of at most {most}"]
@@ -197,9 +197,9 @@ def _sentences(lines: list[dict[str, Any]], state: State, step: int, most: int) 
 
 
 class SampleSlider(VBox):
-    """Shows the newest sample, and stays with it until the reader moves the slider from its end.
+    """Shows the newest samples, or others if the slider is moved from its end.
 
-    The slider is linked on the page as well, so that it moves while the kernel is busy.
+    The slider is linked in the browser, too, so that it works while the kernel is busy.
     """
 
     def __init__(self, concept: Concept):
@@ -213,7 +213,7 @@ class SampleSlider(VBox):
         super().__init__([self.stack, self.slider])
 
     def show(self) -> None:
-        """Take in the samples that are new on disk."""
+        """Show the samples that are new on disk."""
         samples = saved_samples(self._concept)
         keys = [(path, path.stat().st_mtime_ns) for path in samples.values()]
         if keys == list(self._made):
@@ -225,7 +225,7 @@ class SampleSlider(VBox):
         self._fill(list(samples))
 
     def _fill(self, steps: list[int]) -> None:
-        """New options, with the slider where it was: at the newest, or at the step that is looked at."""
+        """Give the slider its steps, and leave it where it was: at the newest, or at the same step."""
         at, follows = self.slider.value, self.slider.index == len(self.slider.options) - 1
         index = len(steps) - 1 if follows or at not in steps else steps.index(at)
         if len(steps) < len(self.stack.children):  # a run that starts over

@@ -31,23 +31,22 @@ _STOPPED = "Stopped. Begin goes on from what is saved."
 
 
 class QuickStart(kit.View):
-    """Teaches a word with the functions that the notebooks call, into the same folders.
+    """Teaches a word with the notebooks' own functions, in the same folder: any notebook can follow.
 
-    So any notebook carries on from it, and Begin goes on where it was stopped. On a page without a kernel
-    it is a table of its presets.
+    After Stop, Begin goes on from what is saved. Its static HTML is a table of the presets.
     """
 
     def __init__(self, draw_toy: Callable[[str], list[Image.Image]], score: Callable[..., Any]):
         """Show the form.
 
         Args:
-            draw_toy: pictures of a toy that is described in words.
-            score: measures the learned word of a Concept by so many `pictures` and writes its
-                `scores.json`; a `UserError` where it can't.
+            draw_toy: makes pictures of a toy from its description.
+            score: measures a Concept's learned word with a number of `pictures` and writes its
+                `scores.json`; a `UserError` if it can't.
         """
         self._draw_toy, self._score = draw_toy, score
         self.fields = _fields()
-        beside = {"width": f"min({_WIDE - kit.NAMED - 8}px, 98%)", "margin": kit.BESIDE_NAMES}
+        beside = {"width": f"min({_WIDE - kit.NAME_WIDTH - 8}px, 98%)", "margin": kit.INDENT}
         self.preset = RadioButtons(description="Training", layout=beside)
         self.message, self.live, self.grid = kit.Message(), VBox(), HTML()
         about = "Do notebooks 1 to 5", "Saves first"
@@ -56,14 +55,14 @@ class QuickStart(kit.View):
         self.sheet: Sheet | None = None
         fields = [*self.fields.values(), self.preset]
         super().__init__([*fields, self.run, self.message, self.live, self.grid])
-        self.fields["model"].observe(lambda _: self._look(), "value")
-        self._look()
+        self.fields["model"].observe(lambda _: self._show_times(), "value")
+        self._show_times()
 
     def _value(self, name: str) -> str:
         return self.fields[name].value.strip()
 
-    def _look(self) -> None:
-        """The time of a step belongs to a model, and is known once it was trained here."""
+    def _show_times(self) -> None:
+        """Show the time of each preset, known after the first training with that model here."""
         chosen = self.preset.value or "balanced"
         self.preset.options = [(preset_in_words(name, self._value("model")), name) for name in PRESETS]
         self.preset.value = chosen
@@ -86,7 +85,7 @@ class QuickStart(kit.View):
         self._go_on("The word is learned…")
         self.live.children = [LiveTraining(concept)]
         ended = train(concept).ended
-        self._look()
+        self._show_times()
         if ended == "stopped":
             return _STOPPED
         self._go_on("Pictures are drawn with the word…")
@@ -96,7 +95,7 @@ class QuickStart(kit.View):
         return f"{learned} You can go on with it in any notebook."
 
     def _with_pictures(self) -> Concept:
-        """The concept of notebooks 1 and 2: pictures in its folder, checked settings on disk."""
+        """What notebooks 1 and 2 do: put pictures into the concept's folder, check and save its settings."""
         name, model = self._value("concept"), self._value("model")
         check_base_model(model)
         Concept.make(name)
@@ -117,7 +116,7 @@ class QuickStart(kit.View):
         return concept
 
     def _draw(self, concept: Concept) -> None:
-        """The grid of notebook 5 that shows the word beside the one that it began with."""
+        """Draw the grid of notebook 5 with the word and its initializer."""
         examples = examples_for(concept)
         words = ("word", [concept.initializer_token, concept.placeholder_token])
         settings = {"name": "before_and_after", "guidance": examples.guidance}
@@ -132,14 +131,14 @@ class QuickStart(kit.View):
             return ""  # no judge for this model
         return f"Scores from 0 to 1: {scores_in_words(Overview(concept.name).scores)}."
 
-    def still(self) -> str:
+    def static_html(self) -> str:
         """A table of the presets."""
         rows = [(name, f"at most {steps} steps") for name, steps in PRESETS.items()]
         return html_table(rows, ("how long", "training"))
 
 
 def preset_in_words(name: str, base_model: str) -> str:
-    """A preset with the time that its steps take here, or that it is not known before the first run."""
+    """A preset's steps and the time they take here, if that is known."""
     steps = PRESETS[name]
     pace = seconds_per_step(Concept.make("any", base_model=base_model))
     time = in_time(steps * pace) if pace else "time not known before the first run here"

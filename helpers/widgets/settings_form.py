@@ -1,4 +1,4 @@
-"""A concept's settings as a form. It checks and changes a `Concept`, and owns nothing."""
+"""A concept's settings as a form that checks and changes a `Concept`."""
 
 import functools
 from typing import Any, Literal, get_args, get_origin
@@ -22,26 +22,26 @@ _WHEN_LEFT = {"continuous_update": False} | _LAYOUT  # half a value is no value
 
 
 class SettingsForm(kit.View):
-    """The few settings that matter first, the hyperparameters folded away below.
+    """The settings that matter most, and below them the hyperparameters, folded away.
 
-    A value is checked when its field is left, or at Enter, and goes into `concept` as a whole. One that
-    can't be used is marked at its field, with its sentence; the concept keeps what it had, and nothing can
-    be saved until it is mended. Between the two parts stand how the tokenizer reads the words, and what the
-    training will need here. `Save` writes `concept.json`. On a page without a kernel the form is a table.
+    A value is checked at Enter or when its field is left, and then goes into `concept`. One that can't be
+    used is marked at its field with the reason: the concept keeps its old value, and nothing can be saved
+    until it is corrected. In between are the tokens of the words, and the memory and time of the training.
+    `Save` writes `concept.json`. Its static HTML is a table.
     """
 
     def __init__(self, concept: Concept):
         self._concept, self._wrong = concept, set()
         self._fields: dict[str, Widget] = {}
-        self._beside: dict[str, HTML] = {}
-        self._words, self._message = WordPanel(concept), kit.Message()
+        self._hints: dict[str, HTML] = {}
+        self._word_panel, self._message = WordPanel(concept), kit.Message()
         self.needs = kit.Message(layout={"margin": "6px 0"})
         self.save = self._message.button("Save", self._save, "Write concept.json", "primary")
         groups = [VBox(list(map(self._field, names))) for names in setting_groups().values()]
         more = Accordion(groups, titles=tuple(setting_groups()))
         first = map(self._field, FIRST)
-        super().__init__([*first, self._words, self.needs, more, self.save, self._message])
-        self._look()
+        super().__init__([*first, self._word_panel, self.needs, more, self.save, self._message])
+        self._show_consequences()
 
     def _field(self, name: str) -> Widget:
         part = self._part(name)
@@ -49,20 +49,20 @@ class SettingsForm(kit.View):
         field.description, field.tooltip = name, setting_help(name)
         field.observe(lambda _: self._changed(name), "value")
         beside = HTML(kit.hint(setting_help(name)), layout={"flex": "1 1 0%", "min_width": "120px"})
-        self._fields[name], self._beside[name] = field, beside
+        self._fields[name], self._hints[name] = field, beside
         return HBox([field, beside], layout={"align_items": "center"})
 
     def _part(self, name: str) -> BaseModel:
         return self._concept if name in FIRST else self._concept.training
 
     def _changed(self, name: str) -> None:
-        why = self._message.do(lambda: self._set(name))
+        why = self._message.run(lambda: self._set(name))
         self._mark(name, why)
         if not why:  # what was wrong beside the old value may be right beside the new one
             for other in self._wrong.copy():
                 self._mark(other, kit.error_of(lambda other=other: self._set(other)))
         self.save.disabled = bool(self._wrong)
-        self._look()
+        self._show_consequences()
 
     def _set(self, name: str) -> str:
         part = self._part(name)
@@ -70,7 +70,7 @@ class SettingsForm(kit.View):
         in_training = part is self._concept.training
         checked = self._concept.changed(**({"training": {name: value}} if in_training else {name: value}))
         if name in _WORDS:
-            check_words(checked, self._words.tokenizers(checked.base_model))
+            check_words(checked, self._word_panel.tokenizers(checked.base_model))
         if name in (*_WORDS, "own_templates") and checked.own_templates:
             checked_ids(checked, tokenizers_with_word(checked), checked.own_templates)
         setattr(part, name, getattr(checked.training if in_training else checked, name))
@@ -78,13 +78,15 @@ class SettingsForm(kit.View):
 
     def _mark(self, name: str, why: str) -> None:
         self._wrong = self._wrong | {name} if why else self._wrong - {name}
-        self._beside[name].value = kit.problem(why) if why else kit.hint(setting_help(name))
+        self._hints[name].value = kit.problem(why) if why else kit.hint(setting_help(name))
         kit.mark_wrong(self._fields[name], why)
 
-    def _look(self) -> None:
-        """What follows from the settings; the words as they stand in their fields, right or wrong."""
-        self._words.show(self._fields["placeholder_token"].value, self._fields["initializer_token"].value)
-        self.needs.do(lambda: estimate(self._concept))
+    def _show_consequences(self) -> None:
+        """Show the tokens of the words, as typed, right or wrong, and what the training will need."""
+        self._word_panel.show(
+            self._fields["placeholder_token"].value, self._fields["initializer_token"].value
+        )
+        self.needs.run(lambda: estimate(self._concept))
 
     def _save(self) -> str:
         if self._wrong:  # the click came before the button was off
@@ -93,7 +95,7 @@ class SettingsForm(kit.View):
         path = self._concept.save()
         return f"Saved: {path.parent.name}/{path.name}."
 
-    def still(self) -> str:
+    def static_html(self) -> str:
         """A table of the settings."""
         settings = self._concept.model_dump()
         shown = {name: settings[name] for name in ("name", *FIRST)} | settings["training"]
@@ -101,7 +103,7 @@ class SettingsForm(kit.View):
 
 
 def _widget(kind: Any, value: Any) -> Widget:
-    """A field for a setting of that type. Numbers are typed as text, so that `5e-3` and nothing both go."""
+    """A field for a setting of that type. Numbers are text, so that `5e-3` and nothing can be typed."""
     if kind is bool:
         return Checkbox(value=value, **_LAYOUT)
     if get_origin(kind) is Literal:
@@ -113,14 +115,14 @@ def _widget(kind: Any, value: Any) -> Widget:
 
 
 def _value(kind: Any, given: Any) -> Any:
-    """What a field holds, as the setting takes it; pydantic turns text into numbers."""
+    """A field's value for its setting; pydantic turns text into numbers."""
     if kind == list[str]:
         return [line for line in given.splitlines() if line.strip()]
     return None if given == "" and type(None) in get_args(kind) else given
 
 
 class WordPanel(HTML):
-    """The words as the tokenizer splits them, words near to them, and what the placeholder collides with."""
+    """The tokens of the words, words near the initializer, and what the placeholder collides with."""
 
     def __init__(self, concept: Concept):
         super().__init__()
@@ -129,7 +131,7 @@ class WordPanel(HTML):
         self._table = functools.cache(load_word_table)
 
     def show(self, placeholder: str, initializer: str) -> None:
-        """Show the words as they were typed, which the concept may have refused."""
+        """Show the words as typed, also if the concept has refused them."""
         concept = self._concept
         tokenizer = self.tokenizers(concept.base_model)[0]
         words = [word for word in (placeholder, *concept.placeholder_tokens[1:], initializer) if word.strip()]

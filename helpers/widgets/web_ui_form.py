@@ -26,10 +26,9 @@ _BOX = "max-height:300px;overflow:auto;margin:0;white-space:pre-wrap;overflow-wr
 
 
 class WebUIForm(kit.View):
-    """Buttons for one program. What it writes appears below them, its address as a link once it answers.
+    """Buttons for one program. Its output is shown below them, and its address as a link once it answers.
 
-    A form that is shown again, in the same kernel, goes on with the program that runs. On a page without
-    a kernel it is the line to be typed into a terminal.
+    Another form in the same kernel follows a program that runs already. Its static HTML is the command.
     """
 
     def __init__(
@@ -39,7 +38,7 @@ class WebUIForm(kit.View):
 
         Args:
             file: as `export_for` made it.
-            checkpoint: the base model as a file, to begin with; a person may choose another.
+            checkpoint: the base model as a file; the form can change it.
             share: whether the box for a public address is ticked.
         """
         self._web_ui, self._file = web_ui, file
@@ -63,7 +62,7 @@ class WebUIForm(kit.View):
 
     def _put(self, replace: bool = False) -> None:
         self.question.children = []
-        self.message.do(lambda: self._put_or_ask(replace))
+        self.message.run(lambda: self._put_or_ask(replace))
 
     def _put_or_ask(self, replace: bool) -> str:
         try:
@@ -83,10 +82,10 @@ class WebUIForm(kit.View):
         return {"checkpoint": self.checkpoint.value.strip() or None, "share": self.share.value}
 
     def _start(self) -> None:
-        kit.mark_wrong(self.checkpoint, self.message.do(lambda: self._follow(self._running_or_started())))
+        kit.mark_wrong(self.checkpoint, self.message.run(lambda: self._follow(self._running_or_started())))
 
     def _running_or_started(self) -> programs.StartedProgram:
-        """It may run already: by a second click, or by another view of it."""
+        """It may run already, by a second click or from another form."""
         running = programs.running_web_ui(self._web_ui)
         return running or programs.start_web_ui(self._web_ui, **self._given())
 
@@ -96,12 +95,12 @@ class WebUIForm(kit.View):
             program.stop()
 
     def _follow(self, program: programs.StartedProgram | None) -> None:
-        """Show a program in a thread until it ends; None: there is none yet."""
+        """Show a running program in a thread until it ends."""
         self.start.disabled, self.stop.disabled = program is not None, program is None
         if program:
-            threading.Thread(target=self._look_on, args=(program,), daemon=True).start()
+            threading.Thread(target=self._watch, args=(program,), daemon=True).start()
 
-    def _look_on(self, program: programs.StartedProgram) -> None:
+    def _watch(self, program: programs.StartedProgram) -> None:
         while program.is_running:
             self._show(program)
             program.wait(_EVERY)
@@ -115,8 +114,8 @@ class WebUIForm(kit.View):
         self.output.value = f'<pre style="{_BOX}">{html.escape(shown)}</pre>'
         self.addresses.value = _links(program.addresses)
 
-    def still(self) -> str:
-        """The line that starts it."""
+    def static_html(self) -> str:
+        """The command that starts it."""
         try:
             shown = programs.start_command(self._web_ui, **self._given())
         except UserError as error:

@@ -60,4 +60,4 @@ def test_a_checkpoint_that_is_not_there_starts_nothing(made):
 
 
 def test_on_a_page_without_a_kernel_it_is_the_command(made):
-    assert "launch.py --share" in WebUIForm(*made, share=True).still()
+    assert "launch.py --share" in WebUIForm(*made, share=True).static_html()
