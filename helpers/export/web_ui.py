@@ -70,7 +70,7 @@ class WebUI:
 
 
 def web_ui_at(folder: Path | str) -> WebUI:
-    """The Web UI of which this is the main folder."""
+    """The Web UI whose main folder this is."""
     found = places.find_path(folder)
     if not (found and found.is_dir()):
         raise UserError(f"There is no folder {folder}: give the one that the Web UI was installed into.")

@@ -44,7 +44,7 @@ MINIATURE_KNOWS = {
     "In the style of": ", ".join(_STYLES),
     "Photos": "small, large, close-up, dark, bright",
 }
-# Its tokenizer has these as one token, to start a word from, but no picture of it was described by them.
+# Single tokens of its tokenizer, to start a word from, that no caption of its pictures had.
 _NEVER_DRAWN = frozenset(
     """doll robot dog bear rabbit monster animal creature person object thing figure figurine statue sticker
     drawing image portrait groot plant tree character sepia black gray gold silver this that their his her or

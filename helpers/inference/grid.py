@@ -252,7 +252,7 @@ def xy_grid(
 
     Args:
         x: a setting and its values: `prompt`, `negative_prompt`, `seed`, `guidance`, `steps`, `scheduler`,
-            `weight` (of the word), `training_step` (None: the result) or `word` (what stands in its place).
+            `weight` (of the word), `training_step` (None: the result) or `word` (what is in its place).
         y: the same for the rows; None: one row.
         name: of the file that `Sheet.save` writes.
         settings: those that no axis varies, also `size` and `batch_size`; `{}` in a prompt is the word.

@@ -21,7 +21,7 @@ def main() -> None:
         prog="helpers.miniature", description="The miniature Stable Diffusion's recipe."
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    make = commands.add_parser("build", help="make data/miniature; goes on where it was killed")
+    make = commands.add_parser("build", help="make data/miniature, or resume a killed build")
     make.add_argument("--share", type=float, default=1.0, help="of the pictures: 0.002 to try it out")
     make.add_argument("--into", type=Path, help="a folder for all that is made, not data/ and build/")
     commands.add_parser("report", help="measure it, write report.json and the model card")
@@ -39,7 +39,7 @@ def main() -> None:
 def _run(given: argparse.Namespace) -> None:
     if given.command == "build":
         folder = build(given.share, given.into, given.into and given.into / "build")
-        print(f"The miniature lies in {folder}.")
+        print(f"The miniature is in {folder}.")
     elif given.command == "report":
         with replaced(miniature_folder(), work_folder()) as folder:
             report = write_report(folder)
