@@ -157,7 +157,7 @@ def _rename_files(before: Concept, after: Concept) -> None:
     for path in sorted(after.export_folder.rglob(f"{before.file_name}.*")):
         if path.suffix == ".safetensors":
             path.rename(path.with_name(f"{after.file_name}{path.suffix}"))
-        else:  # pickles, pictures and zips, with the word inside; they are exported again from the former
+        else:  # pickles, pictures and zips have the word inside: they have to be exported again
             path.unlink()
     old, new = before.placeholder_token, after.placeholder_token
     for path in sorted(after.export_folder.rglob("*.safetensors")):

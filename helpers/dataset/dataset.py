@@ -59,7 +59,7 @@ class TextualInversionDataset(torch.utils.data.Dataset):
         self.for_any_picture = len(self.templates) - sum(map(len, self.captions.values()))
         self.prompts = with_word(concept, self.templates)
         self.input_ids = checked_ids(concept, tokenizers, self.templates)  # int64 (sentences, length) each
-        # What a sample has of a view; a run replaces it by one that gives latents.
+        # Turns a view into entries of a sample; a run replaces it with one that gives latents.
         self.transform = lambda view: {"pixel_values": self.pixel_values(view)}
 
     def __len__(self) -> int:

@@ -387,7 +387,7 @@ def load_pipeline(
 
 
 def _open(base_model: str, parts: Collection[str] = (), dtype: torch.dtype = torch.float32) -> ModelFolder:
-    """The model, its hub's repository fetched: only the settings and the weights of `parts`."""
+    """Open a model; from a hub, only its settings and the weights of `parts` are fetched."""
     kind, location = resolve(base_model)
     if kind == "hub":
         location = hub.fetch(location, parts, half=dtype != torch.float32)

@@ -188,7 +188,10 @@ def check_length(tokenizer: Any, prompt: str) -> None:
 
 
 def check_placeholder(tokenizer: Any, *tokens: str) -> None:
-    """Raise a UserError if a word is invisible, or it or the name of a row is known or in usual sentences."""
+    """Raise a UserError if a word can't be seen, is known already, or occurs in usual sentences.
+
+    The names of its other rows must be new, too.
+    """
     word = tokens[0]
     if not word.isprintable():
         raise UserError(f"{word!a} has a sign in it that nobody sees: write the word without it.")
