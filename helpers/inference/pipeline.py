@@ -240,10 +240,12 @@ def remake(path: Path | str, pipeline: Any = None) -> Picture:
 def pipeline_for(path: Path | str, hashes: Hashes, pipeline: Any = None) -> Any:
     """The given pipeline, or one for the word that a file was made with, found by the hashes of its rows.
 
-    A `UserError` where the file was made without a word, or no concept has it as it was.
+    A `UserError` where the file or the pipeline has no word, or no concept has it as it was.
     """
     if not hashes:
         raise UserError(f"{Path(path).name} was made without a concept: there is no word to load.")
+    if pipeline is not None and word_of(pipeline) is None:
+        raise UserError("There is no word in this pipeline: pass one of `pipeline_with_word`, or none.")
     if pipeline is None:
         found = ((concept_with_rows(hash_, step, Path(path)), step) for step, hash_ in hashes.items())
         concept, step = next(filter(lambda pair: pair[0], found), (None, None))

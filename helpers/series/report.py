@@ -88,7 +88,8 @@ def _training(concept: Concept) -> list[dict[str, str]]:
 
 
 def _exports(concept: Concept) -> list[tuple[str, str]]:
-    files = sorted(path for path in concept.export_folder.rglob("*") if path.is_file())
+    there = sorted(path for path in concept.export_folder.rglob("*") if path.is_file())
+    files = [path for path in there if path.suffix != ".partial"]  # which a killed export left
     return [(path.relative_to(concept.folder).as_posix(), f"{path.stat().st_size:,} bytes") for path in files]
 
 

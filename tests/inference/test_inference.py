@@ -99,6 +99,13 @@ def test_a_word_that_was_learned_again_is_not_passed_off_as_the_old_one(miniatur
     switch_step(pipeline, concept, None)
 
 
+def test_a_pipeline_without_a_word_makes_no_picture_again(miniature, tmp_path):
+    _, pipeline = miniature
+    path = save_picture(generate(pipeline, PROMPT, **QUICK)[0], tmp_path)
+    with pytest.raises(UserError, match="no word in this pipeline"):
+        remake(path, type(pipeline)(**pipeline.components, requires_safety_checker=False))
+
+
 def test_a_pipeline_from_before_the_word_was_learned_again_does_not_pass_for_the_new_one(miniature, tmp_path):
     concept, pipeline = miniature
     save_result(concept, known_rows("miniature", "green toy"))

@@ -141,7 +141,10 @@ def test_the_page_has_the_scores_beside_each_other(grooty):
         "initializer": {"identity": 0.32, "prompt": 0.92, **shares},
         "description": {"identity": 0.93, "prompt": 0.83, **shares},
     }
-    assert "There are none" in report_page.write_report(grooty).read_text()
+    grooty.export_folder.mkdir()
+    (grooty.export_folder / "grooty.zip.partial").touch()  # of a killed export
+    page = report_page.write_report(grooty).read_text()
+    assert "There are none" in page and "partial" not in page
     (grooty.folder / "scores.json").write_text(json.dumps(scores))
     page = report_page.write_report(grooty).read_text()
     assert "<th>identity<td>0.91<td>0.32<td>0.93" in page
