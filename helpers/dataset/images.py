@@ -156,13 +156,15 @@ def advice(concept: ConceptLike) -> str:
 def keep_drawn(concept: ConceptLike, images: Sequence[Image.Image]) -> str:
     """Write pictures that were drawn here to `images/` as `drawn-1.png`, ..., and return a sentence.
 
-    They replace those that were drawn before, with their captions; all other pictures stay.
+    They replace others that were drawn before, with their captions; all other pictures stay.
     """
     folder = places.make_folder(_images_folder(concept))
-    for path in folder.glob("drawn-*"):
-        path.unlink()
-    for number, image in enumerate(images, start=1):
-        write_whole(folder / f"drawn-{number}.png", packed(image))
+    drawn = {folder / f"drawn-{number}.png": packed(image) for number, image in enumerate(images, start=1)}
+    if {path: path.read_bytes() for path in folder.glob("drawn-*.png")} != drawn:
+        for path in folder.glob("drawn-*"):
+            path.unlink()
+        for path, data in drawn.items():
+            write_whole(path, data)
     has = f"{folder.parent.name} has {len(images)} drawn pictures now."
     others = len(picture_files(folder)) - len(images)
     return f"{has} It also has {others} others: remove those that show another thing." if others else has

@@ -101,16 +101,16 @@ class StartStop(HBox):
         self.start.disabled, self.stop.disabled = is_running, not is_running
 
     def _start(self) -> None:
-        if self.is_running:  # the second click of two came before the button was off
-            return
-        self._set_running(True)
-        self.asked_to_stop.clear()
-        self._message.say()
-        self.thread = self._message.run_in_thread(self._action, lambda: self._set_running(False))
+        if not self.is_running:  # else it is a click from before the button was off
+            self._set_running(True)
+            self.asked_to_stop.clear()
+            self._message.say()
+            self.thread = self._message.run_in_thread(self._action, lambda: self._set_running(False))
 
     def _ask_to_stop(self) -> None:
-        self.asked_to_stop.set()
-        self._message.say("Stopping…")
+        if self.is_running:
+            self.asked_to_stop.set()
+            self._message.say("Stopping…")
 
 
 def error_of(action: Callable[[], Any]) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from helpers.common.errors import UserError
-from helpers.dataset.images import image_paths
+from helpers.dataset.images import caption_path, image_path, image_paths
 from helpers.miniature import TOY_TRAITS, draw_toy, draw_words, remark_on
 from helpers.miniature.world import HELD_OUT_TOYS, Toy, read_toy
 from helpers.series import run
@@ -40,6 +40,13 @@ def test_the_form_draws_marks_and_keeps(concepts):
     names = [path.name for path in image_paths("mine")]
     assert names == [f"drawn-{number}.png" for number in range(1, 6)], "the drawings before are replaced"
     assert "mine has 5 drawn pictures now." in form.message.value
+    caption = caption_path(image_path("mine", "drawn-1.png"))
+    caption.write_text("a {} in the hall\n")
+    form.use.click()
+    assert caption.is_file(), "the same drawings keep their captions, as where the quick start goes on"
+    form.others.click()
+    form.use.click()
+    assert not caption.exists()
 
 
 @pytest.mark.parametrize(

@@ -295,6 +295,8 @@ def test_a_second_click_in_a_row_does_nothing(form, monkeypatch):
     form.run.stop.click()
     first.join()
     assert form.run.thread is first and drawn == [True]
+    form.run.stop.click()
+    assert "Stopping" not in form.message.value, "it has ended already"
 
 
 def test_where_no_widget_lives_there_is_the_line_that_draws_the_same(miniature, form):
