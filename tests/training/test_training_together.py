@@ -42,7 +42,7 @@ _ONE_UPDATE = """
 
 # What notebook 4 does, in a script; each process writes which one it is.
 _LAUNCH = """
-    import sys
+    import socket, sys
     from pathlib import Path
     from accelerate import notebook_launcher
     from helpers.training.train import train
@@ -55,7 +55,10 @@ _LAUNCH = """
 
     many.Processes = Noted
     if __name__ == "__main__":
-        notebook_launcher(train, args=("grooty",), num_processes=2)
+        with socket.socket() as free:  # the usual port may be another run's
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        notebook_launcher(train, args=("grooty",), num_processes=2, use_port=port)
 """
 
 
