@@ -241,7 +241,7 @@ class Concept(Settings):
     """a thing, or a style; decides which sentences are used"""
     placeholder_token: Annotated[Text, AfterValidator(_checked_word)]
     """your new word; brackets keep it apart from words that exist"""
-    initializer_token: Annotated[Text, AfterValidator(str.strip)] = ""
+    initializer_token: Annotated[Text, AfterValidator(lambda text: text.strip())] = ""
     """the word that it starts from: the kind of thing that you teach"""
     vectors: int = Field(2, ge=1, le=32)
     """rows of numbers for the word; more hold more detail, and listen less to the prompt"""
