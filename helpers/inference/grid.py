@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 from PIL import Image
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
@@ -349,7 +350,13 @@ def with_labels(
     drawn = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # an emoji in a prompt is a box then
-        figure.savefig(drawn, format="png", bbox_inches="tight", pad_inches=0.02, transparent=True)
+        figure.draw_without_rendering()
+        # Whole pixels: with "tight", matplotlib before 3.11 shifts the pictures by a fraction of one.
+        edges = figure.get_tightbbox().padded(0.02)
+        left, bottom = (math.floor(edge * _DPI) / _DPI for edge in edges.min)
+        right, top = (math.ceil(edge * _DPI) / _DPI for edge in edges.max)
+        shown = Bbox.from_extents(left, bottom, right, top)
+        figure.savefig(drawn, format="png", bbox_inches=shown, transparent=True)
     return Image.open(drawn)
 
 
