@@ -243,13 +243,16 @@ class LoraLearner:
 
     def update(self, run: Run) -> float:
         """Take one step; its loss is the mean over the thing's pictures plus the prior's weighted mean."""
-        losses = training_step(run.model, DrawsTogether(self.draws))
-        loss = losses.sum() / (len(losses) // len(self.draws))
-        run.scaler.scale(loss).backward()
+        batches, total = self.concept.training.gradient_accumulation_steps, 0.0
+        for _ in range(batches):
+            losses = training_step(run.model, DrawsTogether(self.draws))
+            loss = losses.sum() / (len(losses) // len(self.draws)) / batches
+            run.scaler.scale(loss).backward()
+            total += loss.item()
         take_step(run, self, _MAX_GRAD_NORM)
         run.scaler.update()
         self.step += 1
-        return loss.item()
+        return total
 
     def weights(self) -> dict[str, dict[str, torch.Tensor]]:
         """The LoRA of each part, under peft's names."""

@@ -186,14 +186,18 @@ def test_settings_that_cannot_be_used_are_named(wrong):
         DreamboothSettings(**wrong)
 
 
-def test_its_loss_is_a_mean_whatever_the_number_of_timesteps(families, grooty, monkeypatch):
+@pytest.mark.parametrize("setting", ["timesteps_per_picture", "gradient_accumulation_steps"])
+def test_its_loss_is_a_mean_over_timesteps_and_batches(setting, families, grooty, monkeypatch):
+    seen = []
+
     def ones(model, draws):
-        return torch.ones(len(draws.timesteps()), requires_grad=True)
+        timesteps = draws.timesteps()
+        seen.extend(timesteps)
+        return torch.ones(len(timesteps), requires_grad=True)
 
     monkeypatch.setattr(dreambooth, "training_step", ones)
-    thing = grooty.changed(
-        base_model=str(families["sd1"]), training={"resolution": 64, "timesteps_per_picture": 2}
-    )
+    training = {"resolution": 64, "train_batch_size": 4, setting: 2}
+    thing = grooty.changed(base_model=str(families["sd1"]), training=training)
     with closing(Processes()) as processes, open_run(thing, processes) as run:
         learner = LoraLearner(thing, DreamboothSettings(prior_pictures=0), run.model, processes)
-        assert learner.update(run) == 1
+        assert learner.update(run) == 1 and len(seen) == 8
