@@ -291,7 +291,7 @@ class LoraLearner:
 def add_lora(model: Model, settings: DreamboothSettings, seed: int) -> dict[str, Any]:
     """Add a float32 LoRA to the attentions of the parts that learn, and return these by their names."""
     from diffusers.training_utils import cast_training_params
-    from peft import LoraConfig
+    from peft import LoraConfig, inject_adapter_in_model
 
     parts = {"unet": model.unet}
     if settings.text_encoder:
@@ -300,7 +300,9 @@ def add_lora(model: Model, settings: DreamboothSettings, seed: int) -> dict[str,
     torch.manual_seed(seed)
     for name, part in parts.items():
         layers = _LAYERS[name.removesuffix("_2")]
-        part.add_adapter(LoraConfig(r=settings.rank, lora_alpha=settings.rank, target_modules=layers))
+        # The parts' own `add_adapter` may refuse the installed peft: transformers 5.24 wants 0.22.
+        config = LoraConfig(r=settings.rank, lora_alpha=settings.rank, target_modules=layers)
+        inject_adapter_in_model(config, part)
     cast_training_params(list(parts.values()))
     return parts
 
