@@ -124,10 +124,10 @@ class LiveTraining(VBox):
         self._refresh()
 
     def _watch(self) -> None:
-        while self.comm is not None:
-            if self._shown in ("learned", "ceiling", "failed") and self.has_ended():
-                return
+        while not (self._shown in ("learned", "ceiling", "failed") and self.has_ended()):
             time.sleep(_EVERY)
+            if self.comm is None:  # closed meanwhile
+                return
             self._refresh()
 
     def _refresh(self) -> None:
