@@ -56,7 +56,7 @@ class GridForm(kit.View):
         self.x, self.y = AxisField("X", self._beginning), AxisField("Y", self._beginning)
         self._progress, self.message = VBox(), kit.Message()
         about = "Draw the grid", "End after the step that is being drawn"
-        self.run = kit.StartStop(self.message, self._draw, "Draw", *about)
+        self.run = kit.StartStop(self.message, self._prepare, "Draw", *about)
         self.pictures, self.chosen = kit.PictureButtons(self._choose), ChosenPicture(self._use)
         self.saved = SavedSheets(concept, self._reopen)
         state = VBox([self._progress, self.message])
@@ -155,8 +155,13 @@ class GridForm(kit.View):
         }
         return grid.Axis.make(name, values[name])
 
-    def _draw(self) -> str:
-        plan, remarks = self.plan, []
+    def _prepare(self) -> Callable[[], str]:
+        plan = self.plan
+        drawing.check(self._pipeline, plan.cells())
+        return functools.partial(self._draw, plan)
+
+    def _draw(self, plan: grid.GridPlan) -> str:
+        remarks = []
         # The same grid keeps one file, another gets its own.
         asked = plan.model_dump_json(exclude={"rows_hashes"})
         name = f"yours/{plan.title}-{hashlib.sha256(asked.encode()).hexdigest()[:8]}"

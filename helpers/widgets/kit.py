@@ -85,8 +85,21 @@ class Message(HTML):
 class StartStop(HBox):
     """A button that starts a long action in a thread, and one that sets `asked_to_stop`, which it checks."""
 
-    def __init__(self, message: Message, action: Callable[[], str], text: str, about: str, about_stop: str):
-        self._message, self._action = message, action
+    def __init__(
+        self,
+        message: Message,
+        prepare: Callable[[], Callable[[], str]],
+        text: str,
+        about: str,
+        about_stop: str,
+    ):
+        """Show the buttons.
+
+        Args:
+            prepare: reads the form at the click and returns the action, which shall not look at the form
+                again: it may be changed meanwhile. After a `UserError` nothing is started.
+        """
+        self._message, self._prepare = message, prepare
         self.start = button(text, self._start, about, "primary")
         self.stop = button("Stop", self._ask_to_stop, about_stop, "warning")
         self.asked_to_stop, self.thread = threading.Event(), None
@@ -101,11 +114,17 @@ class StartStop(HBox):
         self.start.disabled, self.stop.disabled = is_running, not is_running
 
     def _start(self) -> None:
-        if not self.is_running:  # else it is a click from before the button was off
-            self._set_running(True)
-            self.asked_to_stop.clear()
-            self._message.say()
-            self.thread = self._message.run_in_thread(self._action, lambda: self._set_running(False))
+        if self.is_running:  # a click from before the button was off
+            return
+        try:
+            action = self._prepare()
+        except UserError as error:
+            self._message.value = problem(str(error))
+            return
+        self._set_running(True)
+        self.asked_to_stop.clear()
+        self._message.say()
+        self.thread = self._message.run_in_thread(action, lambda: self._set_running(False))
 
     def _ask_to_stop(self) -> None:
         if self.is_running:

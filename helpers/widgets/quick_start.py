@@ -1,5 +1,6 @@
 """One form and one button for notebooks 1 to 5: from pictures to a grid with the word."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -50,7 +51,7 @@ class QuickStart(kit.View):
         self.preset = RadioButtons(description="Training", layout=beside)
         self.message, self.live, self.grid = kit.Message(), VBox(), HTML()
         about = "Do notebooks 1 to 5", "Saves first"
-        self.run = kit.StartStop(self.message, self._teach, "Begin", *about)
+        self.run = kit.StartStop(self.message, self._prepare, "Begin", *about)
         self.run.stop.on_click(lambda _: self._stop_training())
         self.sheet: Sheet | None = None
         fields = [*self.fields.values(), self.preset]
@@ -76,10 +77,14 @@ class QuickStart(kit.View):
             raise UserError(_STOPPED)
         self.message.say(what)
 
-    def _teach(self) -> str:
+    def _prepare(self) -> Callable[[], str]:
+        given = {name: self._value(name) for name in self.fields}
+        return functools.partial(self._teach, given, self.preset.value)
+
+    def _teach(self, given: dict[str, str], preset: str) -> str:
         self.live.children, self.grid.value = [], ""
         self._go_on("Pictures are fetched and checked…")
-        concept = self._with_pictures()
+        concept = self._with_pictures(given, PRESETS[preset])
         self._go_on("The model is asked what it sees around your thing…")
         describe_pictures(concept)
         self._go_on("The word is learned…")
@@ -91,25 +96,24 @@ class QuickStart(kit.View):
         self._go_on("Pictures are drawn with the word…")
         self._draw(concept)
         self._go_on("The word is scored, which takes a minute…" if concept.base_model == MINIATURE else "")
-        learned = f"{concept.placeholder_token} is learned. {self._scores(concept)}"
+        learned = f"{concept.placeholder_token} is learned. {self._scores(concept, SCORED_PICTURES[preset])}"
         return f"{learned} You can go on with it in any notebook."
 
-    def _with_pictures(self) -> Concept:
+    def _with_pictures(self, given: dict[str, str], steps: int) -> Concept:
         """What notebooks 1 and 2 do: put pictures into the concept's folder, check and save its settings."""
-        name, model = self._value("concept"), self._value("model")
+        name, model = given["concept"], given["model"]
         check_base_model(model)
         Concept.make(name)
-        if toy := self._value("toy"):
+        if toy := given["toy"]:
             keep_drawn(name, self._draw_toy(toy))
         else:
-            addresses = self._value("pictures").splitlines()
+            addresses = given["pictures"].splitlines()
             verdicts = add_images(name, addresses or default_sources(model, name), model)
             if verdicts and all(one.outcome == "refused" for one in verdicts):
                 raise UserError(f"{verdicts[0].source}: {verdicts[0].why}")
         image_paths(name)  # or a sentence, where there is none
-        steps = {"max_train_steps": PRESETS[self.preset.value]}
-        kind = self._value("what it is")
-        concept = Concept.open(name, base_model=model, initializer_token=kind, training=steps)
+        training = {"max_train_steps": steps}
+        concept = Concept.open(name, base_model=model, initializer_token=given["what it is"], training=training)
         check_words(concept, load_tokenizers(model))
         concept.save()
         chosen_concept(name)
@@ -124,9 +128,9 @@ class QuickStart(kit.View):
         self.sheet.save(concept)
         self.grid.value = self.sheet.image.as_html()
 
-    def _scores(self, concept: Concept) -> str:
+    def _scores(self, concept: Concept, pictures: int) -> str:
         try:
-            self._score(concept, pictures=SCORED_PICTURES[self.preset.value])
+            self._score(concept, pictures=pictures)
         except UserError:
             return ""  # no judge for this model
         return f"Scores from 0 to 1: {scores_in_words(Overview(concept.name).scores)}."

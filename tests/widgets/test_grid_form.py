@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import io
 import re
+import threading
 
 import ipywidgets
 import numpy as np
@@ -285,9 +286,30 @@ def test_stop_ends_a_drawing_and_the_next_one_is_whole(miniature, form):
     assert "Saved: " in text_of(form) and len(pictures(form)) == 1
 
 
+def test_what_can_not_be_drawn_is_said_at_the_click_so_that_the_next_change_takes_it_away(form):
+    form.fields["prompt"].value = "a (<grooty>:7)"
+    form.message.say()
+    form.run.start.click()
+    assert "can&#x27;t be used" in form.message.value and form.run.thread is None
+    form.fields["prompt"].value = PROMPT
+    assert "alert" not in form.message.value
+
+
+def test_a_grid_is_drawn_as_the_form_was_at_the_click(form, monkeypatch):
+    go_on, drawn = threading.Event(), []
+    monkeypatch.setattr(GridForm, "_draw", lambda form, plan: go_on.wait(30) and drawn.append(plan) or "")
+    form.run.start.click()
+    form.x.values.value = "7"
+    go_on.set()
+    form.run.thread.join()
+    assert drawn[0].x.values == (0,)
+
+
 def test_a_second_click_in_a_row_does_nothing(form, monkeypatch):
     drawn = []
-    monkeypatch.setattr(GridForm, "_draw", lambda form: drawn.append(form.run.asked_to_stop.wait(30)) or "")
+    monkeypatch.setattr(
+        GridForm, "_draw", lambda form, plan: drawn.append(form.run.asked_to_stop.wait(30)) or ""
+    )
     form = GridForm(form._pipeline, form._concept, PROMPT)
     form.run.start.click()
     first = form.run.thread

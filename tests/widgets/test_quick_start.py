@@ -33,10 +33,13 @@ def begin(form):
 def test_one_button_leads_from_words_to_a_grid_and_scores(form):
     assert "not known before the first run" in form.preset.options[0][0]
     form.fields["toy"].value = "teal star toy, bunny ears, one eye, wheels"
-    begin(form)
+    form.run.start.click()
+    form.preset.value, form.fields["what it is"].value = "best", "cat"  # too late for this time
+    form.run.thread.join()
     assert "&lt;mine&gt; is learned." in form.message.value and "identity 0.50" in form.message.value
     concept = Concept.load("mine")
-    assert concept.training.max_train_steps == 4 and concept.embeds_path.is_file()
+    assert concept.training.max_train_steps == 4 and concept.initializer_token == "toy"
+    assert concept.embeds_path.is_file()
     assert (concept.grids_folder / "before_and_after.png").is_file()
     assert "<img" in form.grid.value and "4 steps" in form.preset.options[1][0]
     assert open_concept().name == "mine", "any notebook carries on"
