@@ -112,8 +112,8 @@ class QuickStart(kit.View):
             if verdicts and all(one.outcome == "refused" for one in verdicts):
                 raise UserError(f"{verdicts[0].source}: {verdicts[0].why}")
         image_paths(name)  # or a sentence, where there is none
-        training = {"max_train_steps": steps}
-        concept = Concept.open(name, base_model=model, initializer_token=given["what it is"], training=training)
+        kind, training = given["what it is"], {"max_train_steps": steps}
+        concept = Concept.open(name, base_model=model, initializer_token=kind, training=training)
         check_words(concept, load_tokenizers(model))
         concept.save()
         chosen_concept(name)

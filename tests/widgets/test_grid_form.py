@@ -297,7 +297,7 @@ def test_what_can_not_be_drawn_is_said_at_the_click_so_that_the_next_change_take
 
 def test_a_grid_is_drawn_as_the_form_was_at_the_click(form, monkeypatch):
     go_on, drawn = threading.Event(), []
-    monkeypatch.setattr(GridForm, "_draw", lambda form, plan: go_on.wait(30) and drawn.append(plan) or "")
+    monkeypatch.setattr(GridForm, "_draw", lambda form, plan: (go_on.wait(30) and drawn.append(plan)) or "")
     form.run.start.click()
     form.x.values.value = "7"
     go_on.set()
