@@ -12,7 +12,7 @@ TOKEN ?= yes
 # voila's page asks a CDN for icons that ours has not: the browser is told to ask nobody but this server
 ASK_NOBODY_ELSE = default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'self'
 BASE_PYTHON ?= python3
-OLDEST := build/oldest
+SEED ?= $(shell date +%s)
 DEALT = -n $(WORKERS) --dist loadfile --no-loadscope-reorder  # a file's tests share what one of them made
 WORKERS := 2  # of the tests, each on a core
 TYPED := CONCEPT BASE_MODEL IMAGES TOY INITIALIZER VECTORS
@@ -26,10 +26,10 @@ RUNS := .venv/.installed
 TESTS := .venv/.installed-dev
 endif
 
-.PHONY: help run lab web test test-oldest lint miniature miniature-report held-out-scores bench truth trust licences outputs all-in-one constraints
+.PHONY: help run lab web test test-oldest test-newest test-shuffled test-browser lint miniature miniature-report held-out-scores bench truth trust licences outputs all-in-one constraints always
 
 help: ## list the commands
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z -]*\):.*## /\1\t/p' Makefile | expand -t 28
 
 run: $(RUNS) ## notebooks 1 to 6 in order: make run CONCEPT=my_cat IMAGES=my_photos INITIALIZER=cat BASE_MODEL=...
 	@$(PYTHON) -m helpers.series.run --concept "$$CONCEPT" --base-model "$$BASE_MODEL" \
@@ -48,8 +48,15 @@ web: $(RUNS) ## a page to draw on, for this machine alone and with a token: make
 test: lint ## every notebook in a fresh kernel, and the unit tests
 	$(PYTHON) -m pytest $(DEALT)
 
-test-oldest: $(OLDEST)/.installed ## the same tests on the lower bounds of requirements.txt
-	$(OLDEST)/bin/python -m pytest $(DEALT)
+test-oldest test-newest: test-%: build/%/.installed ## the same tests on the lower bounds of requirements.txt, or on what is newest
+	build/$*/bin/python -m pytest $(DEALT)
+
+test-shuffled: $(TESTS) ## the same tests in random order; again in the same one: make test-shuffled SEED=7
+	$(PYTHON) -m pytest $(DEALT) --random-order-seed=$(SEED)
+
+test-browser: $(TESTS) ## the tests that click, ten times, each time in another order, while every core is busy
+	@trap 'kill $$busy' EXIT INT TERM; for core in $$(seq $(WORKERS)); do yes > /dev/null & busy="$$busy $$!"; done; \
+	for seed in $$(seq 10); do $(PYTHON) -m pytest tests/series/in_browser --random-order-seed=$$seed || exit 1; done
 
 lint: $(TESTS) ## ruff over the code and the notebooks, and the order of the rooms
 	$(PYTHON) -m ruff check .
@@ -101,12 +108,15 @@ constraints: $(TESTS) ## write down the versions that are installed now
 	.venv/bin/python -m pip install --no-deps -r tests/export/programs.txt
 	touch $@
 
-# `>=` becomes `==`. Only torch stays the tested one: its old builds for the CPU are not in the package index.
-$(OLDEST)/requirements.txt: requirements.txt constraints.txt
-	mkdir -p $(OLDEST)
-	(sed -e '/^torch>=/d' -e 's/>=/==/' requirements.txt; grep '^torch==' constraints.txt) > $@
+# `>=` becomes `==`. Only torch stays the tested one: its old builds for the CPU are not in the package index, and its
+# newest is a download of gigabytes.
+build/oldest/requirements.txt build/newest/requirements.txt: requirements.txt constraints.txt
+	mkdir -p $(@D)
+	(sed -e '/^torch>=/d' $(if $(findstring oldest,$@),-e 's/>=/==/') requirements.txt; grep '^torch==' constraints.txt) > $@
 
-$(OLDEST)/.installed: $(OLDEST)/requirements.txt requirements-dev.txt
-	$(BASE_PYTHON) -m venv $(OLDEST)
-	$(OLDEST)/bin/python -m pip install -r $(OLDEST)/requirements.txt -r requirements-dev.txt
+build/newest/requirements.txt: always  # there may be newer ones by now
+
+build/%/.installed: build/%/requirements.txt requirements-dev.txt
+	$(BASE_PYTHON) -m venv build/$*
+	build/$*/bin/python -m pip install --upgrade --upgrade-strategy eager -r $< -r requirements-dev.txt
 	touch $@

@@ -93,6 +93,14 @@ def test_make_hands_over_a_path_as_it_was_typed(path, tmp_path):
     assert given[given.index("--base-model") + 1] == ""
 
 
+def test_make_lists_every_command():
+    root = places.repository_folder()
+    [phony] = re.findall(r"^\.PHONY: (.*)", (root / "Makefile").read_text(), re.MULTILINE)
+    listed = subprocess.run(["make"], cwd=root, capture_output=True, text=True, check=True).stdout
+    names = {name for line in listed.splitlines() for name in re.split(r"  +", line)[0].split()}
+    assert names == set(phony.split()) - {"always"}
+
+
 def test_every_file_that_the_readme_names_is_there():
     readme = (places.repository_folder() / "README.md").read_text()
     named = re.findall(r"\]\((?!https?:)([^)]+)\)", readme)

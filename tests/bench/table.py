@@ -12,8 +12,9 @@ _HEAD = """\
 ## What a step takes
 
 `make bench` takes steps on the same five pictures with the source tutorial's loop, with that of diffusers'
-`textual_inversion.py`, and with ours, each with one vector. Measured on {processor}, with torch {torch} and
-{threads} of its threads. All figures are in [bench.json](tests/bench/bench.json).
+`textual_inversion.py`, and with ours, each with one vector: on the miniature, or on random weights of Stable
+Diffusion 1.5's size. Measured on {processor}, with torch {torch} and {threads} of its
+threads. All figures are in [bench.json](tests/bench/bench.json).
 
 | | source | diffusers | ours | source / ours |
 | --- | --- | --- | --- | --- |

@@ -6,17 +6,20 @@ import psutil
 import pytest
 import torch
 
+from helpers.common import places
 from helpers.concept.concept import Concept
+from helpers.concept.embedding import save_result
 from helpers.miniature.judge import Reading
 from helpers.miniature.world import Drawing
 from helpers.training.processes import Processes
 from helpers.training.train import train
-from tests.bench import busy, many, setting, table, truth
+from tests.bench import busy, dreambooth, many, setting, table, truth
 from tests.bench.figures import figures
 from tests.bench.ledger import Ledger
 from tests.bench.population import population
 from tests.bench.rivals import DiffusersLoop, SourceLoop
 from tests.bench.timing import side_by_side
+from tests.known_words import known_rows
 
 RATE, DECAY, STEPS = 1e-2, 1e-2, 3
 MACHINE = {"processor": "a processor", "threads": 2, "torch": "2"}
@@ -209,6 +212,42 @@ def test_truth_is_resumed_and_counts_its_toys(concepts, truth_folder, monkeypatc
     assert (figures["easy"]["toys"], figures["hard"]["toys"]) == (2, 1)
     assert figures["easy"]["identity"] == 0.8 and figures["easy"]["seeds"] == [1]
     assert "| ours, easy | 2 | 0.80 ± 0.00 | 0.80 |" in readme.read_text()
+
+
+def test_toys_that_settings_are_chosen_by_do_not_touch_what_is_reported(concepts, truth_folder, monkeypatch):
+    scores = {"identity": 0.9, "prompt": 1.0, "traits": dict.fromkeys(truth.TRAITS, 0.9), "leak": 0.0}
+    monkeypatch.setattr(truth, "judged", lambda word: scores)
+    taught = {}
+    monkeypatch.setattr(truth, "ours", lambda concepts: taught.update({one.name: one for one in concepts}))
+    readme = truth_folder / "README.md"
+    readme.write_text("<!-- tried -->\n<!-- /tried -->\n")
+    asked = ["--toys", "1", "--seed", "100", "--setting", "hard"]
+    truth.main([*asked, "--trainers", "norm left free", "four vectors"])
+    free, four = taught["hard-100-0-norm-left-free"], taught["hard-100-0-four-vectors"]
+    assert (free.training.norm, free.vectors, four.training.norm, four.vectors) == ("free", 2, "hold", 4)
+    assert "| four vectors, hard | 1 | 0.90 | 0.90 |" in readme.read_text()
+    assert (truth_folder / "tried.json").is_file() and not truth.PATH.exists()
+
+
+def test_dreambooth_beside_a_word_prints_whole_rows(concepts, truth_folder, monkeypatch, capsys):
+    def train_dreambooth(thing):
+        model = dreambooth.dreambooth_folder(thing) / "model"
+        model.parent.mkdir(parents=True)
+        model.symlink_to(places.miniature_folder())
+
+    taught = {"ours": lambda concepts: save_result(concepts[0], known_rows("miniature", "red toy"))}
+    monkeypatch.setattr(truth, "TRAINERS", taught)
+    monkeypatch.setattr(dreambooth, "describe_pictures", lambda thing: None)
+    monkeypatch.setattr(dreambooth, "train_dreambooth", train_dreambooth)
+    monkeypatch.setattr(dreambooth, "PICTURES", 1)
+    monkeypatch.setattr(dreambooth, "WEIGHTS", ((1.3, 0.7),))
+    dreambooth.main(["--toys", "2", "--seed", "1"])
+    head, *rows = [line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines() if line[:1] == "|"]
+    said = ["the word", "`sks toy`", "`toy`", "both, 1.3 and 0.7"]
+    assert [row[:2] for row in rows[1:]] == [
+        [f" {pair} ", f" {one} "] for pair in ("0, 1", "1, 0") for one in said
+    ]
+    assert {len(row) for row in rows} == {len(head)}
 
 
 def test_a_word_says_more_than_a_description():

@@ -3,6 +3,9 @@
 Toys are drawn by chance (`population`), each is taught by each trainer from the same five pictures, and
 the judge reads 64 pictures of every word. Each result is written when it is finished, so that a run that
 was killed goes on; one of other weights or other default settings is not mixed with them.
+
+Settings are chosen on other toys: `--seed 100` changes one thing about ours at a time, and writes
+`tried.json` and the table of this folder's README.
 """
 
 import argparse
@@ -47,18 +50,23 @@ from .population import SETTINGS, Setting, Sitter, population
 from .rivals import DiffusersLoop, SourceLoop
 from .setting import INITIALIZER, their_parts
 from .table import write_table
-from .truth_table import section
+from .truth_table import rows_of, section
 
 PATH = Path(__file__).with_name("truth.json")
+CHOSEN_BY = 100  # the first seed of the toys that settings are chosen by
 SIDE = 256  # pixels of a drawing, as the pictures that ship have
 STEPS = 1000  # of a rival
 
 
-def ours(concepts: list[Concept]) -> None:
-    """As the notebooks do it, with the default settings."""
-    for concept in concepts:
-        describe_pictures(concept)
-    train_many(concepts)
+def described(trainer: "Trainer") -> "Trainer":
+    """After the model has written captions for the pictures, as in notebook 3."""
+
+    def run(concepts: list[Concept]) -> None:
+        for concept in concepts:
+            describe_pictures(concept)
+        trainer(concepts)
+
+    return run
 
 
 def rival(kind: type[SourceLoop], rate: float) -> "Trainer":
@@ -74,14 +82,27 @@ def rival(kind: type[SourceLoop], rate: float) -> "Trainer":
     return run
 
 
+def with_other(**settings) -> "Trainer":
+    """Ours with other settings than the default."""
+
+    def run(concepts: list[Concept]) -> None:
+        concepts = [concept.changed(**settings) for concept in concepts]
+        for concept in concepts:
+            concept.save()
+        ours(concepts)
+
+    return run
+
+
 def nothing(concepts: list[Concept]) -> None:
     """No word: the toy's fullest description is what the judge looks at."""
 
 
-Trainer = Callable[[list[Concept]], None]
+Trainer = Callable[[list[Concept]], Any]
+ours = described(train_many)
 TOGETHER, DESCRIPTION = "ours, 16 in one run", "the fullest description, no word"
 IN_ONE_RUN = 16  # words of `TOGETHER`
-TRAINERS: dict[str, Trainer] = {
+REPORTED: dict[str, Trainer] = {
     "ours": ours,
     TOGETHER: ours,
     "source 5e-4": rival(SourceLoop, 5e-4),
@@ -90,6 +111,15 @@ TRAINERS: dict[str, Trainer] = {
     "diffusers 2e-2": rival(DiffusersLoop, 2e-2),
     DESCRIPTION: nothing,
 }
+TRIED: dict[str, Trainer] = {
+    "ours": ours,
+    "without captions": train_many,
+    "one vector": with_other(vectors=1),
+    "four vectors": with_other(vectors=4),
+    "norm left free": with_other(training={"norm": "free"}),
+    "diffusers 5e-3 with captions": described(rival(DiffusersLoop, 5e-3)),
+}
+TRAINERS = REPORTED | TRIED
 
 
 def folder() -> Path:
@@ -243,7 +273,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--toys", type=int, default=12, help="of each seed")
     parser.add_argument("--seed", type=int, nargs="+", default=[1, 2, 3], help="by which toys are drawn")
     parser.add_argument("--setting", nargs="+", choices=SETTINGS, default=SETTINGS)
-    parser.add_argument("--trainers", nargs="+", choices=TRAINERS, default=list(TRAINERS))
+    parser.add_argument("--trainers", nargs="+", choices=TRAINERS, help="all unless given")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
     parser.add_argument("--workers", type=int, default=1, help="processes, each with one thread")
     given = parser.parse_args(arguments)
@@ -251,7 +281,8 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ[ROOT_VARIABLE] = str(folder() / "concepts")
     os.environ["OMP_NUM_THREADS"] = "1"  # read when the workers, and what describes pictures, load torch
     torch.set_num_threads(1)  # more would make processor seconds of waiting for each other
-    runs = runs_of(given.toys, given.seed, given.setting, given.trainers)
+    trainers = given.trainers or list(TRIED if is_for_choosing(given.seed) else REPORTED)
+    runs = runs_of(given.toys, given.seed, given.setting, trainers)
     for _ in in_workers(partial(work, stages=given.stages), runs, given.workers):
         report(given.seed)  # after each, so that one which is killed leaves a table
 
@@ -285,14 +316,23 @@ def work(run: list[Word], stages: list[str]) -> None:
 STAGES = {"teach": teach, "judge": judge}
 
 
+def is_for_choosing(seeds: list[int]) -> bool:
+    return max(seeds) >= CHOSEN_BY
+
+
 def report(seeds: list[int]) -> None:
-    """Write `truth.json` and the README's table."""
+    """Write the results and their table: `truth.json` and the README's, or `tried.json` and this folder's."""
     everything = content(known_results(seeds))
     results = everything.pop("results")
     lines = [f" {json.dumps(name)}: {json.dumps(value)}" for name, value in everything.items()]
     rows = ",\n".join(f"  {json.dumps(result)}" for result in results)
-    write_whole(PATH, "{\n" + ",\n".join(lines) + ',\n "results": [\n' + rows + "\n ]\n}\n")
-    write_table("truth", section(everything))
+    text = "{\n" + ",\n".join(lines) + ',\n "results": [\n' + rows + "\n ]\n}\n"
+    if is_for_choosing(seeds):
+        write_whole(PATH.with_name("tried.json"), text)
+        write_table("tried", rows_of(everything), PATH.with_name("README.md"))
+    else:
+        write_whole(PATH, text)
+        write_table("truth", section(everything))
 
 
 if __name__ == "__main__":
