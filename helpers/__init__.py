@@ -8,7 +8,7 @@ import os
 import sys
 
 # OpenMP's threads spin while they wait for each other, and read once, when torch is loaded, for how long.
-# Beside another busy program a step then takes up to 80 times as long. See tests/bench/busy.py.
+# Beside another busy program a step then takes more than ten times as long: tests/bench/busy.py measures it.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 

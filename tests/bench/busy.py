@@ -1,15 +1,8 @@
 """How long a short run takes on an idle machine, and beside another program that keeps every core busy.
 
-What it was chosen by: seconds of 150 steps on two cores, idle and busy (the figures of issue 11).
-
-    as torch has it             10  over 150
-    OMP_WAIT_POLICY=passive     17        18
-    GOMP_SPINCOUNT=1000         12        27
-    GOMP_SPINCOUNT=5000         10        48
-    one thread                  12        13
-
-So threads spin as in the fourth line, which costs an idle machine nothing (`helpers/__init__.py`), and the
-miniature leaves the cores that others use (`helpers.training.processes.FreeCores`), as in the last line.
+OpenMP's threads spin while they wait for each other: quick on an idle machine, slow beside another program.
+Ours spin for a short time only (`helpers/__init__.py`), and the miniature leaves the cores that others use
+(`helpers.training.processes.FreeCores`). The same run with torch's own threads is beside it.
 """
 
 import os

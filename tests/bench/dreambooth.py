@@ -20,6 +20,7 @@ from helpers.miniature.judge import (
     score_readings,
 )
 from helpers.miniature.world import Toy
+from helpers.model.base_model import MINIATURE, load_pipeline
 from helpers.model.machine import quiet_loading
 from helpers.training.describe import describe_pictures
 from helpers.training.dreambooth import dreambooth_concept, dreambooth_folder, subject, train_dreambooth
@@ -67,11 +68,17 @@ def rows(word: Concept, thing: Concept, toys: list[Toy]) -> list[tuple[str, ...]
     pipeline.set_progress_bar_config(disable=True)
     judge, guidance, table = Judge.load(), examples_for(word).guidance, []
     wanted = [evaluation_surroundings(toy, PICTURES) for toy in toys]
-    for said in (word.placeholder_token, subject(thing), INITIALIZER):
-        readings = read_subject(pipeline, said, wanted[0], judge, guidance)
+    unchanged = load_pipeline(MINIATURE)
+    unchanged.set_progress_bar_config(disable=True)
+    for name, said, drawn_by in (
+        ("the word", word.placeholder_token, pipeline),
+        (f"`{subject(thing)}`", subject(thing), pipeline),
+        (f"`{INITIALIZER}`", INITIALIZER, pipeline),
+        (f"`{INITIALIZER}`, in the unchanged model", INITIALIZER, unchanged),
+    ):
+        readings = read_subject(drawn_by, said, wanted[0], judge, guidance)
         scores = [score_readings(readings, one) for one in wanted]
         seen = [scores[0]["identity"], scores[1]["identity"], scores[0]["prompt"]]
-        name = "the word" if said == word.placeholder_token else f"`{said}`"
         table.append((name, *(f"{share:.2f}" for share in seen)))
     for first, second in WEIGHTS:
         prompt = f"a photo of a ({word.placeholder_token}:{first}) and ({subject(thing)}:{second})"

@@ -243,7 +243,7 @@ def test_dreambooth_beside_a_word_prints_whole_rows(concepts, truth_folder, monk
     monkeypatch.setattr(dreambooth, "WEIGHTS", ((1.3, 0.7),))
     dreambooth.main(["--toys", "2", "--seed", "1"])
     head, *rows = [line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines() if line[:1] == "|"]
-    said = ["the word", "`sks toy`", "`toy`", "both, 1.3 and 0.7"]
+    said = ["the word", "`sks toy`", "`toy`", "`toy`, in the unchanged model", "both, 1.3 and 0.7"]
     assert [row[:2] for row in rows[1:]] == [
         [f" {pair} ", f" {one} "] for pair in ("0, 1", "1, 0") for one in said
     ]
