@@ -75,7 +75,7 @@ bench: $(RUNS) ## the trainer against the well-known ones
 truth held-out-scores: $(RUNS) ## words for toys that nobody tuned to, ours beside the well-known loops
 	$(PYTHON) -m tests.bench.truth
 
-trust: $(TESTS) ## bad inputs, wrong states, 50 kills and 200 concepts in one process; about half an hour
+trust: $(TESTS) ## bad inputs, wrong states, 50 kills and 200 concepts in one process
 	$(PYTHON) -m tests.trust
 
 licences: $(RUNS) ## list the licences of what is installed

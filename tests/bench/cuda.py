@@ -20,7 +20,7 @@ from time import perf_counter
 import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from helpers.common.errors import UserError
 from helpers.common.files import write_whole
@@ -32,8 +32,8 @@ from helpers.model.machine import diffusers
 from helpers.model.tokens import initializer_ids
 from helpers.training.model import Model
 from helpers.training.step import target_of
-from tests.families import clip_tokenizer
 
+from .geometry import components, sd15_unet, text_config
 from .ours import BareOurs
 from .setting import make_concept
 
@@ -136,9 +136,8 @@ def take_steps(loop: str, size: str, resolution: int, batch: int) -> dict[str, f
 def sd15() -> Components:
     """Stable Diffusion 1.5's sizes."""
     with torch.device(GPU):
-        unet = diffusers().UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8, sample_size=64)
-        encoders = [CLIPTextModel(_text(768, 12, 12))]
-    return _components("sd1", unet, encoders, 512, 0.18215)
+        unet, encoders = sd15_unet(), [CLIPTextModel(text_config(768, 12, 12))]
+    return components("sd1", unet, encoders, 512, 0.18215)
 
 
 def sdxl() -> Components:
@@ -161,44 +160,9 @@ def sdxl() -> Components:
             )
             .to(DTYPE)
         )
-        larger = _text(1280, 32, 20, hidden_act="gelu", projection_dim=1280)
-        encoders = [CLIPTextModel(_text(768, 12, 12)), CLIPTextModelWithProjection(larger)]
-    return _components("sdxl", unet, encoders, 1024, 0.13025)
-
-
-def _components(family: str, unet, encoders: list, resolution: int, scaling_factor: float) -> Components:
-    library = diffusers()
-    vae = library.AutoencoderKL(
-        block_out_channels=(128, 256, 512, 512),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        layers_per_block=2,
-        latent_channels=4,
-        sample_size=resolution,
-        scaling_factor=scaling_factor,
-    )
-    for part in (unet, vae, *encoders):
-        part.requires_grad_(False).eval()
-    return Components(
-        tokenizers=[clip_tokenizer(padding) for padding in ("<|endoftext|>", "!")[: len(encoders)]],
-        text_encoders=encoders,
-        vae=vae,
-        unet=unet,
-        scheduler=library.DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"),
-        family=family,
-        resolution=resolution,
-    )
-
-
-def _text(width: int, layers: int, heads: int, **settings) -> CLIPTextConfig:
-    return CLIPTextConfig(
-        vocab_size=49_408,
-        hidden_size=width,
-        intermediate_size=4 * width,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        **{"hidden_act": "quick_gelu", **settings},
-    )
+        larger = text_config(1280, 32, 20, hidden_act="gelu", projection_dim=1280)
+        encoders = [CLIPTextModel(text_config(768, 12, 12)), CLIPTextModelWithProjection(larger)]
+    return components("sdxl", unet, encoders, 1024, 0.13025)
 
 
 def measure_all(path: Path) -> None:

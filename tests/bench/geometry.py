@@ -78,43 +78,48 @@ def _bfloat16_copy(parts: Components) -> Components:
 
 
 def sd15_components() -> Components:
-    """The sizes in the model's own configuration files; a tokenizer of as many entries."""
-    library = diffusers()
+    """Random weights in the sizes of the model's own configuration files, for smaller pictures."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        unet = library.UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8, sample_size=64)
-        text_encoder = CLIPTextModel(_text_config())
-        vae = _vae(library)
-    for part in (unet, text_encoder, vae):
-        part.requires_grad_(False).eval()
-    return Components(
-        tokenizers=[clip_tokenizer("<|endoftext|>")],
-        text_encoders=[text_encoder],
-        vae=vae,
-        unet=unet,
-        scheduler=library.DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"),
-        family="sd1",
-        resolution=RESOLUTION,
-    )
+        whole = components("sd1", sd15_unet(), [CLIPTextModel(text_config(768, 12, 12))], 512, 0.18215)
+    return replace(whole, resolution=RESOLUTION)
 
 
-def _text_config() -> CLIPTextConfig:
+def sd15_unet():
+    return diffusers().UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8, sample_size=64)
+
+
+def text_config(width: int, layers: int, heads: int, **settings) -> CLIPTextConfig:
     return CLIPTextConfig(
         vocab_size=49_408,
-        hidden_size=768,
-        intermediate_size=3072,
-        num_hidden_layers=12,
-        num_attention_heads=12,
-        hidden_act="quick_gelu",
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        **{"hidden_act": "quick_gelu", **settings},
     )
 
 
-def _vae(library):
-    return library.AutoencoderKL(
+def components(family: str, unet, encoders: list, resolution: int, scaling_factor: float) -> Components:
+    """These parts, frozen, with the autoencoder of Stable Diffusion and tokenizers of as many entries."""
+    library = diffusers()
+    vae = library.AutoencoderKL(
         block_out_channels=(128, 256, 512, 512),
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
         layers_per_block=2,
         latent_channels=4,
-        sample_size=512,
+        sample_size=resolution,
+        scaling_factor=scaling_factor,
+    )
+    for part in (unet, vae, *encoders):
+        part.requires_grad_(False).eval()
+    return Components(
+        tokenizers=[clip_tokenizer(padding) for padding in ("<|endoftext|>", "!")[: len(encoders)]],
+        text_encoders=encoders,
+        vae=vae,
+        unet=unet,
+        scheduler=library.DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"),
+        family=family,
+        resolution=resolution,
     )
