@@ -159,7 +159,7 @@ def _write_card(
         world=world,
         aims=_AIMS,
         by_eye=agreement_with_eye(judge, folder),
-        percent=lambda value, digits=1: f"{value:.{digits}%}" if value else "",
+        percent=lambda value, digits=1: f"{value:.{digits}%}" if isinstance(value, float) else "",
     )
     (folder / "README.md").write_text(card, encoding="utf-8")
 

@@ -159,7 +159,10 @@ def test_its_card_tells_what_it_was_trained_on(built):
     assert "No person has labelled its pictures" in card
     for picture in re.findall(r"!\[.*?\]\((.*?)\)", card):
         assert (folder / picture).stat().st_size > 1_000
-    assert json.loads((folder / "report.json").read_text())["pictures_trained"] == 243
+    report = json.loads((folder / "report.json").read_text())
+    assert report["pictures_trained"] == 243
+    for name, share in report["agreement"].items():
+        assert f"\n| {name.replace('_', ' ')} | {share:.1%} |" in card, "a zero is said, too"
 
 
 def test_the_example_pictures_are_drawn_too(built):
