@@ -164,20 +164,20 @@ def _save(folder, pipeline, unet, vae, scheduler, encoders, paddings):
     (folder / "model_index.json").write_text(json.dumps({"_class_name": pipeline, **index, **optional}))
 
 
-def clip_tokenizer(padding: str) -> CLIPTokenizer:
+def clip_tokenizer(padding: str, size: int = _ENTRIES) -> CLIPTokenizer:
     """A CLIP tokenizer; the words of the templates and a few others are one token each.
 
     As in the real one: 512 entries for bytes, then the merges, the two special tokens at the end.
     """
-    merges = _merges()
+    merges = _merges(size)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     entries = [*alphabet, *(letter + "</w>" for letter in alphabet), *map("".join, merges), *_SPECIAL]
     vocabulary = {entry: number for number, entry in enumerate(entries)}
-    assert len(vocabulary) == _ENTRIES
+    assert len(vocabulary) == size
     return CLIPTokenizer(vocab=vocabulary, merges=merges, pad_token=padding, model_max_length=77)
 
 
-def _merges() -> list[tuple[str, str]]:
+def _merges(size: int) -> list[tuple[str, str]]:
     """Merges learned from the words above, then fillers that bring the table to its size."""
     letters = string.ascii_lowercase
     pairs = ["".join(pair) for pair in product(letters, repeat=2)]
@@ -186,7 +186,7 @@ def _merges() -> list[tuple[str, str]]:
     fillers = (
         pair for pair in chain(product(letters, repeat=2), product(pairs, pairs)) if "".join(pair) not in made
     )
-    return [*merges, *islice(fillers, _ENTRIES - 512 - len(_SPECIAL) - len(merges))]
+    return [*merges, *islice(fillers, size - 512 - len(_SPECIAL) - len(merges))]
 
 
 def _learned_merges() -> list[tuple[str, str]]:

@@ -20,6 +20,7 @@ from .timing import side_by_side
 
 RESOLUTION = 256
 ROUNDS = 4
+ENTRIES = 49_408  # of the real tokenizers
 NO_BFLOAT16 = (
     "This processor has no bfloat16 arithmetic (avx512_bf16): in that format it is slower than in float32."
 )
@@ -91,7 +92,7 @@ def sd15_unet():
 
 def text_config(width: int, layers: int, heads: int, **settings) -> CLIPTextConfig:
     return CLIPTextConfig(
-        vocab_size=49_408,
+        vocab_size=ENTRIES,
         hidden_size=width,
         intermediate_size=4 * width,
         num_hidden_layers=layers,
@@ -115,7 +116,7 @@ def components(family: str, unet, encoders: list, resolution: int, scaling_facto
     for part in (unet, vae, *encoders):
         part.requires_grad_(False).eval()
     return Components(
-        tokenizers=[clip_tokenizer(padding) for padding in ("<|endoftext|>", "!")[: len(encoders)]],
+        tokenizers=[clip_tokenizer(padding, ENTRIES) for padding in ("<|endoftext|>", "!")[: len(encoders)]],
         text_encoders=encoders,
         vae=vae,
         unet=unet,

@@ -5,6 +5,7 @@ import json
 import psutil
 import pytest
 import torch
+from transformers import CLIPTextModel
 
 from helpers.common import places
 from helpers.concept.concept import Concept
@@ -13,7 +14,7 @@ from helpers.miniature.judge import Reading
 from helpers.miniature.world import Drawing
 from helpers.training.processes import Processes
 from helpers.training.train import train
-from tests.bench import busy, dreambooth, many, setting, table, truth
+from tests.bench import busy, dreambooth, geometry, many, setting, table, truth
 from tests.bench.figures import figures
 from tests.bench.ledger import Ledger
 from tests.bench.population import population
@@ -76,6 +77,14 @@ def test_a_rival_optimizes_the_whole_table_and_nothing_else(folder):
     ]
     assert len(trained) == 1 and trained[0] is rival.table
     assert rival.optimizer.state[rival.table]["exp_avg"].shape == rival.table.shape
+
+
+def test_a_model_of_the_real_size_has_a_tokenizer_of_the_real_size():
+    """The rivals lengthen or cut their table to the tokenizer's entries, and train all of it."""
+    with torch.device("meta"):
+        encoder = CLIPTextModel(geometry.text_config(768, 12, 12))
+        parts = geometry.components("sd1", geometry.sd15_unet(), [encoder], 512, 0.18215)
+    assert len(parts.tokenizers[0]) == encoder.get_input_embeddings().num_embeddings == 49_408
 
 
 def test_steps_are_timed_in_turns():
