@@ -82,6 +82,19 @@ def grooty(concepts, short):
     return concept
 
 
+@pytest.fixture
+def double_click():
+    """Clicks a button twice as a page does: the second click is sent before the first one is answered."""
+    from comm import get_comm_manager
+
+    def click_twice(button):
+        content = {"comm_id": button.model_id, "data": {"method": "custom", "content": {"event": "click"}}}
+        for _ in range(2):
+            get_comm_manager().comm_msg(None, None, {"content": content, "buffers": []})
+
+    return click_twice
+
+
 @pytest.fixture(scope="session")
 def learned_once(tmp_path_factory):
     """The folder of the concept of the series after a training of four steps: to be copied, not changed."""

@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -109,11 +109,11 @@ def made_once(folder: Path) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a lock: a process, its machine, and since when (seconds since 1970)."""
+    """Who holds a lock: a process, its machine, and since when by the disk's clock (seconds since 1970)."""
 
-    pid: int = 0
-    host: str = field(default_factory=platform.node)
-    start: float = field(default_factory=time.time)
+    pid: int
+    host: str
+    start: float
 
     def __str__(self) -> str:
         where = "" if self.host == platform.node() else f" on {self.host}"
@@ -134,7 +134,7 @@ def locked(path: Path, refusal: str) -> Iterator[None]:
         raise UserError(refusal.format(holder(path) or "another process"))
     about = _beside(path, ".json")
     try:
-        write_json(about, asdict(Holder(os.getpid())))
+        write_json(about, {"pid": os.getpid(), "host": platform.node()})
         yield
     finally:
         about.unlink(missing_ok=True)
@@ -148,8 +148,12 @@ def holder(path: Path) -> Holder | None:
     if lock := _acquire(path, 0):
         lock.release()
         return None
-    about = read_json(_beside(path, ".json"))  # None if it has only just taken the lock
-    return Holder(**(about or {}))
+    about = _beside(path, ".json")
+    said = {"pid": 0, "host": platform.node()}
+    with suppress(TypeError, ValueError):  # nothing yet, or not ours
+        said |= read_json(about)
+    start = about.stat().st_mtime if about.exists() else time.time()  # it has only just taken the lock
+    return Holder(said["pid"], said["host"], start)
 
 
 def _acquire(path: Path, seconds: float) -> BaseFileLock | None:

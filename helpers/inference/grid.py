@@ -303,7 +303,7 @@ def saved_sheets(concept: Concept) -> list[Path]:
 def redraw(path: Path | str, pipeline: Any = None) -> Sheet:
     """Draw a saved sheet again from its PNG file; on the same CPU, bit for bit. Errors as for `remake`."""
     plan = reopen(path)
-    pipeline = pipeline_for(path, plan.hashes, pipeline)
+    pipeline = pipeline_for(path, plan.hashes, plan.base_model, pipeline)
     present = word_of(pipeline).concept.placeholder_token
     return draw_plan(pipeline, plan.with_word(present), Path(path).stem)
 

@@ -230,17 +230,18 @@ def remake(path: Path | str, pipeline: Any = None) -> Picture:
     """
     settings = read_settings(path)
     hashes = {settings.training_step: settings.rows_hash} if settings.rows_hash else {}
-    pipeline = pipeline_for(path, hashes, pipeline)
+    pipeline = pipeline_for(path, hashes, settings.base_model, pipeline)
     present = pipeline.learned_word.concept.with_present_word
     prompts = {"prompt": present(settings.prompt), "negative_prompt": present(settings.negative_prompt)}
     wanted = [settings.model_copy(update=prompts)] * settings.batch_size
     return draw(pipeline, wanted, settings.batch_size)[settings.position]
 
 
-def pipeline_for(path: Path | str, hashes: Hashes, pipeline: Any = None) -> Any:
+def pipeline_for(path: Path | str, hashes: Hashes, base_model: str, pipeline: Any = None) -> Any:
     """The given pipeline, or one for the word that a file was made with, found by the hashes of its rows.
 
-    A `UserError` where the file or the pipeline has no word, or no concept has it as it was.
+    A `UserError` where the file or the pipeline has no word, or no concept has it as it was on the model that
+    the file names as `base_model`.
     """
     if not hashes:
         raise UserError(f"{Path(path).name} was made without a concept: there is no word to load.")
@@ -249,10 +250,21 @@ def pipeline_for(path: Path | str, hashes: Hashes, pipeline: Any = None) -> Any:
     if pipeline is None:
         found = ((concept_with_rows(hash_, step, Path(path)), step) for step, hash_ in hashes.items())
         concept, step = next(filter(lambda pair: pair[0], found), (None, None))
+        if concept and (why := on_another_model(base_model, concept)):
+            call = f"pipeline_with_word({concept.name!r}, base_model=…)"
+            raise UserError(f"{why} Load that model by {call}, and give me the pipeline.")
         pipeline = concept and pipeline_with_word(concept, step)
     if pipeline is None or not has_rows(pipeline, hashes):
         raise UserError(LEARNED_AGAIN)
     return pipeline
+
+
+def on_another_model(drawn_with: str, concept: Concept) -> str:
+    """A sentence if a file names another base model than the concept's, as with Dreambooth; or nothing."""
+    own = Path(concept.base_model).name
+    if Path(drawn_with).name in (own, "unknown"):
+        return ""
+    return f"This was drawn with the base model “{drawn_with}”, and would look different with “{own}”."
 
 
 def has_rows(pipeline: Any, hashes: Hashes) -> bool:

@@ -154,8 +154,8 @@ def _prepare(concept: Concept, settings: DreamboothSettings, fresh: bool) -> Non
     is_other = path.is_file() and read_json(path) != inputs
     if folder.is_dir() and (fresh or is_other):
         print(f"The last run is now in {put_aside(folder).name}/.")
-    write_json(path, inputs)
     clear_request(folder)  # an old one; one that is made from now on counts
+    write_json(path, inputs)
     if not _is_trained(concept):
         draw_prior(concept, settings.prior_pictures)
 

@@ -251,7 +251,8 @@ _RESUMED = "resume.json"  # written when `resume` starts a process
 _STARTED: dict[Path, subprocess.Popen] = {}  # the processes that this one has started, by training folder
 _LAUNCHERS_REMARK = re.compile(r"^E\d{4} \d\d:\d\d:", re.MULTILINE)
 _LOADING = 20.0  # seconds at most until a process that another kernel started has the lock
-State = Literal["new", "starting", "running", "broken", "learned", "ceiling", "stopped", "failed"]
+State = Literal["new", "starting", "running", "killed", "broken", "learned", "ceiling", "stopped", "failed"]
+RESUMABLE = ("killed", "broken", "stopped")
 
 
 def resume(concept: Concept) -> None:
@@ -285,22 +286,22 @@ def state_of(concept: Concept, lines: list[dict[str, Any]]) -> State:
     """How a concept's run has ended, or what it is doing, by its files and the lines of its log.
 
     `starting` and `broken` are states of a process that `resume` started, here or in another kernel: it is
-    loading, or it ended without an outcome. A run that was killed counts as `running`.
+    loading, or it ended without an outcome. Any other run without one is `killed`.
     """
     folder = concept.training_folder
-    begun = _modified_at(folder / INPUTS_FILE)
+    begun = modified_at(folder / INPUTS_FILE)
     if at_work := holder(concept.lock_path):
-        return "running" if begun > at_work.start else "starting"
+        return "running" if begun >= at_work.start else "starting"
     if _is_starting(folder):
         return "starting"
-    resumed, said, ended = (_modified_at(folder / file) for file in (_RESUMED, OUTPUT, SUMMARY_FILE))
+    resumed, said, ended = (modified_at(folder / file) for file in (_RESUMED, OUTPUT, SUMMARY_FILE))
     if resumed and ended <= resumed and begun <= max(resumed, said):
         return "broken"
     with suppress(UserError):  # missing or damaged
         summary = RunSummary.load(concept)
-        if begun <= ended and (not lines or lines[-1].get("event") == summary.reason):
+        if begun <= ended or summary.reason in [line.get("event") for line in lines[-1:]]:
             return summary.ended
-    return "running" if lines else "new"
+    return "killed" if lines or begun else "new"
 
 
 def last_output(folder: Path) -> str:
@@ -320,14 +321,14 @@ def _wait(process: subprocess.Popen, folder: Path) -> None:
 
 def _is_starting(folder: Path) -> bool:
     """Whether a process of `resume` is loading, as far as can be known of one from another kernel."""
-    asked = _modified_at(folder / _RESUMED)
-    if _modified_at(folder / SUMMARY_FILE) > asked:
+    asked = modified_at(folder / _RESUMED)
+    if modified_at(folder / SUMMARY_FILE) > asked:
         return False
     process = _STARTED.get(folder)
     return process.poll() is None if process else 0 <= time.time() - asked < _LOADING
 
 
-def _modified_at(path: Path) -> float:
+def modified_at(path: Path) -> float:
     """When a file was last written; 0 if it doesn't exist."""
     with suppress(FileNotFoundError):
         return path.stat().st_mtime

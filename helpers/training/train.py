@@ -135,6 +135,7 @@ def run_processes(concepts: Sequence[Concept]) -> Iterator[Processes]:
 
 def _prepare(concept: Concept, fresh: bool) -> bool:
     """Archive a run that can't be resumed; False if the concept's run is finished."""
+    clear_request(concept.training_folder)  # an old one; one that is made from now on counts
     inputs = run_inputs(concept)
     changed = inputs_changed(concept, inputs)
     if not fresh and not changed and finished(concept):
@@ -147,7 +148,6 @@ def _prepare(concept: Concept, fresh: bool) -> bool:
                 f"The settings, pictures or captions have changed: the last run is now in {archived.name}/."
             )
     save_inputs(concept, inputs)
-    clear_request(concept.training_folder)  # an old one; one that is made from now on counts
     return True
 
 

@@ -4,7 +4,7 @@ import html
 from collections.abc import Callable
 from functools import partial
 
-from ipywidgets import HTML, HBox, Output, Text, VBox, Widget
+from ipywidgets import HTML, Button, HBox, Output, Text, VBox, Widget
 
 from ..common.sheets import Table, counted
 from ..concept import manage, overview
@@ -41,8 +41,9 @@ class ConceptGallery(kit.View):
             self._fill()
 
     def _fill(self) -> None:
-        self.cards.children = [ConceptCard(one, self._do, self._draw) for one in overview.all_concepts()]
-        self.trash.children = [] if self._draw else self._trash()
+        cards = [ConceptCard(one, self._do, self._draw) for one in overview.all_concepts()]
+        kit.show_in(self.cards, cards)
+        kit.show_in(self.trash, [] if self._draw else self._trash())
 
     def _trash(self) -> list[Widget]:
         names = list(dict.fromkeys(path.name for path in reversed(manage.in_trash())))
@@ -56,7 +57,7 @@ class ConceptGallery(kit.View):
     def _ask_to_empty(self) -> None:
         erase = partial(self._do, partial(manage.empty_trash, sure=True))
         asked = manage.erasing_question()
-        self.trash.children = kit.ask(asked, "Erase for good", erase, "Keep", self.refresh)
+        kit.show_in(self.trash, kit.ask(asked, "Erase for good", erase, "Keep", self.refresh))
 
     def static_html(self) -> str:
         """A table, and below it a picture of each concept."""
@@ -81,40 +82,43 @@ class ConceptCard(VBox):
             act: calls each change, and shows the sentence that the change returns or raises.
             draw: gets the concept's name; if given, its button is the only one.
         """
-        self._shown, self._act, name = shown, act, shown.name
+        self._shown, self._act, self.panel = shown, act, VBox()
         self._word = shown.concept.placeholder_token if shown.concept else ""
-        self.rename_button = kit.button(
-            "Rename", self._ask_to_rename, f"Give {name} or its word another name"
-        )
-        self.rename_button.disabled = shown.state == "damaged"
-        self.draw_button = kit.button(
-            "Draw", lambda: draw(name), f"Draw with {self._word or name}", "primary"
-        )
-        self.draw_button.disabled = shown.state != "learned"
-        changes = [
+        buttons = HBox([self._draw_button(draw)] if draw else self._change_buttons())
+        super().__init__([HTML(_cover(shown) + _facts(shown)), buttons, self.panel], layout=_CARD)
+
+    def _draw_button(self, draw: Callable[[str], None]) -> Button:
+        name = self._shown.name
+        made = kit.button("Draw", lambda: draw(name), f"Draw with {self._word or name}", "primary")
+        made.disabled = self._shown.state != "learned"
+        return made
+
+    def _change_buttons(self) -> list[Button]:
+        name = self._shown.name
+        about = f"Give {name} or its word another name"
+        self.rename_button = kit.button("Rename", self._ask_to_rename, about)
+        self.rename_button.disabled = self._shown.state == "damaged"
+        return [
             kit.button("Open", self._open, f"Which notebook comes next for {name}"),
             self.rename_button,
             kit.button("Delete", self._ask_to_delete, f"Move {name} to the trash, after a question"),
         ]
-        self.name = Text(name, description="Name", layout={"width": "98%"})
-        self.word = Text(self._word, description="Word", layout={"width": "98%"})
-        self.name.observe(self._follow, "value")
-        self.panel = VBox()
-        buttons = HBox([self.draw_button] if draw else changes)
-        super().__init__([HTML(_cover(shown) + _facts(shown)), buttons, self.panel], layout=_CARD)
 
     def _open(self) -> None:
         """Show the link in an output: only there does JupyterLab open it as a notebook."""
         opened = overview.open_concept(self._shown.name)
         data = {"text/html": opened._repr_html_(), "text/plain": str(opened)}
         output = {"output_type": "display_data", "data": data, "metadata": {}}
-        self.panel.children = [Output(outputs=(output,))]
+        kit.show_in(self.panel, [Output(outputs=(output,))])
 
     def _ask_to_rename(self) -> None:
+        self.name = Text(self._shown.name, description="Name", layout={"width": "98%"})
+        self.word = Text(self._word, description="Word", layout={"width": "98%"})
+        self.name.observe(self._follow, "value")
         fields = [self.name, self.word] if self._word else [self.name]
         rename = kit.button("Rename it", lambda: self._act(self._rename), style="primary")
         cancel = kit.button("Cancel", self._close, "Change nothing")
-        self.panel.children = [*fields, HBox([rename, cancel])]
+        kit.show_in(self.panel, [*fields, HBox([rename, cancel])])
 
     def _rename(self) -> str:
         word = self.word.value.strip() if self._word else None
@@ -129,10 +133,10 @@ class ConceptCard(VBox):
         name = self._shown.name
         delete = partial(self._act, partial(manage.delete_concept, name, sure=True))
         asked, *buttons = kit.ask(manage.question(name), "Delete it", delete, "Cancel", self._close)
-        self.panel.children = [asked, HBox(buttons)]
+        kit.show_in(self.panel, [asked, HBox(buttons)])
 
     def _close(self) -> None:
-        self.panel.children = []
+        kit.show_in(self.panel, [])
 
 
 def _cover(shown: overview.Overview) -> str:
@@ -172,10 +176,8 @@ class DrawingPage(VBox):
         self._loading = self.message.run_in_thread(lambda: self._open(name))
 
     def _open(self, name: str) -> str:
-        self._place.children = []
-        if self.form:
-            self.form.close()
-            self.form = None
+        kit.show_in(self._place, [])
+        self.form = None
         concept = Concept.load(name)
         pipeline, examples = pipeline_with_word(concept), examples_for(concept)
         prompt, steps = own_prompt(concept, examples.own), 25  # enough for the scheduler that it begins with

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import anywidget
 import traitlets
-from ipywidgets import HTML, Button, Dropdown, FloatSlider, HBox, Label, Textarea, VBox
+from ipywidgets import HTML, Button, Dropdown, FloatSlider, HBox, Label, Textarea, VBox, Widget
 from PIL import Image
 
 from ..common.errors import UserError
@@ -34,6 +34,7 @@ class Gallery(kit.View):
         self._concept, self._base_model = concept, base_model
         self._card_of: dict[str, PictureCard] = {}
         self._notes: dict[str, str] = {}
+        self._fetched: str | None = None  # what the page said of the last fetch
         about = "Addresses of the web, paths or folders, each on its own line"
         example = "https://…, a path or a folder; each on its own line"
         self._addresses = kit.field(Textarea, "Addresses", about, 900, placeholder=example)
@@ -50,11 +51,13 @@ class Gallery(kit.View):
         self._do(lambda: _summary(self._add([Fetched(name, data) for name, data in files])))
 
     def _fetch_pressed(self) -> None:
+        if self._message.value == self._fetched and not self._addresses.value:
+            return  # the second click of a double click: the page says already what was fetched
         self._fetch.disabled = True
         try:
             self._do(self._fetch_addresses)
         finally:
-            self._fetch.disabled = False
+            self._fetch.disabled, self._fetched = False, self._message.value
 
     def _fetch_addresses(self) -> str:
         addresses = self._addresses.value.split("\n")
@@ -68,7 +71,8 @@ class Gallery(kit.View):
 
     def _add(self, files: Sequence[Fetched]) -> list[images.Verdict]:
         """The page shows the verdicts on the last upload."""
-        self._notes, self._not_added.children = {}, []
+        self._notes = {}
+        kit.show_in(self._not_added, [])
         return self._judge(files)
 
     def _judge(self, files: Sequence[Fetched], **how: bool) -> list[images.Verdict]:
@@ -97,7 +101,7 @@ class Gallery(kit.View):
 
     def _keep(self, one: Fetched, card: VBox) -> str:
         verdicts = self._judge([one], keep_alike=True)
-        self._not_added.children = [other for other in self._not_added.children if other is not card]
+        kit.show_in(self._not_added, [other for other in self._not_added.children if other is not card])
         return _summary(verdicts)
 
     def _do(self, action: Callable[[], str | None]) -> None:
@@ -116,7 +120,7 @@ class Gallery(kit.View):
         }
         for name, card in self._card_of.items():
             card.refresh(self._notes.get(name, ""))
-        self._cards.children = list(self._card_of.values())
+        kit.show_in(self._cards, list(self._card_of.values()))
 
     def static_html(self) -> str:
         """The pictures in a grid."""
@@ -148,13 +152,7 @@ class PictureCard(VBox):
         self._picture, self._facts, self._note = HTML(), Label(), HTML()
         remove = self._button("Remove", f"Delete {name}", images.remove_image)
         self._rotate = self._button("Rotate", f"Turn {name} by 90 degrees clockwise", images.rotate_image)
-        self._place = FloatSlider(0.5, min=0, max=1, step=0.01, readout=False)
-        self._place.style.description_width, self._place.layout.width = "initial", "auto"
-        self._place.tooltip = f"Where the square of {name} lies; what Crop square cuts off is faded"
-        self._place.observe(self._preview, "value")
-        self._crop = VBox()
-        self._crop_controls = [self._place, self._button("Crop square", f"Cut {name} square", self._cropped)]
-        buttons = HBox([self._rotate, remove])
+        buttons, self._crop = HBox([self._rotate, remove]), VBox()
         super().__init__([self._picture, self._facts, self._note, buttons, self._crop], layout=_CARD)
 
     def refresh(self, note: str = "") -> None:
@@ -170,6 +168,15 @@ class PictureCard(VBox):
         change = functools.partial(change, self._concept, self._name)
         return kit.button(text, lambda: self._act(change), about)
 
+    def _crop_controls(self, towards: str) -> list[Widget]:
+        """A slider for the square's place, and the button to cut it."""
+        about = f"Where the square of {self._name} lies; what Crop square cuts off is faded"
+        how = {"min": 0, "max": 1, "step": 0.01, "readout": False, "layout": {"width": "auto"}}
+        self._place = FloatSlider(0.5, description=towards, tooltip=about, **how)
+        self._place.style.description_width = "initial"
+        self._place.observe(self._preview, "value")
+        return [self._place, self._button("Crop square", f"Cut {self._name} square", self._cropped)]
+
     def _cropped(self, concept: images.ConceptLike, name: str) -> None:
         images.crop_image(concept, name, self._place.value)
 
@@ -177,17 +184,17 @@ class PictureCard(VBox):
         try:
             image = images.load_image(self._concept, self._name)
         except UserError as error:
-            self.thumbnail, self._crop.children, self._rotate.disabled = None, [], True
+            self.thumbnail, self._rotate.disabled = None, True
+            kit.show_in(self._crop, [])
             self._picture.value, self._facts.value = kit.lines(str(error)), self._name
             return
         width, height = image.size
         self.thumbnail, self._rotate.disabled = kit.thumbnail(image), False
-        self._place.value = 0.5
-        self._place.description = "Left to right" if width > height else "Top to bottom"
         alt = f"Picture {self._name}, {width} by {height} pixels"
         self._picture.value = kit.picture(self.thumbnail, alt)
         self._facts.value = f"{self._name}: {width} x {height} pixels"
-        self._crop.children = self._crop_controls if width != height else []
+        towards = "Left to right" if width > height else "Top to bottom"
+        kit.show_in(self._crop, self._crop_controls(towards) if width != height else [])
 
     def _preview(self, _change) -> None:
         """Fade what a crop would cut off, by transparency: that works on a light page and a dark one."""

@@ -172,7 +172,7 @@ class GridForm(kit.View):
             try:
                 self.sheet = grid.draw_plan(self._pipeline, plan, name, bar, remarks.append)
             finally:
-                self._progress.children = []
+                kit.show_in(self._progress, [])
         path = self.sheet.save(self._concept)
         self.saved.refresh()
         self.chosen.children = []
@@ -201,9 +201,12 @@ class GridForm(kit.View):
         is_as_then = drawing.has_rows(self._pipeline, plan.hashes)  # of another concept, the form stays
         self.fill(plan.with_word(self._concept.placeholder_token))
         if is_another:  # the pictures below the form would be of the one before
-            self.sheet, self.pictures.children, self.chosen.children = None, [], []
+            self.sheet, self.chosen.children = None, []
+            kit.show_in(self.pictures, [])
         if not is_as_then:
             raise UserError(drawing.LEARNED_AGAIN)
+        if why := drawing.on_another_model(plan.base_model, drawing.word_of(self._pipeline).concept):
+            raise UserError(why)
         return "Now Draw makes the same again, or change something first."
 
     def close(self) -> None:

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ipywidgets import HTML, Button, FileUpload, GridBox, HBox, VBox, Widget
+from ipywidgets import HTML, Box, Button, FileUpload, GridBox, HBox, VBox, Widget
 from PIL import Image
 
 from ..common.errors import UserError
@@ -158,6 +158,25 @@ def field(kind: type, name: str, about: str = "", width: int = 290, **settings: 
     return made
 
 
+def show_in(box: Box, children: Sequence[Widget]) -> None:
+    """Give a box other children, and close those that it had.
+
+    Else ipywidgets keeps them in memory, and the second click of a double click still reaches them.
+    """
+    gone = [child for child in box.children if child not in children]
+    box.children = children
+    for child in gone:
+        close(child)
+
+
+def close(widget: Widget) -> None:
+    """Close a widget with all that is in it."""
+    widget.close()
+    looks = (getattr(widget, name, None) for name in ("layout", "style"))
+    for part in (*getattr(widget, "children", ()), *filter(None, looks)):
+        close(part)
+
+
 def title(name: str) -> str:
     """A setting's name as shown on the page."""
     return name.replace("_", " ").capitalize()
@@ -287,7 +306,7 @@ class PictureButtons(GridBox):
             children += [_label(text, "right"), *self._cells[number * wide : (number + 1) * wide]]
         side = SMALL_SIDE + 2 * _FRAME
         self.layout.grid_template_columns = f"minmax(0, max-content) repeat({wide}, {side}px)"
-        self.children = children
+        show_in(self, children)
 
     def _cell(self, number: int, image: Image.Image, text: str) -> GridBox:
         """A picture under a transparent button."""

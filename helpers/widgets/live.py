@@ -19,10 +19,12 @@ from ..dataset.images import image_paths, load_images
 from ..training.figures import SCORE, curves_of, plot_curves, read_strip, sample_prompts, saved_samples
 from ..training.records import (
     OUTPUT,
+    RESUMABLE,
     SUMMARY_FILE,
     State,
     last_output,
     logged,
+    modified_at,
     read_log,
     request_stop,
     resume,
@@ -36,6 +38,11 @@ _REST = 30  # times as long as the curves took to draw, before they are drawn ag
 _STYLES = {"learned": "success", "ceiling": "success", "stopped": "warning", "failed": "danger"}
 _WAITING = "Nothing has been logged yet."
 _STARTING = "A run is starting: it loads the model first."
+_KILLED = (
+    "It ended without saving, as when the memory is full or the kernel is restarted. "
+    "Resume goes on from what was saved last."
+)
+_TOLD = "If you reloaded this page, run the cells below again: what they show is the run before."
 _HINT = (
     "If Stop waits for the cell to end, press the kernel's ■ instead: that saves first, too. "
     "An empty file named <code>stop</code> in the concept's <code>training/</code> does the same."
@@ -52,7 +59,7 @@ class LiveTraining(VBox):
 
     def __init__(self, concept: Concept):
         self._folder, self._concept = concept.training_folder, concept
-        self._since, self._lines, self._shown = time.time(), [], None
+        self._ended_before, self._lines, self._shown = modified_at(self._folder / SUMMARY_FILE), [], None
         self._lock = threading.Lock()
         self._displays: list[tuple[Callable[[Concept], Any], DisplayHandle]] = []
         self._resumed, self._top, self._curves_due = False, _IntoView(), 0.0
@@ -78,8 +85,8 @@ class LiveTraining(VBox):
             self._show_progress(state)
             self._show_curves(state)
             self.stop.disabled = state != "running"  # one that only starts would not know of it yet
-            self.resume.disabled = state not in ("stopped", "broken")
-            self.message.value = _on_broken_run(self._folder) if state == "broken" else _HINT
+            self.resume.disabled = state not in RESUMABLE
+            self._say(state)
             if state == "running" and self._shown != "running":
                 self._top.scroll_here()
             self._shown = state
@@ -88,6 +95,12 @@ class LiveTraining(VBox):
             self._resumed = False
             for of, shown in self._displays:
                 shown.update(of(self._concept))
+            if self._displays:  # JupyterLab forgets which output is which
+                self.message.value = _TOLD
+
+    def _say(self, state: State) -> None:
+        said = _KILLED if state == "killed" else _HINT
+        self.message.value = _on_broken_run(self._folder) if state == "broken" else said
 
     def _read_settings(self, state: State) -> None:
         """Another notebook may have changed them since the last run."""
@@ -113,12 +126,11 @@ class LiveTraining(VBox):
 
     def has_ended(self) -> bool:
         """Whether a run has ended since this view was made."""
-        path = self._folder / SUMMARY_FILE
-        return path.is_file() and path.stat().st_mtime >= self._since
+        return modified_at(self._folder / SUMMARY_FILE) not in (0, self._ended_before)
 
     def _resume(self) -> None:
         """Check the state again: another view may have been quicker, or the cell may run again."""
-        if state_of(self._concept, self._lines) in ("stopped", "broken"):
+        if state_of(self._concept, self._lines) in RESUMABLE:
             resume(self._concept)
             self._resumed = True
         self._refresh()
@@ -212,6 +224,12 @@ class SampleSlider(VBox):
         self.slider.observe(self._turn, "index")
         super().__init__([self.stack, self.slider])
 
+    def close(self) -> None:
+        """Close the link, too, which would keep all of it in memory."""
+        if self._link:
+            self._link.close()
+        super().close()
+
     def show(self) -> None:
         """Show the samples that are new on disk."""
         samples = saved_samples(self._concept)
@@ -230,7 +248,7 @@ class SampleSlider(VBox):
         index = len(steps) - 1 if follows or at not in steps else steps.index(at)
         if len(steps) < len(self.stack.children):  # a run that starts over
             self.stack.selected_index = None
-        self.stack.children = list(self._made.values())
+        kit.show_in(self.stack, list(self._made.values()))
         self._filling = True
         self.slider.options = steps or [0]  # sent apart from the index: a page that gets both keeps its own
         self.slider.index = max(index, 0)

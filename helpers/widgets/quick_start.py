@@ -82,7 +82,8 @@ class QuickStart(kit.View):
         return functools.partial(self._teach, given, self.preset.value)
 
     def _teach(self, given: dict[str, str], preset: str) -> str:
-        self.live.children, self.grid.value = [], ""
+        kit.show_in(self.live, [])
+        self.grid.value = ""
         self._go_on("Pictures are fetched and checked…")
         concept = self._with_pictures(given, PRESETS[preset])
         self._go_on("The model is asked what it sees around your thing…")

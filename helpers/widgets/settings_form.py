@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from ..common.errors import UserError
 from ..common.sheets import html_table
-from ..concept.concept import Concept, setting_groups, setting_help
+from ..concept.concept import Concept, saved_concepts, setting_groups, setting_help
 from ..dataset.dataset import checked_ids, tokenizers_with_word
 from ..model.base_model import load_tokenizers, load_word_table
 from ..model.tokens import check_words, collisions, nearest_words, show_tokens
@@ -31,7 +31,8 @@ class SettingsForm(kit.View):
     """
 
     def __init__(self, concept: Concept):
-        self._concept, self._wrong = concept, set()
+        self._concept, self._wrong, self._read = concept, set(), concept.model_copy(deep=True)
+        self._is_saved = concept.name in saved_concepts()
         self._fields: dict[str, Widget] = {}
         self._hints: dict[str, HTML] = {}
         self._word_panel, self._message = WordPanel(concept), kit.Message()
@@ -44,16 +45,13 @@ class SettingsForm(kit.View):
         self._show_consequences()
 
     def _field(self, name: str) -> Widget:
-        part = self._part(name)
+        part = _part(self._concept, name)
         field = _widget(type(part).model_fields[name].annotation, getattr(part, name))
         field.description, field.tooltip = name, setting_help(name)
         field.observe(lambda _: self._changed(name), "value")
         beside = HTML(kit.hint(setting_help(name)), layout={"flex": "1 1 0%", "min_width": "120px"})
         self._fields[name], self._hints[name] = field, beside
         return HBox([field, beside], layout={"align_items": "center"})
-
-    def _part(self, name: str) -> BaseModel:
-        return self._concept if name in FIRST else self._concept.training
 
     def _changed(self, name: str) -> None:
         why = self._message.run(lambda: self._set(name))
@@ -65,7 +63,7 @@ class SettingsForm(kit.View):
         self._show_consequences()
 
     def _set(self, name: str) -> str:
-        part = self._part(name)
+        part = _part(self._concept, name)
         value = _value(type(part).model_fields[name].annotation, self._fields[name].value)
         in_training = part is self._concept.training
         checked = self._concept.changed(**({"training": {name: value}} if in_training else {name: value}))
@@ -89,17 +87,40 @@ class SettingsForm(kit.View):
         self.needs.run(lambda: estimate(self._concept))
 
     def _save(self) -> str:
-        if self._wrong:  # the click came before the button was off
+        taken = self._take_what_was_saved_since()
+        if self._wrong:  # of that, or the click came before the button was off
             marked = ", ".join(sorted(self._wrong))
             raise UserError(f"Nothing was saved: correct the marked fields first: {marked}.")
         path = self._concept.save()
-        return f"Saved: {path.parent.name}/{path.name}."
+        self._read, self._is_saved = self._concept.model_copy(deep=True), True
+        others = f" Changed elsewhere meanwhile: {', '.join(taken)}." if taken else ""
+        return f"Saved: {path.parent.name}/{path.name}.{others}"
+
+    def _take_what_was_saved_since(self) -> list[str]:
+        """Fill in what another notebook has saved, but for what was changed here, and return its names."""
+        name = self._concept.name
+        if not self._is_saved and name not in saved_concepts():
+            return []
+        there, taken = Concept.load(name), []  # or a sentence: it was renamed or deleted
+        concepts = (self._read, self._concept, there)
+        for name in [name for name in self._fields if name not in self._wrong]:
+            before, here, now = (getattr(_part(one, name), name) for one in concepts)
+            if before == here != now:
+                self._fields[name].value = _shown(now)
+                taken.append(name)
+        for name in ("earlier_words", "learned_elsewhere"):
+            setattr(self._concept, name, getattr(there, name))
+        return taken
 
     def static_html(self) -> str:
         """A table of the settings."""
         settings = self._concept.model_dump()
         shown = {name: settings[name] for name in ("name", *FIRST)} | settings["training"]
         return html_table(shown.items())
+
+
+def _part(concept: Concept, name: str) -> BaseModel:
+    return concept if name in FIRST else concept.training
 
 
 def _widget(kind: Any, value: Any) -> Widget:
@@ -110,8 +131,15 @@ def _widget(kind: Any, value: Any) -> Widget:
         return Dropdown(options=get_args(kind), value=value, **_LAYOUT)
     if kind == list[str]:
         example = "one sentence a line, {} is your word"
-        return Textarea("\n".join(value), placeholder=example, **_WHEN_LEFT)
-    return Text("" if value is None else str(value), **_WHEN_LEFT)
+        return Textarea(_shown(value), placeholder=example, **_WHEN_LEFT)
+    return Text(_shown(value), **_WHEN_LEFT)
+
+
+def _shown(value: Any) -> Any:
+    """A setting's value as its field has it."""
+    if isinstance(value, list):
+        return "\n".join(value)
+    return value if isinstance(value, bool) else "" if value is None else str(value)
 
 
 def _value(kind: Any, given: Any) -> Any:

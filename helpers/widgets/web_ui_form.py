@@ -61,7 +61,7 @@ class WebUIForm(kit.View):
         self._follow(programs.running_web_ui(web_ui))
 
     def _put(self, replace: bool = False) -> None:
-        self.question.children = []
+        kit.show_in(self.question, [])
         self.message.run(lambda: self._put_or_ask(replace))
 
     def _put_or_ask(self, replace: bool) -> str:
@@ -70,12 +70,12 @@ class WebUIForm(kit.View):
         except programs.EmbeddingExists as there:
             overwrite = functools.partial(self._put, replace=True)
             asked = kit.ask(there.question, "Overwrite it", overwrite, "Keep it", self._keep)
-            self.question.children = asked
+            kit.show_in(self.question, asked)
             return ""
         return f"The word is in {path.relative_to(self._web_ui.folder).as_posix()}."
 
     def _keep(self) -> None:
-        self.question.children = []
+        kit.show_in(self.question, [])
         self.message.say("The other file was kept: your word is not there.")
 
     def _given(self) -> dict[str, Any]:

@@ -81,6 +81,14 @@ def test_a_crashed_process_frees_its_lock(tmp_path, disk):
     assert holder(path) is None
 
 
+@pytest.mark.parametrize("said", ['{"pid": 7, "user": "me"}', "[1]", "null", '{"pid"', "7"])
+def test_a_lock_of_another_program_is_a_lock_whatever_it_says_of_its_holder(tmp_path, said):
+    path = tmp_path / "lock"
+    with filelock.FileLock(path):
+        (tmp_path / "lock.json").write_text(said)
+        assert f"process {7 if 'user' in said else 0}, since 20" in str(holder(path))
+
+
 def test_who_asks_does_not_keep_another_from_taking_it(tmp_path):
     path = tmp_path / "lock"
     asking = filelock.FileLock(path)

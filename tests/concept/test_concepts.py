@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 import torch
+from ipywidgets.widgets.widget import _instances
 from known_words import SETTINGS, known_rows
 from PIL import Image
 from safetensors import safe_open
@@ -92,7 +93,7 @@ def buttons(widget):
 
 
 def card(gallery, name):
-    (found,) = [one for one in gallery.cards.children if one.name.value == name]
+    (found,) = [one for one in gallery.cards.children if f"<b>{name}</b>" in one.children[0].value]
     return found
 
 
@@ -456,6 +457,24 @@ def test_the_buttons_rename_with_the_word_following_the_name(learned):
     press(card(gallery, "robo"), "Open")
     (output,) = card(gallery, "robo").panel.children[0].outputs
     assert 'href="5_inference_grids.ipynb"' in output["data"]["text/html"]
+
+
+def test_a_double_click_is_one_click_and_what_is_replaced_is_not_kept_in_memory(learned, double_click):
+    gallery = ConceptGallery()
+
+    def twice(name):
+        double_click(next(one for one in buttons(gallery) if one.description == name))
+        assert "alert" not in gallery.message.value
+
+    before, kept = buttons(gallery), len(_instances)
+    for first, second in (("Delete", "Delete it"), ("Rename", "Rename it")):
+        twice(first)
+        twice(second)
+        if first == "Delete":
+            assert not learned.folder.exists()
+            twice("Bring back grooty")
+    assert learned.folder.is_dir() and len(_instances) == kept
+    assert all(one.comm is None for one in before)
 
 
 def test_the_buttons_delete_after_a_question_and_bring_back(learned):

@@ -18,7 +18,7 @@ from helpers.inference.grid import (
     with_labels,
     xy_grid,
 )
-from helpers.inference.pipeline import SCHEDULERS, generate, pipeline_with_word
+from helpers.inference.pipeline import SCHEDULERS, generate, pipeline_with_word, remake
 from helpers.model.base_model import load_pipeline
 
 QUICK = {"steps": 2, "guidance": 4.0}
@@ -90,6 +90,19 @@ def test_a_word_that_was_learned_again_is_not_passed_off_as_the_old_one(miniatur
         redraw(path, pipeline)
     save_rows(step_path(concept, 10), concept, known_rows("miniature", "green toy"))
     assert len(redraw(path, pipeline).pictures) == 1
+
+
+def test_what_another_base_model_drew_is_not_drawn_again_with_the_word_s_own(miniature, tmp_path):
+    """As notebook 7 does, whose Dreambooth model is in a folder `model`."""
+    concept, _ = miniature
+    (tmp_path / "model").symlink_to(places.miniature_folder())
+    other = pipeline_with_word(concept, base_model=str(tmp_path / "model"))
+    sheet = xy_grid(other, ("seed", [1]), name="both", steps=1, size=16)
+    path = sheet.save(concept)
+    for again, file in ((redraw, path), (remake, *path.with_suffix("").iterdir())):
+        with pytest.raises(UserError, match="drawn with the base model “model”, and would look different"):
+            again(file)
+        again(file, other)
 
 
 def test_a_file_without_a_grid_is_named(tmp_path):

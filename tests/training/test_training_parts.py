@@ -260,7 +260,7 @@ def test_damaged_notes_of_a_run_stop_nobody(content, grooty):
         write_whole(run / name, content)
     write_whole(grooty.embeds_path, b"")
     assert forecast.seconds_per_step(grooty) is None and finished(grooty) is None
-    assert state_of(grooty, []) == "new" and "learned" in repr(concept_table())
+    assert state_of(grooty, []) == "killed" and "learned" in repr(concept_table())
     assert inputs_changed(grooty, run_inputs(grooty))
     with pytest.raises(UserError, match=r"training/outcome\.json of “grooty” is damaged: run notebook 4"):
         RunSummary.load(grooty)

@@ -10,6 +10,7 @@ from pathlib import Path
 import ipywidgets
 import numpy as np
 import pytest
+from ipywidgets.widgets.widget import _instances
 from PIL import Image, ImageEnhance
 
 from helpers.common.errors import UserError
@@ -283,6 +284,23 @@ def test_pasted_addresses_are_fetched(concepts, tmp_path):
     assert "two.png: already kept as 002.png." in text_of(gallery)
     assert addresses.value == ""
     assert not control(gallery, "Fetch").disabled
+
+
+def test_a_double_click_is_one_click(concepts, tmp_path, double_click):
+    photo(0).save(tmp_path / "a.png")
+    gallery = Gallery("toy", MODEL)
+    control(gallery, "Addresses").value = str(tmp_path / "a.png")
+    double_click(control(gallery, "Fetch"))
+    assert "1 kept." in text_of(gallery) and "Paste addresses" not in text_of(gallery)
+    upload(gallery, ("alike.png", encoded(ImageEnhance.Brightness(photo(0)).enhance(1.02))))
+    double_click(control(gallery, "Keep it"))
+    assert "1 kept." in text_of(gallery) and len(image_paths("toy")) == 2
+    kept = len(_instances)
+    double_click(control(gallery, "Remove", "001.png"))
+    assert "no picture" not in text_of(gallery) and len(image_paths("toy")) == 1
+    assert len(_instances) < kept, "ipywidgets still keeps the picture that is gone"
+    control(gallery, "Fetch").click()
+    assert "Paste addresses" in text_of(gallery)
 
 
 def test_fetch_with_nothing_pasted_says_what_to_do(concepts):

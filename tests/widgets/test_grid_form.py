@@ -14,6 +14,7 @@ from known_words import known_rows
 from PIL import Image
 from transformers import BatchFeature
 
+from helpers.common import places
 from helpers.concept.concept import Concept
 from helpers.concept.embedding import save_rows, step_path
 from helpers.inference.examples import MINIATURE_KNOWS, unknown_words
@@ -238,6 +239,16 @@ def test_a_word_that_was_learned_again_is_said_though_the_form_is_filled(miniatu
     press(form, "Reopen")
     assert "learned again since" in text_of(form) and form.fields["training_step"].value == 10
     save_rows(step_path(concept, 10), concept, known_rows("miniature", "green toy"))
+
+
+def test_a_grid_that_another_base_model_drew_is_reopened_with_a_word_on_that(miniature, form, tmp_path):
+    concept, _ = miniature
+    (tmp_path / "model").symlink_to(places.miniature_folder())
+    other = pipeline_with_word(concept, base_model=str(tmp_path / "model"))
+    sheet = xy_grid(other, ("scheduler", ["DDIM"]), name="both", steps=1, size=16)
+    upload(form, "both.png", sheet.save(concept).read_bytes())
+    assert form.x.values.value == "DDIM" and "Now Draw makes the same" not in text_of(form)
+    assert "drawn with the base model “model”" in text_of(form)
 
 
 def test_pictures_that_the_safety_checker_made_black_are_said(miniature):

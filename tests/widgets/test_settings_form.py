@@ -5,6 +5,7 @@ import json
 import pytest
 
 from helpers.concept.concept import Concept, TrainingSettings, setting_groups, setting_help, settings_where
+from helpers.concept.manage import rename_concept
 from helpers.training.forecast import note_circumstances
 from helpers.training.records import Log
 from helpers.widgets.settings_form import FIRST, SettingsForm, WordPanel
@@ -141,6 +142,41 @@ def test_nothing_is_saved_while_a_field_is_marked(concept):
     assert "Saved: grooty/concept.json." in message(form)
     saved = Concept.load("grooty")
     assert (saved.initializer_token, saved.training.max_train_steps) == ("monster", 300)
+
+
+def test_save_keeps_what_another_notebook_has_saved_since(concept):
+    concept.save()
+    form = SettingsForm(concept)
+    other = concept.changed(vectors=3, training={"seed": 7, "center_crop": False}, own_templates=["my {}"])
+    other.changed(training={"max_train_steps": 50}, earlier_words=["<g>"]).save()
+    field(form, "max_train_steps").value = "300"
+    field(form, "Save").click()
+    saved = Concept.load("grooty")
+    assert saved == other.changed(training={"max_train_steps": 300}, earlier_words=["<g>"]) == concept
+    assert "Changed elsewhere meanwhile: center_crop, seed, vectors, own_templates." in message(form)
+    assert (field(form, "vectors").value, field(form, "seed").value) == ("3", "7")
+    field(form, "vectors").value = "2"
+    field(form, "Save").click()
+    assert Concept.load("grooty").vectors == 2 and "meanwhile" not in message(form)
+
+
+def test_what_another_notebook_has_saved_is_marked_if_it_does_not_go_with_this(concept):
+    concept.save()
+    form = SettingsForm(concept)
+    concept.changed(initializer_token="red toy").save()
+    field(form, "vectors").value = "1"
+    field(form, "Save").click()
+    assert "correct the marked fields first: initializer_token" in message(form)
+    assert Concept.load("grooty").vectors == 2
+
+
+def test_a_concept_that_was_renamed_since_is_not_made_anew(concept):
+    concept.save()
+    form = SettingsForm(concept)
+    rename_concept("grooty", "robo")
+    field(form, "Save").click()
+    assert "no concept “grooty”" in message(form) and "robo" in message(form)
+    assert not concept.folder.exists()
 
 
 def test_a_value_that_was_wrong_beside_another_is_taken_once_that_one_is_mended(concept):

@@ -1,5 +1,6 @@
 """The view of a training that runs: it reads files, its buttons make one or start a process."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -9,10 +10,11 @@ import pytest
 from PIL import Image
 
 from helpers.common import places
-from helpers.common.files import holder
+from helpers.common.files import holder, locked, write_json
 from helpers.training import records as resuming
 from helpers.training.figures import curves_of, plot_curves
 from helpers.training.records import (
+    INPUTS_FILE,
     Log,
     RunSummary,
     logged,
@@ -43,17 +45,26 @@ def view(monkeypatch):
         one.close()
 
 
+_holds = contextlib.ExitStack()  # the lock of a run in progress
+
+
 @pytest.fixture
 def running(grooty):
     """A concept with a run in progress, as its folder shows it."""
-    grooty.training_folder.mkdir()
-    log = Log(grooty.training_folder, 0)
+    with _holds:
+        begin(grooty)
+        yield grooty
+
+
+def begin(concept):
+    _holds.enter_context(locked(concept.lock_path, "{}"))
+    write_json(concept.training_folder / INPUTS_FILE, {})
+    log = Log(concept.training_folder, 0)
     log.write(0, fixed_loss=0.08)
     log.write(1, norm=1.0, seconds=10.0)
     log.write(2, norm=1.25, seconds=10.5)
     log.write(2, fixed_loss=0.07)
     log.close()
-    return grooty
 
 
 @pytest.fixture
@@ -77,6 +88,7 @@ def end(concept, how="ceiling", step=2):
     log.write(step, event=_REASONS[how])
     log.close()
     RunSummary(concept.name, how, _REASONS[how], step, step, 1.0, 0.08, 0.07).save(concept.training_folder)
+    _holds.close()
 
 
 def draw_sample(concept, step, colour):
@@ -260,9 +272,7 @@ def test_a_length_that_another_notebook_changed_is_shown_once_the_run_goes_on(ru
     shown = view(running)
     assert "of at most 4" in shown.words.value
     running.changed(training={"max_train_steps": 40}).save()
-    begun = running.training_folder / "made_with.json"
-    begun.write_text("{}")
-    os.utime(begun, (time.time() + 5, time.time() + 5))
+    begin(running)
     wait_until(lambda: "of at most 40" in shown.words.value)
     assert shown.bar.max == 40
 
@@ -330,7 +340,24 @@ def test_a_stopped_run_that_was_begun_again_elsewhere_is_not_resumed(running):
     end(running, "stopped")
     lines = read_log(running.training_folder)
     assert state_of(running, lines) == "stopped"
-    begun = running.training_folder / "made_with.json"
-    begun.write_text("{}")
-    os.utime(begun, (time.time() + 5, time.time() + 5))
+    begin(running)
     assert state_of(running, lines) == "running"
+
+
+def test_a_run_that_was_killed_says_so_and_can_go_on(running, view):
+    """Whether it was loading or taking steps: its lock is free, and it left no outcome."""
+    shown = view(running)
+    assert not shown.stop.disabled and shown.resume.disabled
+    _holds.close()
+    wait_until(lambda: not shown.resume.disabled)
+    assert "ended without saving" in shown.message.value and shown.stop.disabled
+    assert "left" not in shown.words.value, "a time for a run that is none"
+    begin(running)
+    wait_until(lambda: not shown.stop.disabled and shown.resume.disabled)
+
+
+def test_a_run_that_begins_is_seen_though_the_disk_has_another_clock(running, view):
+    then = time.time() - 5
+    for path in (running.training_folder / INPUTS_FILE, running.lock_path.with_suffix(".lock.json")):
+        os.utime(path, (then, then))
+    assert state_of(running, []) == "running" and not view(running).stop.disabled
