@@ -57,7 +57,7 @@ class GridForm(kit.View):
         self._progress, self.message = VBox(), kit.Message()
         about = "Draw the grid", "End after the step that is being drawn"
         self.run = kit.StartStop(self.message, self._prepare, "Draw", *about)
-        self.pictures, self.chosen = kit.PictureButtons(self._choose), ChosenPicture(self._use)
+        self.pictures, self.chosen = kit.PictureButtons(), ChosenPicture(self._use)
         self.saved = SavedSheets(concept, self._reopen)
         state = VBox([self._progress, self.message])
         seen = HBox([self.pictures, self.chosen], layout=kit.ROW)
@@ -170,22 +170,27 @@ class GridForm(kit.View):
             bar.stopped = self.run.asked_to_stop
             self._progress.children = [bar.container]
             try:
-                self.sheet = grid.draw_plan(self._pipeline, plan, name, bar, remarks.append)
+                sheet = grid.draw_plan(self._pipeline, plan, name, bar, remarks.append)
             finally:
                 kit.show_in(self._progress, [])
-        path = self.sheet.save(self._concept)
+        self._show(sheet)
+        path = sheet.save(self._concept)
         self.saved.refresh()
-        self.chosen.children = []
-        images = [picture.image for picture in self.sheet.pictures]
-        self.pictures.show(images, plan.labels, *plan.edges)
         word = self._concept.placeholder_token
         if not any(word in cell.prompt for cell in plan.cells()):
             remarks.append(f"No prompt had your word in it: put {word} where it belongs, and draw again.")
         saved = f"Saved: {path.relative_to(self._concept.folder.parent).as_posix()}."
         return " ".join([saved, *remarks])
 
-    def _choose(self, number: int) -> None:
-        self.chosen.show(self.sheet.pictures[number], self.sheet.plan.labels[number])
+    def _show(self, sheet: grid.Sheet) -> None:
+        """Show a sheet; until it is there, the pictures and settings are those of the one before."""
+
+        def choose(number: int) -> None:
+            self.chosen.show(sheet.pictures[number], sheet.plan.labels[number])
+
+        images = [picture.image for picture in sheet.pictures]
+        self.pictures.show(choose, images, sheet.plan.labels, *sheet.plan.edges)
+        self.sheet, self.chosen.children = sheet, []
 
     def _use(self, picture: Picture) -> None:
         """Fill in one picture's settings; its prompt has the word's weight already."""

@@ -3,6 +3,7 @@
 import html
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from ipywidgets import HTML, Box, Button, FileUpload, GridBox, HBox, VBox, Widget
@@ -41,7 +42,7 @@ class Message(HTML):
         self.value = f'<div role="status">{lines(*sentences)}</div>'
 
     def run(self, action: Callable[[], str | None]) -> str:
-        """Run a button's action and show what it returns, or the sentence of its `UserError` in red.
+        """Run a button's action and show what it returns, or `error_of` it in red.
 
         Returns:
             That sentence, or nothing: a callback has nowhere to raise an error.
@@ -133,11 +134,13 @@ class StartStop(HBox):
 
 
 def error_of(action: Callable[[], Any]) -> str:
-    """The sentence of the `UserError` that an action raises, or nothing."""
+    """The sentence of the `UserError` that an action raises, what the disk refused, or nothing."""
     try:
         action()
     except UserError as error:
         return str(error)
+    except OSError as error:  # it is full, or must not be written
+        return f"It could not be done: {error}"
     return ""
 
 
@@ -282,24 +285,28 @@ _CELL = {
 class PictureButtons(GridBox):
     """A grid of pictures that can be pressed; the last one pressed has a frame."""
 
-    def __init__(self, choose: Callable[[int], None]):
-        """Start empty. `choose` gets the number of a pressed picture, counted row by row from 0."""
-        self._choose, self._cells = choose, []
+    def __init__(self):
+        self._cells = []
         super().__init__(layout={"overflow": "auto", "align_items": "center", "grid_gap": "2px"})
 
     def show(
-        self, images: Sequence[Image.Image], texts: Sequence[str], rows: Sequence[str], columns: Sequence[str]
+        self,
+        choose: Callable[[int], None],
+        images: Sequence[Image.Image],
+        texts: Sequence[str],
+        rows: Sequence[str],
+        columns: Sequence[str],
     ) -> None:
         """Replace the pictures.
 
         Args:
+            choose: gets the number of a pressed picture, counted row by row from 0.
             images: row by row, of any sizes.
             texts: what tells each from the others, for a screen reader and as a tooltip.
             rows, columns: labels at the left and above, one for each row and column.
         """
-        self._cells = [
-            self._cell(number, *pair) for number, pair in enumerate(zip(images, texts, strict=True))
-        ]
+        shown = enumerate(zip(images, texts, strict=True))
+        self._cells = [self._cell(partial(choose, number), *pair) for number, pair in shown]
         wide = len(columns)
         children = [HTML(_FOCUS), *(_label(text, "center") for text in columns)]
         for number, text in enumerate(rows):
@@ -308,20 +315,21 @@ class PictureButtons(GridBox):
         self.layout.grid_template_columns = f"minmax(0, max-content) repeat({wide}, {side}px)"
         show_in(self, children)
 
-    def _cell(self, number: int, image: Image.Image, text: str) -> GridBox:
+    def _cell(self, choose: Callable[[], None], image: Image.Image, text: str) -> GridBox:
         """A picture under a transparent button."""
         shown = HTML(picture(thumbnail(image), text, SMALL_SIDE), layout=_CELL)
         above = Button(description=f"Settings of {text}", tooltip=text, layout=_CELL)
         above.style.button_color = above.style.text_color = "transparent"
         above.add_class("picture-button")
-        above.on_click(lambda _: self._pressed(number))
         hidden = {"border": _OTHER, "overflow": "hidden"}  # else some browsers add scroll bars
-        return GridBox([shown, above], layout=hidden)
+        cell = GridBox([shown, above], layout=hidden)
+        above.on_click(lambda _: self._pressed(cell, choose))
+        return cell
 
-    def _pressed(self, number: int) -> None:
-        for index, cell in enumerate(self._cells):
-            cell.layout.border = _CHOSEN if index == number else _OTHER
-        self._choose(number)
+    def _pressed(self, pressed: GridBox, choose: Callable[[], None]) -> None:
+        for cell in self._cells:
+            cell.layout.border = _CHOSEN if cell is pressed else _OTHER
+        choose()
 
 
 def _label(text: str, align: str) -> HTML:

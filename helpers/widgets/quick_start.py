@@ -88,8 +88,8 @@ class QuickStart(kit.View):
         concept = self._with_pictures(given, PRESETS[preset])
         self._go_on("The model is asked what it sees around your thing…")
         describe_pictures(concept)
-        self._go_on("The word is learned…")
         self.live.children = [LiveTraining(concept)]
+        self._go_on("The word is learned…")  # once the view is there, Stop reaches the run
         ended = train(concept).ended
         self._show_times()
         if ended == "stopped":

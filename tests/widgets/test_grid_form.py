@@ -18,7 +18,7 @@ from helpers.common import places
 from helpers.concept.concept import Concept
 from helpers.concept.embedding import save_rows, step_path
 from helpers.inference.examples import MINIATURE_KNOWS, unknown_words
-from helpers.inference.grid import xy_grid
+from helpers.inference.grid import Sheet, xy_grid
 from helpers.inference.pipeline import pipeline_with_word
 from helpers.inference.png import read_settings
 from helpers.miniature.networks import _EXTRA_WORDS
@@ -363,6 +363,24 @@ def test_a_grid_of_another_concept_leaves_the_form_as_it_is(miniature, form, mon
     press(form, "Reopen")
     assert "drawn with the concept grooty: open notebook 5 with it" in text_of(form)
     assert form.fields["prompt"].value == "a photo of a <grooty> in the snow"
+
+
+def test_a_click_on_a_picture_while_a_grid_is_saved_shows_that_picture(form, monkeypatch):
+    form.x.values.value = "7-8"
+    press(form, "Draw")
+    save, seen = Sheet.save, []
+
+    def look(sheet, concept):
+        last = [one for one in everything_in(form) if "Settings of" in getattr(one, "description", "")][-1]
+        last.click()
+        seen.append((last.description, text_of(form.chosen)))
+        return save(sheet, concept)
+
+    monkeypatch.setattr(Sheet, "save", look)
+    form.x.values.value = "9"
+    press(form, "Draw")
+    ((pressed, shown),) = seen
+    assert re.search(f"Seed {pressed.removeprefix('Settings of seed ')}\\b", " ".join(shown.split()))
 
 
 def test_a_prompt_without_the_word_is_drawn_and_said(form):

@@ -56,6 +56,19 @@ def test_it_stops_and_goes_on(form):
     assert "&lt;mine&gt; is learned." in form.message.value
 
 
+def test_stop_is_heard_while_the_view_of_the_training_is_made(form, monkeypatch):
+    class Slow(LiveTraining):
+        def __init__(self, concept):
+            form.run.stop.click()
+            super().__init__(concept)
+
+    monkeypatch.setattr(quick_start, "LiveTraining", Slow)
+    monkeypatch.setattr(quick_start, "describe_pictures", lambda concept: None)
+    form.fields["toy"].value = "red cone toy"
+    begin(form)
+    assert "Begin goes on" in form.message.value and not Concept.load("mine").training_folder.exists()
+
+
 def test_stop_reaches_the_training_that_is_shown_though_another_name_is_typed(form):
     mine = Concept.make("mine")
     form.live.children = [LiveTraining(mine)]

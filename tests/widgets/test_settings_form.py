@@ -1,6 +1,9 @@
 """The form changes the concept that it shows, and nothing that can't be used gets in."""
 
+import errno
 import json
+import os
+from pathlib import Path
 
 import pytest
 
@@ -142,6 +145,16 @@ def test_nothing_is_saved_while_a_field_is_marked(concept):
     assert "Saved: grooty/concept.json." in message(form)
     saved = Concept.load("grooty")
     assert (saved.initializer_token, saved.training.max_train_steps) == ("monster", 300)
+
+
+def test_a_full_disk_is_said(concept, monkeypatch):
+    def refuse(*given):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    form = SettingsForm(concept)
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    field(form, "Save").click()
+    assert "alert" in message(form) and "No space left on device" in message(form)
 
 
 def test_save_keeps_what_another_notebook_has_saved_since(concept):

@@ -4,7 +4,7 @@ import json
 import re
 
 import numpy as np
-from browser import change_notebook, move, run_all, shoot, shoot_whole, shows, type_into, wait
+from browser import change_notebook, errors, move, run_all, shoot, shoot_whole, shows, type_into, wait
 from PIL import Image
 
 OPENED = ["CONCEPT =", "chosen_concept(", "Concept.load("]  # cells that open a concept
@@ -31,7 +31,7 @@ def test_a_concept_is_renamed_deleted_and_brought_back_by_its_buttons(lab, page,
     page.get_by_text("use letters, digits, - and _ only").wait_for()
     page.get_by_label("Name", exact=True).fill("neat")
     wait(lambda: page.get_by_label("Word", exact=True).input_value() == "<neat>", "the word stays", page)
-    page.get_by_role("button", name="Rename it").click()
+    page.get_by_role("button", name="Rename it").dblclick()
     page.get_by_text("grooty is neat now, and its word <neat>.").wait_for()
     assert json.loads((concepts / "neat" / "concept.json").read_text())["placeholder_token"] == "<neat>"
     shoot(page, "start_here")
@@ -39,10 +39,12 @@ def test_a_concept_is_renamed_deleted_and_brought_back_by_its_buttons(lab, page,
     card.get_by_role("button", name="Delete", exact=True).click()
     page.get_by_text("Delete neat, 5 pictures").last.wait_for()
     assert (concepts / "neat").is_dir()
-    page.get_by_role("button", name="Delete it").click()
+    page.get_by_role("button", name="Delete it").dblclick()
     wait(lambda: not (concepts / "neat").exists(), "it is still there", page)
-    page.get_by_role("button", name="Bring back neat").click()
+    page.get_by_role("button", name="Bring back neat").dblclick()
     wait(lambda: (concepts / "neat" / "concept.json").is_file(), "it does not come back", page)
+    page.get_by_text("neat is back.").wait_for()
+    assert not errors(page), "the second click of a double click is heard"
     card.get_by_role("button", name="Open", exact=True).click()
     page.get_by_role("link", name="3_dataset_preview.ipynb").last.click()
     page.get_by_role("tab", name=re.compile("3_dataset_preview")).wait_for()
