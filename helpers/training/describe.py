@@ -22,7 +22,7 @@ from ..concept.templates import (
     THINGS_ON,
 )
 from ..dataset.dataset import preprocess, token_ids
-from ..dataset.images import captions_of, image_paths, load_image, write_captions
+from ..dataset.images import captions_of, image_paths, load_image, read_captions, write_captions
 from ..model.base_model import MINIATURE
 from ..model.tokens import check_words
 from ..model.vae import encode
@@ -93,7 +93,8 @@ def _describe(concept: Concept, device: torch.device) -> list[Seen]:
     check_words(concept, captioner.model.components.tokenizers)  # the sentences contain the initializer
     for name in progress(names, "describing pictures"):
         found.append(captioner(name))
-        write_captions(concept, name, "\n".join(found[-1].captions))
+        if not read_captions(concept, name):  # a person may have been quicker
+            write_captions(concept, name, "\n".join(found[-1].captions))
         print(found[-1])
     return found
 

@@ -31,7 +31,7 @@ from ..model.base_model import load_shapes
 from ..model.machine import CPU_INFO
 from .learner import WORDS_AT_ONCE
 from .model import Model, checkpoint_gradients, latent_side, number_format
-from .records import read_log, steps_per_second
+from .records import modified_at, read_log, steps_per_second
 
 GIB = 2**30
 _BYTES_PER_WEIGHT = {"8bit": 1, "4bit": 0.53}  # NF4: half a byte, and a scale for every 64 weights
@@ -110,7 +110,7 @@ def note_circumstances(concept: Concept) -> None:
 def seconds_per_step(concept: Concept) -> float | None:
     """Of the newest run of any concept under the same circumstances; None where there was none."""
     noted = concept.folder.parent.glob(f"*/training/{_CIRCUMSTANCES_FILE}")
-    for path in sorted(noted, key=lambda path: path.stat().st_mtime, reverse=True):
+    for path in sorted(noted, key=modified_at, reverse=True):
         if read_json(path) == _circumstances(concept):
             lines = read_log(path.parent)
             while lines and "event" in lines[-1]:  # how it ended

@@ -278,7 +278,7 @@ def resume(concept: Concept) -> None:
             start_new_session=True,
         )
     _STARTED[folder] = process
-    write_json(folder / _RESUMED, {"at": time.time()})
+    write_json(folder / _RESUMED, {"pid": process.pid})
     threading.Thread(target=_wait, args=(process, folder), daemon=True).start()
 
 
@@ -325,7 +325,9 @@ def _is_starting(folder: Path) -> bool:
     if modified_at(folder / SUMMARY_FILE) > asked:
         return False
     process = _STARTED.get(folder)
-    return process.poll() is None if process else 0 <= time.time() - asked < _LOADING
+    if process and read_json(folder / _RESUMED) == {"pid": process.pid}:  # else another kernel's is newer
+        return process.poll() is None
+    return 0 <= time.time() - asked < _LOADING
 
 
 def modified_at(path: Path) -> float:

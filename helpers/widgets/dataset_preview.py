@@ -2,6 +2,7 @@
 
 import contextlib
 import html
+from pathlib import Path
 
 from ipywidgets import HTML, Checkbox, IntSlider, SelectionSlider, Textarea
 
@@ -9,7 +10,7 @@ from ..common.errors import UserError
 from ..common.sheets import image_grid
 from ..concept.concept import Concept
 from ..dataset.dataset import Example, Preview, flips
-from ..dataset.images import caption_path, image_path, parse_captions, write_captions
+from ..dataset.images import caption_path, parse_captions, write_captions
 from ..dataset.variety import warnings_of
 from ..model.tokens import coloured_pieces
 from . import kit
@@ -54,12 +55,16 @@ class DatasetPreview(kit.View):
 
     def _turn(self, _change=None) -> None:
         """Show another picture and its captions from disk."""
-        path = caption_path(image_path(self._concept, self.picture.value))
+        path = self._caption_path()
         text = path.read_text(encoding="utf-8-sig", errors="replace") if path.is_file() else ""
         self._filling = True
         self.captions.value = text.rstrip("\n")
         self._filling = False
         self._say(kit.error_of(self._count))
+
+    def _caption_path(self) -> Path:
+        """Also of a picture that was removed since."""
+        return caption_path(self._concept.images_folder / self.picture.value)
 
     def _typed(self, change) -> None:
         if not self._filling:
@@ -79,7 +84,7 @@ class DatasetPreview(kit.View):
         self._preview.check(*sentences)
 
     def _say(self, why: str) -> None:
-        path = caption_path(image_path(self._concept, self.picture.value))
+        path = self._caption_path()
         is_kept = f"Kept in images/{path.name}." if path.is_file() else _CAPTIONS
         self.kept.value = kit.problem(why) if why else kit.hint(is_kept)
         kit.mark_wrong(self.captions, why)

@@ -14,7 +14,7 @@ from helpers.dataset.images import captions_of, image_paths, write_captions
 from helpers.miniature.drawing import example_drawings, render
 from helpers.miniature.world import ACCESSORIES, ACCESSORY_PHRASES, PLACE_PHRASES, SCENES
 from helpers.training import describe
-from helpers.training.describe import describe_pictures
+from helpers.training.describe import Seen, describe_pictures
 from helpers.training.processes import in_own_process
 
 FIRST = "grooty-1.png"
@@ -82,6 +82,17 @@ def test_a_deleted_caption_is_written_again(described):
     write_captions(described, name, "")
     [seen] = describe_pictures(described)
     assert seen.picture == name and captions_of(described)[name] == seen.captions
+
+
+def test_what_a_person_has_written_meanwhile_stays(described, monkeypatch):
+    def slow(captioner, name):
+        write_captions(described, name, OWN)
+        return Seen(name, "on a beach", "")
+
+    write_captions(described, "grooty-2.png", "")
+    monkeypatch.setattr(describe.Captioner, "__call__", slow)
+    describe_pictures(described)
+    assert captions_of(described)["grooty-2.png"] == [OWN]
 
 
 def test_a_style_is_not_described(grooty, capsys):

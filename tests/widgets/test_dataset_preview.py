@@ -21,7 +21,7 @@ from helpers.dataset.dataset import (
     training_templates,
 )
 from helpers.dataset.dataset import flips as flips_of
-from helpers.dataset.images import captions_of, load_image, write_captions
+from helpers.dataset.images import captions_of, load_image, remove_image, write_captions
 from helpers.model.base_model import load_tokenizers
 from helpers.model.vae import to_pixel_values
 from helpers.widgets.dataset_preview import DatasetPreview
@@ -144,6 +144,15 @@ def test_turning_the_pictures_writes_nothing(grooty):
     assert "images/grooty-2.txt: Put {}" in text(view) and view.captions.value == "a toy, no word"
     assert (grooty.images_folder / "grooty-2.txt").read_text() == "a toy, no word"
     assert "text/plain" in view._repr_mimebundle_(), "it is shown all the same"
+
+
+def test_a_picture_that_another_notebook_has_removed_is_named(grooty):
+    view = DatasetPreview(grooty)
+    remove_image(grooty, SECOND)
+    view.picture.value = SECOND
+    assert f"no picture “{SECOND}”" in text(view) and view.captions.value == ""
+    view.captions.value = RED
+    assert f"no picture “{SECOND}”" in text(view) and captions_of(grooty) == {}
 
 
 def test_fewer_sentences_never_leave_the_slider_beyond_the_last(grooty):

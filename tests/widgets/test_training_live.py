@@ -287,6 +287,15 @@ def test_a_run_that_cannot_go_on_says_why(running, view):
     assert not shown.resume.disabled and "has no pictures yet" in view(running).message.value
 
 
+def test_a_run_that_another_kernel_resumes_is_starting_though_one_of_ours_has_ended(running, monkeypatch):
+    end(running, "stopped")
+    monkeypatch.setattr(resuming.sys, "executable", "true")
+    resuming.resume(running)
+    wait_until(lambda: state_of(running, []) == "broken")
+    write_json(running.training_folder / "resume.json", {"pid": 1})
+    assert state_of(running, []) == "starting"
+
+
 def test_a_killed_process_is_named(running, monkeypatch, view):
     end(running, "stopped")
     code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
