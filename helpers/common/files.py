@@ -145,10 +145,11 @@ def holder(path: Path) -> Holder | None:
     """Who holds a lock now; None: nobody."""
     if not path.parent.is_dir() or not (path.exists() or _beside(path, ".soft").exists()):
         return None
-    if lock := _acquire(path, 0):
+    about = _beside(path, ".json")
+    if lock := _acquire(path, seconds=0 if about.exists() else 1):  # another who asks has it for an instant
+        about.unlink(missing_ok=True)  # of a process that was killed
         lock.release()
         return None
-    about = _beside(path, ".json")
     said = {"pid": 0, "host": platform.node()}
     with suppress(TypeError, ValueError):  # nothing yet, or not ours
         said |= read_json(about)

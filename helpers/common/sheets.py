@@ -161,13 +161,13 @@ class Animation:
 
 
 # Figures in the series' own style, each with an alternative text.
-_STYLE = Path(__file__).with_name("series.mplstyle")
-_one_thread = threading.Lock()  # a style's context sets global parameters, and restores what it found
+_STYLE = ["default", Path(__file__).with_name("series.mplstyle")]  # whatever a person's own style is
+one_figure = threading.Lock()  # at a time: a style's context sets global parameters until it ends
 
 
 def new_figure(columns: int = 1, rows: int = 1, size: tuple[float, float] = (6, 2.5)) -> list[Axes]:
     """Axes of a new figure of `size` inches, row by row, in the series' style. Nothing global is changed."""
-    with _one_thread, matplotlib.style.context(_STYLE):
+    with one_figure, matplotlib.style.context(_STYLE):
         figure = Figure(figsize=size, layout="constrained")
         return list(figure.subplots(rows, columns, squeeze=False).flat)
 
@@ -175,7 +175,7 @@ def new_figure(columns: int = 1, rows: int = 1, size: tuple[float, float] = (6, 
 def finish(axes: Axes, alt: str) -> Described:
     """The figure of `axes` as a picture; `alt` says in words what it shows."""
     drawn = io.BytesIO()
-    with _one_thread, matplotlib.style.context(_STYLE):
+    with one_figure, matplotlib.style.context(_STYLE):
         axes.figure.savefig(drawn, format="png")
     return described(Image.open(drawn), alt)
 

@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
+from matplotlib import style
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 from PIL import Image
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from ..common.errors import UserError
-from ..common.sheets import GAP, INK, Described, counted, described, image_grid
+from ..common.sheets import GAP, INK, Described, counted, described, image_grid, one_figure
 from ..concept.concept import Concept, settings_in_words
 from ..concept.embedding import saved_steps
 from .pipeline import draw, pipeline_for, pipeline_settings, word_of
@@ -337,19 +338,19 @@ def with_labels(
         body: what `image_grid` laid out, `len(columns)` pictures wide and `len(rows)` high.
         points: size of the letters.
     """
-    figure = Figure(figsize=(body.width / _DPI, body.height / _DPI), dpi=_DPI)
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.imshow(body, interpolation="none", aspect="auto")
-    axes.set_frame_on(False)
-    axes.tick_params(length=0, pad=6, labelsize=points, labelcolor=INK)
-    axes.tick_params(top=True, labeltop=True, labelbottom=False)
-    width = int(body.width / len(columns) / _LETTER * _POINTS / points)
-    # Dollar signs in a prompt are no formulas.
-    axes.set_xticks(*_ticks(columns, body.width, width), parse_math=False)
-    axes.set_yticks(*_ticks(rows, body.height, _BESIDE), parse_math=False)
     drawn = io.BytesIO()
-    with warnings.catch_warnings():
+    with one_figure, style.context("default"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # an emoji in a prompt is a box then
+        figure = Figure(figsize=(body.width / _DPI, body.height / _DPI), dpi=_DPI)
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.imshow(body, interpolation="none", aspect="auto")
+        axes.set_frame_on(False)
+        axes.tick_params(length=0, pad=6, labelsize=points, labelcolor=INK)
+        axes.tick_params(top=True, labeltop=True, labelbottom=False)
+        width = int(body.width / len(columns) / _LETTER * _POINTS / points)
+        # Dollar signs in a prompt are no formulas.
+        axes.set_xticks(*_ticks(columns, body.width, width), parse_math=False)
+        axes.set_yticks(*_ticks(rows, body.height, _BESIDE), parse_math=False)
         figure.draw_without_rendering()
         # Whole pixels: with "tight", matplotlib before 3.11 shifts the pictures by a fraction of one.
         edges = figure.get_tightbbox().padded(0.02)

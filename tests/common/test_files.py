@@ -6,6 +6,7 @@ import platform
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import filelock
@@ -99,14 +100,20 @@ def test_who_asks_does_not_keep_another_from_taking_it(tmp_path):
         with locked(path, "taken by {}"):
             taken.append(holder(path).pid)
 
-    import threading
-
     thread = threading.Thread(target=take)
     thread.start()
     time.sleep(0.1)
     asking.release()
     thread.join()
     assert taken == [os.getpid()]
+
+
+def test_who_asks_is_not_taken_for_a_holder(tmp_path):
+    path = tmp_path / "lock"
+    asking = filelock.FileLock(path, thread_local=False)
+    asking.acquire()
+    threading.Timer(0.1, asking.release).start()
+    assert holder(path) is None
 
 
 def test_an_error_frees_the_lock(tmp_path):

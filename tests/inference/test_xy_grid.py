@@ -1,12 +1,16 @@
 """Grids over any two settings: drawn, saved, reopened from the file alone and drawn again."""
 
+import threading
+
 import numpy as np
 import pytest
 from known_words import known_rows
+from matplotlib import style
 from PIL import Image
 
 from helpers.common import places
 from helpers.common.errors import UserError
+from helpers.common.sheets import finish, new_figure
 from helpers.concept.embedding import save_result, save_rows, step_path
 from helpers.inference.grid import (
     Axis,
@@ -103,6 +107,24 @@ def test_what_another_base_model_drew_is_not_drawn_again_with_the_word_s_own(min
         with pytest.raises(UserError, match="drawn with the base model “model”, and would look different"):
             again(file)
         again(file, other)
+
+
+def test_the_labels_are_the_same_while_another_thread_draws_curves():
+    """As the view of a training does; its style has lines across the pictures."""
+    body, ended = Image.new("RGB", (64, 64), "red"), threading.Event()
+
+    def draw_curves():
+        while not ended.is_set():
+            finish(new_figure(size=(4, 3))[0], "curves")
+
+    alone = with_labels(body, [""], ["a"]).tobytes()
+    thread = threading.Thread(target=draw_curves)
+    thread.start()
+    together = [with_labels(body, [""], ["a"]).tobytes() for _ in range(8)]
+    ended.set()
+    thread.join()
+    with style.context("ggplot"):  # a person's own
+        assert [*together, with_labels(body, [""], ["a"]).tobytes()] == [alone] * 9
 
 
 def test_a_file_without_a_grid_is_named(tmp_path):
