@@ -37,10 +37,11 @@ class ConceptGallery(kit.View):
         self.message.say("" if self.cards.children else overview.nothing_yet())
 
     def _do(self, action: Callable[[], str]) -> None:
-        if not self.message.run(action):
+        if not self.message.run(action) or self._names != overview.concept_names():  # changed elsewhere
             self._fill()
 
     def _fill(self) -> None:
+        self._names = overview.concept_names()
         cards = [ConceptCard(one, self._do, self._draw) for one in overview.all_concepts()]
         kit.show_in(self.cards, cards)
         kit.show_in(self.trash, [] if self._draw else self._trash())

@@ -1,6 +1,7 @@
 """The pictures of a concept: from your computer, the web or a drawn toy; turn, crop or remove them."""
 
 import functools
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from . import kit
 
 _CARD = kit.CARD | {"width": f"{kit.SIDE + 24}px"}
 _FADED = 60  # of 255
+_DOUBLE_CLICK = 0.5  # seconds between its clicks, at most
 _UPLOAD = "Choose picture files on your computer, 10 MB at most together; drop larger ones below"
 _HERE = Path(__file__).parent
 
@@ -34,6 +36,7 @@ class Gallery(kit.View):
         self._concept, self._base_model = concept, base_model
         self._card_of: dict[str, PictureCard] = {}
         self._notes: dict[str, str] = {}
+        self._moved_at = 0.0  # when pictures moved into the place of one that was removed
         self._fetched: str | None = None  # what the page said of the last fetch
         about = "Addresses of the web, paths or folders, each on its own line"
         example = "https://…, a path or a folder; each on its own line"
@@ -108,6 +111,11 @@ class Gallery(kit.View):
         self._message.run(action)
         self._refresh()
 
+    def _change(self, action: Callable[[], None]) -> None:
+        """Change a picture; but not by a double click's second click, below which another one has moved."""
+        if time.monotonic() - self._moved_at > _DOUBLE_CLICK:
+            self._do(action)
+
     def _refresh(self) -> None:
         """Read the folder again. Cards of files that are still there stay, with the keyboard's focus."""
         self._advice.say(images.advice(self._concept))
@@ -115,8 +123,10 @@ class Gallery(kit.View):
             names = [path.name for path in images.image_paths(self._concept)]
         except UserError:
             names = []  # none yet
+        if self._card_of.keys() - {*names}:
+            self._moved_at = time.monotonic()
         self._card_of = {
-            name: self._card_of.get(name) or PictureCard(self._concept, name, self._do) for name in names
+            name: self._card_of.get(name) or PictureCard(self._concept, name, self._change) for name in names
         }
         for name, card in self._card_of.items():
             card.refresh(self._notes.get(name, ""))

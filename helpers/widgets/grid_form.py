@@ -156,6 +156,7 @@ class GridForm(kit.View):
         return grid.Axis.make(name, values[name])
 
     def _prepare(self) -> Callable[[], str]:
+        Concept.load(self._concept.name)  # or a sentence: it was renamed or deleted since
         plan = self.plan
         drawing.check(self._pipeline, plan.cells())
         return functools.partial(self._draw, plan)

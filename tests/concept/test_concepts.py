@@ -477,6 +477,14 @@ def test_a_double_click_is_one_click_and_what_is_replaced_is_not_kept_in_memory(
     assert all(one.comm is None for one in before)
 
 
+def test_what_another_notebook_has_changed_is_shown_once_a_button_finds_out(learned):
+    gallery = ConceptGallery()
+    press(card(gallery, "grooty"), "Delete")
+    rename_concept("grooty", "robo")
+    press(card(gallery, "grooty"), "Delete it")
+    assert "no concept “grooty”" in gallery.message.value and card(gallery, "robo")
+
+
 def test_the_buttons_delete_after_a_question_and_bring_back(learned):
     gallery = ConceptGallery()
     press(card(gallery, "grooty"), "Delete")

@@ -383,6 +383,14 @@ def test_a_click_on_a_picture_while_a_grid_is_saved_shows_that_picture(form, mon
     assert re.search(f"Seed {pressed.removeprefix('Settings of seed ')}\\b", " ".join(shown.split()))
 
 
+def test_a_concept_that_was_renamed_since_gets_no_new_folder(miniature, form):
+    concept, _ = miniature
+    concept.folder.rename(concept.folder.with_name("robo"))
+    press(form, "Draw")
+    assert "no concept “grooty”" in text_of(form) and not concept.folder.exists()
+    concept.folder.with_name("robo").rename(concept.folder)
+
+
 def test_a_prompt_without_the_word_is_drawn_and_said(form):
     form.fields["prompt"].value = "a photo of a toy"
     press(form, "Draw")
