@@ -5,6 +5,7 @@ import html
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,10 @@ class LiveTraining(VBox):
         self.bar = IntProgress(description="Steps", layout={"width": "min(100%, 480px)"})
         self.words, self.curves, self.message = HTML(), HTML(), HTML(_HINT)
         self.pictures, self.samples = HTML(_own_pictures(concept)), SampleSlider(concept)
-        self.stop = kit.button("Stop", lambda: request_stop(self._folder), "Saves first", "warning")
+        ask_to_stop = partial(request_stop, self._folder)
+        self.stop = kit.button("Stop", partial(self._do, ask_to_stop), "Saves first", "warning")
         _heard_while_a_cell_runs(self.stop)
-        self.resume = kit.button("Resume", self._resume, "Goes on where it was stopped")
+        self.resume = kit.button("Resume", partial(self._do, self._resume), "Goes on where it was stopped")
         self.resume.disabled = True
         seen = HBox([self.pictures, self.samples], layout=kit.ROW)
         buttons = HBox([self.stop, self.resume])
@@ -127,6 +129,10 @@ class LiveTraining(VBox):
     def has_ended(self) -> bool:
         """Whether a run has ended since this view was made."""
         return modified_at(self._folder / SUMMARY_FILE) not in (0, self._ended_before)
+
+    def _do(self, action: Callable[[], Any]) -> None:
+        if why := kit.error_of(action):
+            self.message.value = kit.problem(why)
 
     def _resume(self) -> None:
         """Check the state again: another view may have been quicker, or the cell may run again."""

@@ -1,10 +1,12 @@
 """The view of a training that runs: it reads files, its buttons make one or start a process."""
 
 import contextlib
+import errno
 import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -205,6 +207,21 @@ def test_the_button_makes_the_stop_file(running, view):
     assert shown.resume.disabled
     shown.stop.click()
     assert stop_requested(running.training_folder)
+
+
+def test_a_full_disk_is_said_by_both_buttons(running, view, monkeypatch):
+    def refuse(*given, **how):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    shown = view(running)
+    for place, name, button in ((Path, "touch", shown.stop), (resuming.subprocess, "Popen", shown.resume)):
+        shown.message.value = ""
+        with monkeypatch.context() as patch:
+            patch.setattr(place, name, refuse)
+            button.click()
+        assert "No space left on device" in shown.message.value
+        end(running, "stopped")
+        wait_until(lambda: not shown.resume.disabled)
 
 
 def test_it_looks_on_until_the_run_has_ended(running, view):
