@@ -146,10 +146,16 @@ def holder(path: Path) -> Holder | None:
     if not path.parent.is_dir() or not (path.exists() or _beside(path, ".soft").exists()):
         return None
     about = _beside(path, ".json")
-    if lock := _acquire(path, seconds=0 if about.exists() else 1):  # another who asks has it for an instant
-        about.unlink(missing_ok=True)  # of a process that was killed
-        lock.release()
-        return None
+    try:
+        if lock := _acquire(
+            path, seconds=0 if about.exists() else 1
+        ):  # another who asks has it for an instant
+            about.unlink(missing_ok=True)  # of a process that was killed
+            lock.release()
+            return None
+    except OSError:  # the disk is only to be read
+        if not about.exists():
+            return None
     said = {"pid": 0, "host": platform.node()}
     with suppress(TypeError, ValueError):  # nothing yet, or not ours
         said |= read_json(about)

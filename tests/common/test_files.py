@@ -116,6 +116,19 @@ def test_who_asks_is_not_taken_for_a_holder(tmp_path):
     assert holder(path) is None
 
 
+def test_where_nothing_can_be_written_the_holder_is_known_by_its_file(tmp_path, monkeypatch):
+    def refuse(*given, **how):
+        raise PermissionError(errno.EROFS, os.strerror(errno.EROFS))
+
+    path = tmp_path / "lock"
+    with locked(path, "{}"):
+        monkeypatch.setattr(os, "open", refuse)
+        assert holder(path).pid == os.getpid()
+        monkeypatch.undo()
+    monkeypatch.setattr(os, "open", refuse)
+    assert holder(path) is None
+
+
 def test_an_error_frees_the_lock(tmp_path):
     with pytest.raises(ZeroDivisionError), locked(tmp_path / "lock", "taken by {}"):
         raise ZeroDivisionError

@@ -376,7 +376,7 @@ def test_a_run_that_was_killed_says_so_and_can_go_on(running, view):
     assert not shown.stop.disabled and shown.resume.disabled
     _holds.close()
     wait_until(lambda: not shown.resume.disabled)
-    assert "ended without saving" in shown.message.value and shown.stop.disabled
+    assert "ended in the middle" in shown.message.value and shown.stop.disabled
     assert "left" not in shown.words.value, "a time for a run that is none"
     begin(running)
     wait_until(lambda: not shown.stop.disabled and shown.resume.disabled)
