@@ -146,10 +146,9 @@ def holder(path: Path) -> Holder | None:
     if not path.parent.is_dir() or not (path.exists() or _beside(path, ".soft").exists()):
         return None
     about = _beside(path, ".json")
+    patience = 0 if about.exists() else 1  # seconds: another who asks has it for an instant, too
     try:
-        if lock := _acquire(
-            path, seconds=0 if about.exists() else 1
-        ):  # another who asks has it for an instant
+        if lock := _acquire(path, patience):
             about.unlink(missing_ok=True)  # of a process that was killed
             lock.release()
             return None
