@@ -155,10 +155,11 @@ def holder(path: Path) -> Holder | None:
     except OSError:  # the disk is only to be read
         if not about.exists():
             return None
-    said = {"pid": 0, "host": platform.node()}
-    with suppress(TypeError, ValueError):  # nothing yet, or not ours
+    said, start = {"pid": 0, "host": platform.node()}, time.time()  # if it has only just taken the lock
+    with suppress(FileNotFoundError):
+        start = about.stat().st_mtime
+    with suppress(TypeError, ValueError):  # not ours
         said |= read_json(about)
-    start = about.stat().st_mtime if about.exists() else time.time()  # it has only just taken the lock
     return Holder(said["pid"], said["host"], start)
 
 
