@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -302,6 +303,22 @@ def test_a_run_that_cannot_go_on_says_why(running, view):
     shown.resume.click()
     wait_until(lambda: "has no pictures yet" in shown.message.value)
     assert not shown.resume.disabled and "has no pictures yet" in view(running).message.value
+
+
+def test_after_a_resumed_run_all_is_told_again_and_a_page_that_was_reloaded_hears_what_to_do(
+    running, view, monkeypatch
+):
+    told = []
+    monkeypatch.setattr(live, "display", lambda shown, display_id: SimpleNamespace(update=told.append))
+    monkeypatch.setattr(resuming.sys, "executable", "true")
+    end(running, "stopped")
+    shown = view(running)
+    shown.tell(RunSummary.load)
+    shown.resume.click()
+    begin(running)
+    end(running)
+    wait_until(lambda: "reloaded this page, run the cells below again" in shown.message.value)
+    assert [summary.ended for summary in told] == ["ceiling"]
 
 
 def test_a_run_that_another_kernel_resumes_is_starting_though_one_of_ours_has_ended(running, monkeypatch):
