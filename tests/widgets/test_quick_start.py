@@ -25,14 +25,13 @@ def form(concepts, monkeypatch):
     return form
 
 
-def begin(form):
-    form.run.start.click()
-    form.run.thread.join()
-
-
-def test_one_button_leads_from_words_to_a_grid_and_scores(form):
+def test_one_button_leads_from_words_to_a_grid_and_scores_also_after_a_stop(form):
     assert "not known before the first run" in form.preset.options[0][0]
     form.fields["toy"].value = "teal star toy, bunny ears, one eye, wheels"
+    form.run.start.click()
+    form.run.stop.click()
+    form.run.thread.join()
+    assert "Begin goes on" in form.message.value
     form.run.start.click()
     form.preset.value, form.fields["what it is"].value = "best", "cat"  # too late for this time
     form.run.thread.join()
@@ -44,29 +43,6 @@ def test_one_button_leads_from_words_to_a_grid_and_scores(form):
     assert "<img" in form.grid.value and "4 steps" in form.preset.options[1][0]
     assert open_concept().name == "mine", "any notebook carries on"
     assert not form.run.start.disabled and form.run.stop.disabled
-
-
-def test_it_stops_and_goes_on(form):
-    form.fields["toy"].value = "red cone toy"
-    form.run.start.click()
-    form.run.stop.click()
-    form.run.thread.join()
-    assert "Begin goes on" in form.message.value
-    begin(form)
-    assert "&lt;mine&gt; is learned." in form.message.value
-
-
-def test_stop_is_heard_while_the_view_of_the_training_is_made(form, monkeypatch):
-    class Slow(LiveTraining):
-        def __init__(self, concept):
-            form.run.stop.click()
-            super().__init__(concept)
-
-    monkeypatch.setattr(quick_start, "LiveTraining", Slow)
-    monkeypatch.setattr(quick_start, "describe_pictures", lambda concept: None)
-    form.fields["toy"].value = "red cone toy"
-    begin(form)
-    assert "Begin goes on" in form.message.value and not Concept.load("mine").training_folder.exists()
 
 
 def test_stop_reaches_the_training_that_is_shown_though_another_name_is_typed(form):
@@ -89,6 +65,7 @@ def test_stop_reaches_the_training_that_is_shown_though_another_name_is_typed(fo
 )
 def test_what_cannot_be_used_gets_its_sentence(form, field, value, words):
     form.fields[field].value = value
-    begin(form)
+    form.run.start.click()
+    form.run.thread.join()
     assert "role='alert'" in form.message.value and not form.run.start.disabled
     assert words in form.message.value
