@@ -29,7 +29,7 @@ TRASH = ".trash"
 def delete_concept(name: str, sure: bool = False) -> str:
     """Move a concept's folder to `.trash/` in the root of concepts; only ask, unless `sure`."""
     folder = concept_folder(name)
-    _check_not_training(folder)
+    check_not_training(folder)
     if not sure:
         return f'{question(name)} If you mean it: delete_concept("{name}", sure=True).'
     number = 1 + max((int(path.parent.name) for path in in_trash()), default=0)
@@ -91,7 +91,8 @@ def _trash() -> Path:
     return places.concepts_root() / TRASH
 
 
-def _check_not_training(folder: Path) -> None:
+def check_not_training(folder: Path) -> None:
+    """A `UserError` while a run has the concept in this folder."""
     if at_work := holder(folder / LOCK_FILE):
         raise UserError(
             f"The word of “{folder.name}” is being learned now, by {at_work}: press Stop in notebook 4 first."
@@ -113,7 +114,7 @@ def rename_concept(name: str, new_name: str, placeholder_token: str | None = Non
         placeholder_token: the new word; None: `<new_name>` if it was `<name>`, else as it was.
     """
     folder = concept_folder(name)
-    _check_not_training(folder)
+    check_not_training(folder)
     target = Concept.make(new_name).folder
     # On some machines names that differ only in case are the same folder.
     if target.exists() and not target.samefile(folder):

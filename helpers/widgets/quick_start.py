@@ -10,6 +10,7 @@ from PIL import Image
 from ..common.errors import UserError
 from ..common.sheets import html_table
 from ..concept.concept import Concept
+from ..concept.manage import check_not_training
 from ..concept.overview import Overview, chosen_concept, scores_in_words
 from ..dataset.images import add_images, default_sources, image_paths, keep_drawn
 from ..inference.examples import examples_for
@@ -104,7 +105,7 @@ class QuickStart(kit.View):
         """What notebooks 1 and 2 do: put pictures into the concept's folder, check and save its settings."""
         name, model = given["concept"], given["model"]
         check_base_model(model)
-        Concept.make(name)
+        check_not_training(Concept.make(name).folder)
         if toy := given["toy"]:
             keep_drawn(name, self._draw_toy(toy))
         else:

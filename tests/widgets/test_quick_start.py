@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from helpers.common.files import locked
 from helpers.concept.concept import Concept
 from helpers.concept.overview import open_concept
 from helpers.miniature import draw_words
@@ -23,6 +24,11 @@ def form(concepts, monkeypatch):
     form = QuickStart(draw_words, score)
     form.fields["concept"].value = "mine"
     return form
+
+
+def begin(form):
+    form.run.start.click()
+    form.run.thread.join()
 
 
 def test_one_button_leads_from_words_to_a_grid_and_scores_also_after_a_stop(form):
@@ -45,6 +51,28 @@ def test_one_button_leads_from_words_to_a_grid_and_scores_also_after_a_stop(form
     assert not form.run.start.disabled and form.run.stop.disabled
 
 
+def test_nothing_of_a_concept_is_changed_while_another_notebook_trains_it(form):
+    mine = Concept.make("mine")
+    with locked(mine.lock_path, "{}"):
+        form.fields["toy"].value = "red cone toy"
+        begin(form)
+    assert "is being learned now" in form.message.value
+    assert not mine.images_folder.exists() and not (mine.folder / "concept.json").exists()
+
+
+def test_stop_is_heard_while_the_view_of_the_training_is_made(form, monkeypatch):
+    class Slow(LiveTraining):
+        def __init__(self, concept):
+            form.run.stop.click()
+            super().__init__(concept)
+
+    monkeypatch.setattr(quick_start, "LiveTraining", Slow)
+    monkeypatch.setattr(quick_start, "describe_pictures", lambda concept: None)
+    form.fields["toy"].value = "red cone toy"
+    begin(form)
+    assert "Begin goes on" in form.message.value and not Concept.load("mine").training_folder.exists()
+
+
 def test_stop_reaches_the_training_that_is_shown_though_another_name_is_typed(form):
     mine = Concept.make("mine")
     form.live.children = [LiveTraining(mine)]
@@ -65,7 +93,6 @@ def test_stop_reaches_the_training_that_is_shown_though_another_name_is_typed(fo
 )
 def test_what_cannot_be_used_gets_its_sentence(form, field, value, words):
     form.fields[field].value = value
-    form.run.start.click()
-    form.run.thread.join()
+    begin(form)
     assert "role='alert'" in form.message.value and not form.run.start.disabled
     assert words in form.message.value
