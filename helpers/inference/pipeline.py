@@ -34,7 +34,7 @@ Hashes = Mapping[int | None, str]  # of a word's rows, by training step; None: t
 
 @contextmanager
 def _one_at_a_time() -> Iterator[None]:
-    """Serialize drawings, since a form draws in a thread of its own; say it where memory runs out."""
+    """Serialize drawings and changes of words: a form draws in a thread. Say it where memory runs out."""
     try:
         with _drawing, torch.no_grad():
             yield
@@ -95,6 +95,7 @@ def drawing_pipeline(base_model: str, safety_checker: bool = True) -> Any:
     return pipeline
 
 
+@_one_at_a_time()
 def add_word(pipeline: Any, word: str, rows: Sequence[torch.Tensor]) -> None:
     """Put a word into a pipeline, beside those that it has.
 
@@ -105,6 +106,7 @@ def add_word(pipeline: Any, word: str, rows: Sequence[torch.Tensor]) -> None:
     put_word(pipeline, word, rows)
 
 
+@_one_at_a_time()
 def switch_step(pipeline: Any, concept: Concept, step: int | None) -> None:
     """Set the word in a pipeline to its rows at another training step; None: the result.
 

@@ -15,6 +15,7 @@ from helpers.concept.embedding import save_result, save_rows, step_path
 from helpers.inference.grid import (
     Axis,
     GridPlan,
+    draw_plan,
     make_plan,
     redraw,
     reopen,
@@ -22,7 +23,7 @@ from helpers.inference.grid import (
     with_labels,
     xy_grid,
 )
-from helpers.inference.pipeline import SCHEDULERS, generate, pipeline_with_word, remake
+from helpers.inference.pipeline import SCHEDULERS, generate, pipeline_with_word, remake, switch_step
 from helpers.model.base_model import load_pipeline
 
 QUICK = {"steps": 2, "guidance": 4.0}
@@ -125,6 +126,26 @@ def test_the_labels_are_the_same_while_another_thread_draws_curves():
     thread.join()
     with style.context("ggplot"):  # a person's own
         assert [*together, with_labels(body, [""], ["a"]).tobytes()] == [alone] * 9
+
+
+def test_a_word_that_is_changed_meanwhile_waits_for_the_grid(miniature):
+    """As Keep does, in a form beside the one that draws in a thread."""
+    concept, pipeline = miniature
+
+    class Bar:
+        thread = threading.Thread(target=switch_step, args=(pipeline, concept, 10))
+
+        def update(self, _number):
+            if not self.thread.ident:
+                self.thread.start()
+                self.thread.join(0.5)
+
+    plan = make_plan(pipeline, ("seed", range(2)), steps=1, size=16, batch_size=1)
+    sheet = draw_plan(pipeline, plan, bar=Bar())
+    Bar.thread.join()
+    assert len({picture.settings.rows_hash for picture in sheet.pictures}) == 1
+    assert pipeline.learned_word.step == 10
+    switch_step(pipeline, concept, None)
 
 
 def test_a_file_without_a_grid_is_named(tmp_path):
