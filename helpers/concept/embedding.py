@@ -23,6 +23,7 @@ from .concept import Concept, saved_concepts
 # One tensor (vectors, width) per text encoder (XL: CLIP-L, then CLIP-G), float32, on the CPU.
 Rows = list[torch.Tensor]
 _TWO_ENCODERS = ("clip_l", "clip_g")
+NAMELESS = ""  # the key of a tensor that is a whole file: diffusers reads such a file, too
 # What the header of a file for other programs can say.
 NOTES = ("word", "initializer", "base_model", "steps", "license", "made_with")
 
@@ -151,6 +152,8 @@ def read_tensors(path: Path) -> dict[str, Any]:
         if isinstance(content, list):
             parts = enumerate(content)
             return {f"{number}.{key}": rows for number, part in parts for key, rows in part.items()}
+        if isinstance(content, torch.Tensor):
+            return {NAMELESS: content}
         return dict(content)
     except DAMAGED as error:
         raise UserError(

@@ -105,7 +105,7 @@ def convert(
     if program != "comfyui":
         rows = {name: own for name, own in rows.items() if name in _DRAWN_ENCODERS}
     if not rows or (list(rows) == ["clip_g"] and program != "comfyui"):
-        raise UserError(f"{path.name} holds {', '.join(found.rows)} only, which {program} can't use.")
+        raise UserError(f"{path.name} can't be converted for {program}, which knows no such rows: {found}.")
     target = folder / f"{usable_name(path.stem)}.{kind}"
     if target.exists() and not replace:
         raise UserError(f"{folder} has a file {target.name} already: choose another folder, or --replace.")

@@ -24,17 +24,17 @@ from ..common.errors import UserError
 from ..common.places import find_path
 from ..common.sheets import packed
 from ..concept.concept import Concept
-from ..concept.embedding import Rows, checked_rows, no_rows_error, read_tensors
+from ..concept.embedding import NAMELESS, Rows, checked_rows, no_rows_error, read_tensors
 from ..inference.prompt_weights import parse_prompt
 
 # The text encoder that rows are for, by their width, where the file does not say.
-_ENCODERS = {768: "clip_l", 1024: "clip_h", 1280: "clip_g", 4096: "t5xxl"}
+_MINIATURE_WIDTH = 128
+_ENCODERS = {_MINIATURE_WIDTH: "clip_l", 768: "clip_l", 1024: "clip_h", 1280: "clip_g", 4096: "t5xxl"}
 _FAMILIES = {
     ("clip_l",): "Stable Diffusion 1.x",
     ("clip_h",): "Stable Diffusion 2.x",
     ("clip_g", "clip_l"): "Stable Diffusion XL",
 }
-_MINIATURE_WIDTH = 128  # the width of the miniature's rows
 _ENCODER_ALIASES = {"t5": "t5xxl"}  # OneTrainer's name and ComfyUI's
 _ANY_ENCODER = {"emb_params", "emp_params", "string_to_param", "*"}
 _BUNDLED = re.compile(r"bundle_emb\.(?P<word>.+?)\.(?P<key>string_to_param\.\*|[^.]+)")
@@ -86,14 +86,13 @@ def read_word(path: Path | str) -> FoundWord:
     names = [name for name in tables if name not in left_out]
     rows: dict[str, list[torch.Tensor]] = {}
     for name, own in zip(names, checked_rows(path, (tables[name] for name in names)), strict=True):
-        encoder = _ENCODER_ALIASES.get(name, name)
-        if encoder not in _ENCODERS.values():
-            encoder = _ENCODERS.get(own.shape[1], "clip_l")
-        rows.setdefault(encoder, []).append(own)
+        rows.setdefault(_encoder_of(name, own.shape[1], path), []).append(own)
     # Numbered keys hold the rows of one word in parts; otherwise two tensors of one width are two words.
     if any(len(parts) > 1 for parts in rows.values()) and not all(map(_NUMBERED.fullmatch, tables)):
+        first, *others = tables
         raise UserError(
-            f"{path.name} holds several words ({', '.join(tables)}): split it, one file per word."
+            f"{path.name} holds several words ({first} and {len(others)} more), or is no word's file: split "
+            "it, one file per word, or choose an embedding's file."
         )
     about = {**_notes(path), **content}
     texts = {key: value for key, value in about.items() if isinstance(value, str) and value}
@@ -104,6 +103,16 @@ def read_word(path: Path | str) -> FoundWord:
         step=about["step"] if isinstance(about.get("step"), int) else None,
         left_out=left_out,
     )
+
+
+def _encoder_of(name: str, width: int, path: Path) -> str:
+    """The text encoder that rows are for, by their key, or by their width; else the key itself."""
+    encoder, by_width = _ENCODER_ALIASES.get(name, name), _ENCODERS.get(width)
+    if encoder not in _ENCODERS.values():
+        return by_width or encoder
+    if by_width not in (encoder, None):
+        raise UserError(f"{path.name} is damaged: its {name} has the width of {by_width}. Fetch it again.")
+    return encoder
 
 
 def _content(path: Path) -> dict[str, Any]:
@@ -267,12 +276,14 @@ def read_back(path: Path, program: str, widths: Sequence[int]) -> ReadBack:
     if path.suffix not in SUFFIXES[program]:
         raise UserError(f"{program} does not read {path.name}: it reads {', '.join(SUFFIXES[program])}.")
     tensors = _content(path)
+    if NAMELESS in tensors and program != "diffusers":
+        raise UserError(f"{program} does not read {path.name}: it is a tensor without a key.")
     try:
         rows = RULES[program](tensors, path, len(widths))
         word = _TYPED_AS.get(program, "{}").format(path.stem)
         if program == "diffusers":
             word = tensors["name"] if "string_to_param" in tensors else next(iter(tensors))
-            word = None if len(rows) > 1 else word
+            word = None if len(rows) > 1 else word or None
     except (AttributeError, KeyError, StopIteration, TypeError) as error:
         raise no_rows_error(path) from error
     rows = checked_rows(path, rows)

@@ -38,6 +38,7 @@ def a1111(rows, **more):
 WRITTEN = {
     "diffusers": ("safetensors", save({"<cat>": L}), {"clip_l": L}),
     "diffusers, one row": ("bin", pickled({"<cat>": L[0]}), {"clip_l": L[:1]}),
+    "diffusers, a tensor alone": ("bin", pickled(L), {"clip_l": L}),
     "diffusers, 2.x": ("bin", pickled({"<cat>": H}), {"clip_h": H}),
     "AUTOMATIC1111": ("pt", pickled(a1111(L, step=500, sd_checkpoint_name="v1-5")), {"clip_l": L}),
     "AUTOMATIC1111 of 2022": ("pt", pickled({"string_to_param": PARAM, "name": "cat"}), {"clip_l": L}),
@@ -82,6 +83,11 @@ def test_what_a_file_says_of_itself_is_told(tmp_path):
         ({"<a>": L, "<b>": L + 1}, "several words"),
         ({"bundle_emb.a.clip_l": L, "bundle_emb.b.clip_l": L + 1}, "2 words"),
         ({"lora.weight": L[None]}, "holds no rows"),
+        (
+            {f"unet.{n}.lora_A.weight": L + n for n in range(200)},
+            r"\(unet\S* and 199 more\), or is no word's",
+        ),
+        ({"clip_l": L, "clip_g": L + 1}, "its clip_g has the width of clip_l"),
         ({}, "holds no rows"),
     ],
 )
@@ -164,6 +170,22 @@ def test_a_file_whose_name_is_no_word_is_named_anew_and_that_is_said(name, file,
     save_file({"emb_params": L}, tmp_path / f"{name}.safetensors")
     path, said = convert(tmp_path / f"{name}.safetensors", "comfyui", tmp_path / "out")
     assert path.stem == file and (f"named {file}" in said) == (file != name)
+
+
+def test_rows_that_no_program_knows_are_not_passed_off_as_some_it_does(tmp_path):
+    save_file({"qwen3_4b": torch.randn(2, 2560)}, tmp_path / "cat.safetensors")
+    path, said = convert(tmp_path / "cat.safetensors", "comfyui", tmp_path / "out")
+    assert "another kind of model: qwen3_4b 2 x 2560" in said and {*read_word(path).rows} == {"qwen3_4b"}
+    with pytest.raises(UserError, match=r"for forge, which knows no such rows: .* qwen3_4b 2 x 2560"):
+        convert(tmp_path / "cat.safetensors", "forge", tmp_path / "out")
+
+
+def test_a_tensor_alone_is_for_diffusers_which_has_to_be_told_the_word(tmp_path):
+    torch.save(L, tmp_path / "cat.bin")
+    assert read_word(tmp_path / "cat.bin").word is None
+    assert read_back(tmp_path / "cat.bin", "diffusers", [768]).word is None
+    with pytest.raises(UserError, match="a tensor without a key"):
+        read_back(tmp_path / "cat.bin", "comfyui", [768])
 
 
 def test_a_picture_without_a_word_says_so(tmp_path):
