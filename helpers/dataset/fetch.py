@@ -27,8 +27,9 @@ from ..common.sheets import counted
 from ..model.hub import hub_errors_in_words
 
 DATASET = "dataset:"
-_MOST_BYTES = 40 * 2**20
-_TOO_LARGE = f"The file is larger than {_MOST_BYTES // 2**20} MB: make it smaller first."
+_MOST_BYTES = 40 * 2**20  # of a download
+_MOST_BYTES_ON_DISK = 200 * 2**20  # more than the PNG of any picture in `images/`: see `check.py`
+_TOO_LARGE = "The file is larger than {} MB: make it smaller first."
 _MOST_IN_A_FOLDER = 50
 _IN_PARALLEL = 8
 _TIMEOUT = 10.0  # seconds to wait for a connection, and for each piece of an answer
@@ -119,8 +120,8 @@ def _from_file(path: Path, source: str) -> Fetched:
     if not path.is_file():  # a device or a pipe might never end
         return Fetched(source, problem="This is no file that holds a picture: give the path of one.")
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            return Fetched(source, problem=_TOO_LARGE)
+        if path.stat().st_size > _MOST_BYTES_ON_DISK:
+            return Fetched(source, problem=_TOO_LARGE.format(_MOST_BYTES_ON_DISK // 2**20))
         return Fetched(source, path.read_bytes())
     except OSError as error:
         return Fetched(source, problem=f"The file can't be read ({error.strerror}): check its permissions.")
@@ -160,7 +161,7 @@ def _get(session: requests.Session, address: str) -> bytes:
         while piece := response.raw.read1(_CHUNK, decode_content=True):
             body += piece
             if len(body) > _MOST_BYTES:
-                raise UserError(_TOO_LARGE)
+                raise UserError(_TOO_LARGE.format(_MOST_BYTES // 2**20))
             if time.monotonic() > deadline:
                 raise UserError(f"Not all of it arrived in {seconds:g} seconds: try again later.")
     return bytes(body)

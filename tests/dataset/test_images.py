@@ -94,6 +94,14 @@ def test_running_it_again_changes_nothing(concepts, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in (concepts / "toy" / "images").rglob("*")} == before
 
 
+def test_a_kept_picture_may_be_larger_than_a_download(concepts, monkeypatch):
+    """A phone's 48 megapixels are a JPEG of 8 MB, and a PNG of 70."""
+    add(encoded(drawing()))
+    monkeypatch.setattr("helpers.dataset.fetch._MOST_BYTES", 100)
+    (again,) = add_images("toy", default_sources("miniature", "toy"))
+    assert again.outcome == "already kept", again.why
+
+
 def test_while_another_process_adds_pictures_none_is_added(concepts):
     """Both would take the next number, and one picture would be lost."""
     add(encoded(drawing(0)))
