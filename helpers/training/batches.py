@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from ..common.sheets import counted
 from ..concept.concept import TrainingSettings
 from ..dataset.dataset import TextualInversionDataset, View
 from ..model.vae import Posterior, encode
@@ -27,8 +28,8 @@ class LatentCache:
     def __init__(self, dataset: TextualInversionDataset, model: Model):
         self._dataset, self._model = dataset, model
         views = dataset.views()
-        mirrored = " and their mirror images" if len(views) > len(dataset) else ""
-        self.note = f"{len(dataset)} pictures{mirrored} were encoded once, for all steps."
+        mirrored = ", each also mirrored" if len(views) > len(dataset) else ""
+        self.note = f"{counted(len(dataset), 'picture')}{mirrored}: encoded once, for all steps."
         if dataset.settings.random_crop:
             views = [View(picture) for picture in range(len(dataset))]
             self.note = "Random crops are encoded at each step, since no cache can hold them: this is slower."

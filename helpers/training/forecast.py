@@ -18,6 +18,7 @@ from accelerate.utils import is_cuda_available
 from torch import nn
 
 from ..common.files import read_json, write_json
+from ..common.sheets import counted
 from ..concept.concept import Concept, TrainingSettings, settings_where
 from ..dataset.dataset import (
     checked_ids,
@@ -50,17 +51,20 @@ def training_plan(concept: Concept) -> str:
     checked_ids(concept, tokenizers_with_word(concept), with_captions(concept, templates)[0])
     batch = settings.train_batch_size * settings.gradient_accumulation_steps * settings.num_processes
     samples = batch * settings.max_train_steps
-    evaluations = settings.max_train_steps // settings.evaluate_every
-    checkpoints = settings.max_train_steps // settings.checkpoint_every
+    # The last step, too, is looked at and kept.
+    evaluations = -(-settings.max_train_steps // settings.evaluate_every)
+    checkpoints = -(-settings.max_train_steps // settings.checkpoint_every)
     end = "or fewer, when the fixed loss stops falling" if settings.stop_when_learned else "exactly"
+    steps = f"{counted(settings.max_train_steps, 'step')} ({end})"
+    looks, kept = counted(evaluations, "look"), counted(checkpoints, "checkpoint")
     return "\n".join(
         [
-            f"{pictures} pictures, {len(templates)} sentences to train with, "
+            f"{counted(pictures, 'picture')}, {len(templates)} sentences to train with, "
             f"{len(held_out_templates(concept))} kept back to judge by",
-            *([f"{captioned} of the pictures with captions of their own instead"] if captioned else []),
-            f"{settings.max_train_steps} steps ({end}) x {batch} pictures a step = {samples} pictures",
-            f"each picture {samples / pictures:.0f} times, each time with other noise",
-            f"{evaluations} looks at the fixed loss, {checkpoints} checkpoints to choose the best from",
+            *([f"captions of their own instead for {counted(captioned, 'picture')}"] if captioned else []),
+            f"{steps} x {batch} pictures a step = {samples} pictures",
+            f"each picture {counted(round(samples / pictures), 'time')}, each time with other noise",
+            f"{looks} at the fixed loss, {kept} to choose the best from",
         ]
     )
 
