@@ -6,6 +6,7 @@ A setting, a name or a file that can't be used raises a `UserError` that names i
 import contextlib
 import json
 import re
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -333,6 +334,10 @@ class Concept(Settings):
             prompt = re.sub(alone, lambda _: self.placeholder_token, prompt, flags=re.IGNORECASE)
         return prompt
 
+    def is_in(self, prompt: str) -> bool:
+        """Whether a prompt has the word, in capitals or not."""
+        return normalized(self.placeholder_token) in normalized(prompt)
+
     @property
     def file_name(self) -> str:
         """The name of its files for other programs, most of which use it as the word."""
@@ -359,6 +364,16 @@ class Concept(Settings):
     def placeholder_tokens(self) -> list[str]:
         """One token per vector; see `row_names`."""
         return row_names(self.placeholder_token, self.vectors)
+
+
+def composed(text: str) -> str:
+    """Accented letters as one character each, as a tokenizer normalizes all text."""
+    return unicodedata.normalize("NFC", text)
+
+
+def normalized(text: str) -> str:
+    """A word, or a text with it, as a tokenizer compares it: with composed accents, in lower case."""
+    return composed(text).lower()
 
 
 def row_names(word: str, vectors: int) -> list[str]:

@@ -188,7 +188,7 @@ def _covers(folder: Path, learned: Concept | None) -> Iterator[Described]:
         grids = (folder / "grids").rglob("*.png")
         for path in sorted(grids, key=lambda path: path.stat().st_mtime, reverse=True):
             prompt = learned.with_present_word(_prompt(path))
-            if learned.placeholder_token in prompt:
+            if learned.is_in(prompt):
                 yield from _opened(path, f"drawn with the word: {prompt}")
         for path in sorted((folder / "training" / "samples").glob("*.png"), reverse=True):
             alt = f"drawn with {learned.placeholder_token} at step {path.stem}"

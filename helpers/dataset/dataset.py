@@ -15,7 +15,7 @@ from ..common.errors import UserError
 from ..concept.concept import Concept, TrainingSettings
 from ..concept.templates import SHIPPED_TEMPLATES
 from ..model.base_model import load_resolution, load_tokenizers
-from ..model.tokens import add_tokens, expand_prompt, pieces, prompt_ids
+from ..model.tokens import add_tokens, expand_prompt, most_tokens, pieces, prompt_ids, unread
 from ..model.vae import to_image, to_pixel_values
 from .images import captions_of, image_paths, load_image, load_images, read_captions, square_box
 
@@ -216,7 +216,7 @@ def _too_long(concept: Concept, tokenizer: Any, template: str) -> str:
     shown = template if len(template) <= 60 else f"{template[:30]}…{template[-28:]}"
     return (
         f"“{shown}” has {count} tokens, {concept.vectors} of them your word's, and the model reads only the "
-        f"first {tokenizer.model_max_length - 2}, which end before your word does: shorten the sentence, or "
+        f"first {most_tokens(tokenizer)}, which end before your word does: shorten the sentence, or "
         "put {} nearer to its beginning."
     )
 
@@ -269,13 +269,12 @@ class Preview:
         original, settings = load_image(self.concept, name), self.concept.training
         draw = crop_draw(settings, self.names.index(name), crop if settings.random_crop else None)
         tokenizer = self._tokenizers[0]
-        tokens = pieces(tokenizer, fill(self.concept, template))
-        read = tokenizer.model_max_length - 2  # the beginning and the end are tokens, too
+        filled = fill(self.concept, template)
         return Example(
             picture=name,
             original=original,
             image=to_image(preprocess(original, settings, self.resolution, flipped, draw)),
             sentence=template.replace("{}", self.concept.placeholder_token),
-            tokens=tokens[:read],
-            cut_off=tokenizer.decode([number for _, number in tokens[read:]]),
+            tokens=pieces(tokenizer, filled)[: most_tokens(tokenizer)],
+            cut_off=unread(tokenizer, filled),
         )

@@ -16,7 +16,7 @@ from ..common import places
 from ..common.errors import UserError, valid_unicode
 from ..common.files import locked, picture_files, write_whole
 from ..common.sheets import Table, counted, packed
-from ..concept.concept import FIRST_CONCEPT, Concept, saved_concepts
+from ..concept.concept import FIRST_CONCEPT, Concept, composed, saved_concepts
 from ..model.base_model import MINIATURE, default_base_model, load_resolution, resolve
 from .check import Fingerprint, alike, fingerprint, open_picture
 from .fetch import DATASET, Fetched, fetch_all
@@ -299,8 +299,8 @@ def write_captions(concept: Concept, name: str, text: str) -> list[str]:
 
 def parse_captions(concept: Concept, text: str) -> list[str]:
     """The lines of a text as captions. Each must have the word once, as `{}` or as the placeholder."""
-    captions, word = [], re.compile(re.escape(concept.placeholder_token), re.IGNORECASE)
-    for line in filter(str.strip, valid_unicode(text).splitlines()):
+    captions, word = [], re.compile(re.escape(composed(concept.placeholder_token)), re.IGNORECASE)
+    for line in filter(str.strip, composed(valid_unicode(text)).splitlines()):
         captions.append(word.sub("{}", " ".join(line.split())))
         if captions[-1].count("{}") != 1:
             raise UserError(

@@ -124,7 +124,7 @@ def unknown_words(concept: Concept, tokenizer: Any, prompt: str) -> list[str]:
     if concept.base_model != MINIATURE:
         return []
     for learned in tokenizer.added_tokens_encoder:
-        prompt = prompt.replace(learned, " ")
+        prompt = re.sub(re.escape(learned), " ", prompt, flags=re.IGNORECASE)
     words = dict.fromkeys(re.findall(r"[^\W\d_]+", prompt.lower()))
     pieces = {word: tokenizer(word, add_special_tokens=False).input_ids for word in words}
     return [word for word in words if len(pieces[word]) > 1 or word in _NEVER_DRAWN]
@@ -140,6 +140,6 @@ def known_words(base_model: str) -> HTML:
 def own_prompt(concept: Concept, sentence: str) -> str:
     """A sentence with the concept's word in the place of `{}`; a `UserError` where it has neither."""
     prompt = sentence.replace("{}", concept.placeholder_token)
-    if concept.placeholder_token not in prompt:
+    if not concept.is_in(prompt):
         raise UserError(f"The prompt “{sentence}” has no place for your word: put {{}} where it belongs.")
     return prompt

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -14,11 +15,11 @@ import torch
 from ..common.errors import UserError, memory_is_full
 from ..common.progress import progress_bar
 from ..common.sheets import counted
-from ..concept.concept import Concept, row_names, settings_in_words
+from ..concept.concept import Concept, normalized, row_names, settings_in_words
 from ..concept.embedding import concept_with_rows, hash_rows, read_rows
 from ..model.base_model import load_pipeline
-from ..model.machine import diffusers, pick_dtype
-from ..model.tokens import check_length, encoders, learned_tokens, normalized, put_word, set_rows
+from ..model.machine import diffusers, pick_dtype, quiet_loading
+from ..model.tokens import check_length, encoders, learned_tokens, put_word, set_rows, unread
 from .png import DEFAULT_SCHEDULER, SCHEDULERS, Picture, PictureSettings, read_settings
 from .prompt_weights import Prompt, parse_prompt, weighted_embeddings
 
@@ -307,7 +308,8 @@ def _draw_batch(pipeline: Any, wanted: Sequence[PictureSettings], bar: Any) -> l
     pipeline.scheduler = _make_scheduler(pipeline, common.scheduler)
     # On a CPU with bfloat16 arithmetic; on a GPU the pipeline was loaded in its fast format.
     is_fast = pipeline.device.type == "cpu" and pick_dtype("auto", "cpu") == torch.bfloat16
-    with torch.autocast("cpu", torch.bfloat16, enabled=is_fast):
+    # `_remarks` says in which prompts the end is not read; the libraries say it of some only.
+    with torch.autocast("cpu", torch.bfloat16, enabled=is_fast), quiet_loading():
         drawn = pipeline(
             **_prompts(pipeline, wanted),
             num_inference_steps=common.steps,
@@ -356,7 +358,7 @@ def _step_counter(bar: Any, pictures: int, steps: int) -> Callable:
 
 
 def _remarks(pipeline: Any, pictures: Sequence[Picture]) -> str:
-    """Warnings: a safety checker made pictures black, or a prompt has the word without its brackets.
+    """Warnings: pictures that a safety checker made black, a word without its brackets, prompts too long.
 
     Where the letters are a word of the model itself, such as `cat` of `<cat>`, that is what is meant.
     """
@@ -364,10 +366,14 @@ def _remarks(pipeline: Any, pictures: Sequence[Picture]) -> str:
     if refused := sum(picture.refused for picture in pictures):
         black = counted(refused, "picture")
         said.append(f"The model's safety checker made {black} black: try another seed or prompt.")
-    for prompt in dict.fromkeys(picture.settings.prompt for picture in pictures):
+    asked = [picture.settings for picture in pictures]
+    for prompt in dict.fromkeys(text for one in asked for text in (one.prompt, one.negative_prompt)):
         for found, word in _without_brackets(pipeline.tokenizer, prompt):
             if f"{found.lower()}</w>" not in known:
                 said.append(f"“{found}” has no brackets, so it is not your word, which is {word}.")
+        if end := unread(pipeline.tokenizer, _parsed(pipeline, prompt).text):
+            end = shorten(end, 60, placeholder=" …")
+            said.append(f"The prompt is too long, its end was not read: “{end}”.")
     return " ".join(dict.fromkeys(said))
 
 

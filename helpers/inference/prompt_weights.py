@@ -88,8 +88,12 @@ def parse_prompt(prompt: str, words: tuple[str, ...] = ()) -> Prompt:
 def _with_words_as_text(prompt: str, words: Sequence[str]) -> str:
     """A backslash before each bracket of a learned word such as `[V]`."""
     for word in sorted(words, key=len, reverse=True):
-        prompt = prompt.replace(word, re.sub(r"([\\()\[\]])", r"\\\1", word))
+        prompt = re.sub(re.escape(word), _escaped, prompt, flags=re.IGNORECASE)
     return prompt
+
+
+def _escaped(word: re.Match) -> str:
+    return re.sub(r"([\\()\[\]])", r"\\\1", word[0])
 
 
 def weighted(words: str, weight: float) -> str:

@@ -21,7 +21,7 @@ from ..common.errors import UserError
 
 @contextlib.contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Silence the bars, notices and warnings of transformers and diffusers while a model is loaded."""
+    """Silence the bars, notices and warnings of transformers and diffusers, as while a model is loaded."""
     with contextlib.ExitStack() as stack:
         for library in (transformers.utils.logging, diffusers().utils.logging):
             stack.callback(library.set_verbosity, library.get_verbosity())

@@ -3,7 +3,6 @@
 import difflib
 import html
 import re
-import unicodedata
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
@@ -16,7 +15,7 @@ from transformers import AddedToken
 
 from ..common.errors import UserError, valid_unicode
 from ..common.sheets import html_table
-from ..concept.concept import Concept, row_names, saved_concepts
+from ..concept.concept import Concept, composed, normalized, row_names, saved_concepts
 
 CAPTION_WORDS = "words_of_captions"  # a key of the miniature's tokenizer settings: its words but names
 _WORD_END = "</w>"
@@ -120,7 +119,7 @@ def expand_prompt(prompt: str, tokens: Sequence[str]) -> str:
     if not tokens:
         return prompt
     pattern, replacements = _expansions(tuple(tokens))
-    return pattern.sub(lambda found: replacements[found.lastindex - 1], _composed(prompt))
+    return pattern.sub(lambda found: replacements[found.lastindex - 1], composed(prompt))
 
 
 @lru_cache
@@ -131,7 +130,7 @@ def _expansions(tokens: tuple[str, ...]) -> tuple[re.Pattern, list[str]]:
         rows = [name for name in row_names(token, len(tokens)) if name in tokens]
         texts[" ".join(rows)] = texts[token] = " ".join(rows)
     longest_first = sorted(texts, key=len, reverse=True)
-    groups = (f"({re.escape(_composed(text))})" for text in longest_first)
+    groups = (f"({re.escape(composed(text))})" for text in longest_first)
     return re.compile("|".join(groups), re.IGNORECASE), [texts[text] for text in longest_first]
 
 
@@ -174,11 +173,23 @@ def _convert_prompt(prompt: str | list[str], tokenizer: Any) -> str | list[str]:
     return [_convert_prompt(one, tokenizer) for one in prompt]
 
 
+def most_tokens(tokenizer: Any) -> int:
+    """How many tokens of a text the model reads."""
+    return tokenizer.model_max_length - 2  # the beginning and the end are tokens, too
+
+
+def unread(tokenizer: Any, prompt: str) -> str:
+    """The end of a prompt that is beyond the tokenizer's limit, its words written out; mostly empty."""
+    text = expand_prompt(prompt, learned_tokens(tokenizer))
+    places = _tokenized(tokenizer, text, return_offsets_mapping=True).offset_mapping
+    beyond = places[most_tokens(tokenizer) :]
+    return text[beyond[0][0] :] if beyond else ""
+
+
 def check_length(tokenizer: Any, prompt: str) -> None:
     """Raise a UserError if a learned word, or one of its vectors, is beyond the tokenizer's limit."""
-    learned = learned_tokens(tokenizer)
+    learned, limit = learned_tokens(tokenizer), most_tokens(tokenizer)
     ids = _ids(tokenizer, expand_prompt(prompt, learned))
-    limit = tokenizer.model_max_length - 2  # the beginning and the end are tokens, too
     read, beyond = (set(tokenizer.convert_ids_to_tokens(part)) for part in (ids[:limit], ids[limit:]))
     if lost := [token for token in learned if token in beyond - read]:
         raise UserError(
@@ -219,16 +230,6 @@ def _check_new(tokenizer: Any, tokens: Sequence[str]) -> None:
             )
 
 
-def _composed(text: str) -> str:
-    """Accented letters as one character each, as the tokenizer normalizes all text."""
-    return unicodedata.normalize("NFC", text)
-
-
-def normalized(token: str) -> str:
-    """A word as a tokenizer compares it: in lower case, and with composed accents."""
-    return _composed(token).lower()
-
-
 def initializer_ids(tokenizer: Any, words: str, vectors: int) -> list[int]:
     """The token that each vector starts from.
 
@@ -264,10 +265,15 @@ def check_words(concept: Concept, tokenizers: Sequence[Any]) -> None:
 
 def pieces(tokenizer: Any, text: str) -> list[tuple[str, int]]:
     """A text's tokens, as a reader would write them, with their ids."""
-    ids = _ids(tokenizer, expand_prompt(text, learned_tokens(tokenizer)))
-    tokens = tokenizer.convert_ids_to_tokens(ids)
-    shown = [tokenizer.convert_tokens_to_string([token]).replace(_WORD_END, "").strip() for token in tokens]
-    return list(zip(shown, ids, strict=True))
+    learned = learned_tokens(tokenizer)
+    ids = _ids(tokenizer, expand_prompt(text, learned))
+
+    def shown(token: str) -> str:
+        if token in learned:  # an accent in it is no byte, as it is in other tokens
+            return token
+        return tokenizer.convert_tokens_to_string([token]).replace(_WORD_END, "").strip()
+
+    return list(zip(map(shown, tokenizer.convert_ids_to_tokens(ids)), ids, strict=True))
 
 
 def show_tokens(tokenizer: Any, words: Sequence[str]) -> HTML:
@@ -292,8 +298,12 @@ def coloured_pieces(parts: Sequence[tuple[str, int]]) -> str:
 
 
 def _ids(tokenizer: Any, words: str) -> list[int]:
-    # Not verbose: `check_length` reports a text that is too long.
-    return tokenizer(valid_unicode(words), add_special_tokens=False, verbose=False).input_ids
+    return _tokenized(tokenizer, words).input_ids
+
+
+def _tokenized(tokenizer: Any, words: str, **how: bool) -> Any:
+    # Not verbose: `check_length` and `unread` report a text that is too long.
+    return tokenizer(valid_unicode(words), add_special_tokens=False, verbose=False, **how)
 
 
 # Near to every other word, and useless as an initializer.

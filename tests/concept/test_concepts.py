@@ -152,6 +152,8 @@ def test_the_picture_is_the_newest_that_was_drawn_with_the_word(learned):
     assert Overview("grooty").cover.size == (64, 64)
     shutil.rmtree(samples)
     assert "001" in Overview("grooty").cover.alt or "grooty-1.png" in Overview("grooty").cover.alt
+    draw(learned, "a photo of a <GROOTY> at night", "blue")
+    assert "at night" in Overview("grooty").cover.alt
 
 
 def test_an_empty_root_says_where_to_begin(tmp_path, monkeypatch):

@@ -32,6 +32,13 @@ def test_captions_are_kept_beside_the_picture_and_read_again(grooty):
     assert captions_of(grooty) == {} and not file_of(grooty, "grooty-1.txt").exists()
 
 
+@pytest.mark.parametrize("text", ["an <Émile>", "an <E\u0301MILE>"])
+def test_a_caption_has_the_word_however_it_is_typed(text, grooty):
+    grooty.placeholder_token = "<Émile>"
+    assert write_captions(grooty, FIRST, text) == ["an {}"]
+    assert grooty.is_in(text)
+
+
 @pytest.mark.parametrize("text", ["a toy on a table", f"{RED}\nno word", "{} and {}", "a {} beside <grooty>"])
 def test_a_caption_without_the_word_is_refused_and_the_old_one_stays(grooty, text):
     write_captions(grooty, FIRST, RED)
@@ -113,7 +120,10 @@ def test_the_sentences_of_a_run_end_with_the_captions(grooty):
     dataset = TextualInversionDataset(grooty, [], 64)
     assert dataset.templates == (*training_templates(grooty), RED)
     assert dataset.captions == {1: range(len(dataset.templates) - 1, len(dataset.templates))}
-    assert "1 of the pictures with captions of their own" in training_plan(grooty)
+    assert "captions of their own instead for 1 picture\n" in training_plan(grooty)
+    grooty.training.max_train_steps = 3  # evaluate_every is 2
+    plan = training_plan(grooty)
+    assert "2 looks at the fixed loss, 2 checkpoints to" in plan, "the last step is one of each"
 
 
 def test_a_changed_caption_is_another_run(grooty):

@@ -385,7 +385,7 @@ def test_every_example_has_one_place_for_the_word(base_model, what_to_teach):
 
 def test_a_prompt_of_ones_own_needs_the_word(grooty):
     assert own_prompt(grooty, "a {} in the snow") == "a <grooty> in the snow"
-    assert own_prompt(grooty, "<grooty> asleep") == "<grooty> asleep"
+    assert own_prompt(grooty, "<Grooty> asleep") == "<Grooty> asleep"
     with pytest.raises(UserError, match="“a robot on the moon” has no place for your word"):
         own_prompt(grooty, "a robot on the moon")
 

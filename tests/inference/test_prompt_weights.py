@@ -57,6 +57,7 @@ OURS = {
     r"(toy \(red\):1.3)": [("toy (red)", 1.3)],
     "[toy] a.b": [("toy", 1 / 1.1), (" a.b", 1.0)],
     "a [V] toy and ([V]:1.5)": [("a [V] toy and ", 1.0), ("[V]", 1.5)],
+    "a [v] toy": [("a [v] toy", 1.0)],
     "": [],
 }
 
@@ -155,6 +156,17 @@ def test_every_family_takes_them(family, families):
         for weight in (1, 1.9)
     ]
     assert shown[0] != shown[1]
+
+
+@pytest.mark.parametrize("toy", ["toy", "(toy:1.2)"])
+def test_the_end_of_a_prompt_that_was_not_read_is_said(toy, miniature, capfd):
+    """Once, and not in the libraries' words: they say nothing of a weighted or a negative prompt."""
+    said, long = [], f"a {toy}" + " in a forest" * 15
+    generate(miniature, f"{long} in the snow", negative_prompt=f"{long} at night", **QUICK, say=said.append)
+    assert "its end was not read: “forest in the snow”" in said[0] and ": “forest at night”" in said[0]
+    assert "sequence" not in capfd.readouterr().err
+    generate(miniature, "a toy", **QUICK, say=said.append)
+    assert len(said) == 1
 
 
 @pytest.mark.parametrize("start", ["a red toy " * 20, "a (red:1.2) toy " * 20])

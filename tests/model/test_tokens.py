@@ -145,6 +145,13 @@ def test_the_pieces_of_a_word_are_shown_as_text(tokenizer):
     assert "<b>" not in shown
 
 
+def test_a_learned_word_is_shown_as_it_is_written(components):
+    """Each of its letters is itself; in other tokens, é stands for a byte."""
+    (tokenizer,) = components.tokenizers
+    tokens.add_tokens(tokenizer, ["<café>", "<café>_1"])
+    assert [piece for piece, _ in tokens.pieces(tokenizer, "a <CAFÉ>")] == ["a", "<café>", "<café>_1"]
+
+
 # Words with capitals, signs and accents (one letter, or letter and accent apart), in sentences.
 ODD = {
     "Grooty": "two Grooty, at night",

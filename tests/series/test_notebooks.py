@@ -160,6 +160,13 @@ def test_names_no_machine(path):
         assert not re.search(pattern, words)
 
 
+def test_a_sentence_of_ones_own_may_have_braces_in_notebook_3(grooty, capsys):
+    grooty.own_templates = ["a {red|blue} photo of {}"]
+    (cell,) = [one for one in _read(NOTEBOOKS[2]).cells if "training_templates" in one.source]
+    exec(cell.source, {"concept": grooty})
+    assert "a {red|blue} photo of <grooty>" in capsys.readouterr().out
+
+
 def test_all_in_one_is_in_step():
     written = _read(places.repository_folder() / "notebooks" / "all_in_one.ipynb")
     assert written == publish.joined(), "`make all-in-one`"

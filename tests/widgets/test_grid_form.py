@@ -24,6 +24,7 @@ from helpers.inference.png import read_settings
 from helpers.miniature.networks import _EXTRA_WORDS
 from helpers.miniature.world import caption, sample_drawing
 from helpers.model.base_model import load_tokenizers
+from helpers.model.tokens import add_tokens
 from helpers.widgets.grid_form import GridForm
 
 PROMPT = "a photo of a <grooty>"
@@ -156,6 +157,8 @@ def test_every_word_of_the_miniatures_captions_is_known_and_no_other():
     assert {*re.findall(r"\w+", offered)} <= {*re.findall(r"\w+", captions)}
     other = concept.changed(base_model="runwayml/stable-diffusion-v1-5")
     assert unknown_words(other, tokenizer, "a castle") == []
+    add_tokens(tokenizer, ["<Zork>"])
+    assert unknown_words(concept, tokenizer, "a <zork> in a castle") == ["castle"]
 
 
 def test_a_step_that_was_not_kept_is_said_and_the_form_goes_on(form):
