@@ -40,7 +40,7 @@ _STYLES = {"learned": "success", "ceiling": "success", "stopped": "warning", "fa
 _WAITING = "Nothing has been logged yet."
 _STARTING = "A run is starting: it loads the model first."
 _KILLED = (
-    "It ended in the middle, as when the kernel is restarted, or memory or disk is full. "
+    "It ended in the middle: after an error, a restart of the kernel, or since the memory was full. "
     "Resume goes on from what was saved last."
 )
 _TOLD = "If you reloaded this page, run the cells below again: what they show is the run before."
