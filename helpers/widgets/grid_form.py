@@ -16,6 +16,7 @@ from ..common.errors import UserError
 from ..common.sheets import html_table
 from ..concept.concept import Concept
 from ..concept.embedding import saved_steps, turned, use_step
+from ..concept.overview import concept_folder
 from ..inference import grid
 from ..inference import pipeline as drawing
 from ..inference.examples import MINIATURE_KNOWS, examples_for, unknown_words
@@ -156,7 +157,7 @@ class GridForm(kit.View):
         return grid.Axis.make(name, values[name])
 
     def _prepare(self) -> Callable[[], str]:
-        Concept.load(self._concept.name)  # or a sentence: it was renamed or deleted since
+        concept_folder(self._concept.name)  # or a sentence: it was renamed or deleted since
         plan = self.plan
         drawing.check(self._pipeline, plan.cells())
         return functools.partial(self._draw, plan)
@@ -314,6 +315,12 @@ class ChosenPicture(VBox):
         about = "Put this picture's settings into the form"
         self._button = kit.button("Use these settings", lambda: use(self._picture), about)
         super().__init__(layout={"align_items": "flex-start"})
+
+    def close(self) -> None:
+        """Close its parts, which are no children while no picture is shown."""
+        kit.close(self._page)
+        kit.close(self._button)
+        super().close()
 
     def show(self, chosen: Picture, text: str) -> None:
         """Show a picture and its settings; `text`: which one it is."""

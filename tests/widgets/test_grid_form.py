@@ -10,6 +10,7 @@ import ipywidgets
 import numpy as np
 import pytest
 import torch
+from ipywidgets.widgets.widget import _instances
 from known_words import known_rows
 from PIL import Image
 from transformers import BatchFeature
@@ -25,6 +26,7 @@ from helpers.miniature.networks import _EXTRA_WORDS
 from helpers.miniature.world import caption, sample_drawing
 from helpers.model.base_model import load_tokenizers
 from helpers.model.tokens import add_tokens
+from helpers.widgets import kit
 from helpers.widgets.grid_form import GridForm
 
 PROMPT = "a photo of a <grooty>"
@@ -392,6 +394,16 @@ def test_a_concept_that_was_renamed_since_gets_no_new_folder(miniature, form):
     press(form, "Draw")
     assert "no concept “grooty”" in text_of(form) and not concept.folder.exists()
     concept.folder.with_name("robo").rename(concept.folder)
+
+
+def test_nothing_of_a_closed_form_stays_in_memory(miniature):
+    concept, pipeline = miniature
+    before = len(_instances)
+    form = GridForm(pipeline, concept, PROMPT, steps=1, size=16)
+    for _ in range(2):
+        press(form, "Draw")
+    kit.close(form)
+    assert len(_instances) == before
 
 
 def test_a_prompt_without_the_word_is_drawn_and_said(form):
