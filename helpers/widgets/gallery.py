@@ -36,7 +36,7 @@ class Gallery(kit.View):
         self._concept, self._base_model = concept, base_model
         self._card_of: dict[str, PictureCard] = {}
         self._notes: dict[str, str] = {}
-        self._moved_at = 0.0  # when pictures moved into the place of one that was removed
+        self._moved_at = float("-inf")  # when pictures moved into the place of one that was removed
         self._fetched: str | None = None  # what the page said of the last fetch
         about = "Addresses of the web, paths or folders, each on its own line"
         example = "https://…, a path or a folder; each on its own line"
