@@ -88,10 +88,10 @@ class QuickStart(kit.View):
         self._go_on("Pictures are fetched and checked…")
         concept = self._with_pictures(given, PRESETS[preset])
         self._go_on("The model is asked what it sees around your thing…")
-        describe_pictures(concept)
+        describe_pictures(concept.name)  # a Concept would be saved, over what notebook 2 may have saved
         self.live.children = [LiveTraining(concept)]
         self._go_on("The word is learned…")  # once the view is there, Stop reaches the run
-        ended = train(concept).ended
+        ended = train(concept.name).ended
         self._show_times()
         if ended == "stopped":
             return _STOPPED

@@ -4,11 +4,13 @@ import json
 
 import pytest
 
+from helpers.common.errors import UserError
 from helpers.common.files import locked
 from helpers.concept.concept import Concept
 from helpers.concept.overview import open_concept
 from helpers.miniature import draw_words
 from helpers.training.records import stop_requested
+from helpers.training.train import as_concept
 from helpers.widgets import LiveTraining, QuickStart, quick_start
 
 
@@ -58,6 +60,21 @@ def test_nothing_of_a_concept_is_changed_while_another_notebook_trains_it(form):
         begin(form)
     assert "is being learned now" in form.message.value
     assert not mine.images_folder.exists() and not (mine.folder / "concept.json").exists()
+
+
+def test_settings_that_another_notebook_saves_meanwhile_stay(form, monkeypatch):
+    def train(concept):
+        as_concept(concept)
+        raise UserError("enough")
+
+    def describe(_):
+        Concept.open("mine", training={"seed": 7}).save()
+
+    monkeypatch.setattr(quick_start, "describe_pictures", describe)
+    monkeypatch.setattr(quick_start, "train", train)
+    form.fields["toy"].value = "red cone toy"
+    begin(form)
+    assert "enough" in form.message.value and Concept.load("mine").training.seed == 7
 
 
 def test_stop_is_heard_while_the_view_of_the_training_is_made(form, monkeypatch):
