@@ -101,11 +101,7 @@ def convert(
     """
     _check(program, kind)
     found = read_word(path)
-    rows = found.rows
-    if program != "comfyui":
-        rows = {name: own for name, own in rows.items() if name in _DRAWN_ENCODERS}
-    if not rows or (list(rows) == ["clip_g"] and program != "comfyui"):
-        raise UserError(f"{path.name} can't be converted for {program}, which knows no such rows: {found}.")
+    rows = _rows_for(program, path, found)
     target = folder / f"{usable_name(path.stem)}.{kind}"
     if target.exists() and not replace:
         raise UserError(f"{folder} has a file {target.name} already: choose another folder, or --replace.")
@@ -121,6 +117,17 @@ def convert(
     if target.stem != path.stem:
         remarks.append(f"named {target.stem}, since some program can't read “{path.stem}” as a word")
     return target, "; ".join(remarks)
+
+
+def _rows_for(program: str, path: Path, found: FoundWord) -> dict[str, torch.Tensor]:
+    """The rows of a file that a program can read."""
+    if program == "comfyui":
+        return found.rows
+    rows = {name: own for name, own in found.rows.items() if name in _DRAWN_ENCODERS}
+    if not rows or list(rows) == ["clip_g"]:
+        raise UserError(f"{path.name} can't be converted for {program}, which knows no such rows: {found}.")
+    _check_as_many(path, list(rows.values()))
+    return rows
 
 
 def _check(program: str, kind: str) -> None:
@@ -202,11 +209,15 @@ def _rows_to_draw_with(path: Path, found: FoundWord, into_xl: bool) -> tuple[Row
         if family != "Stable Diffusion 1.x":
             raise UserError(f"{path.name} is for {family}: only rows of 1.x fit an encoder of XL.")
         rows, family = [*rows, torch.zeros(len(rows[0]), 1280)], "Stable Diffusion XL"
-    if len({len(own) for own in rows}) > 1:
-        raise UserError(
-            f"{path.name} has {len(rows[0])} and {len(rows[1])} rows for XL: both need the same number."
-        )
+    _check_as_many(path, rows)
     return rows, family
+
+
+def _check_as_many(path: Path, rows: Rows) -> None:
+    """The longer table would overwrite the tokens after the word; ComfyUI alone reads each on its own."""
+    if len({len(own) for own in rows}) > 1:
+        counts = " and ".join(str(len(own)) for own in rows)
+        raise UserError(f"{path.name} has {counts} rows for XL: both need the same number.")
 
 
 def _imported_before(name: str, rows: Rows) -> Concept:

@@ -180,6 +180,17 @@ def test_rows_that_no_program_knows_are_not_passed_off_as_some_it_does(tmp_path)
         convert(tmp_path / "cat.safetensors", "forge", tmp_path / "out")
 
 
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_xl_s_two_tables_need_as_many_rows_but_in_comfyui(program, tmp_path):
+    save_file({"clip_l": L, "clip_g": G[:1]}, tmp_path / "cat.safetensors")
+    if program == "comfyui":
+        convert(tmp_path / "cat.safetensors", program, tmp_path / "out")
+        return
+    with pytest.raises(UserError, match="rows for XL: both need the same number"):
+        convert(tmp_path / "cat.safetensors", program, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_tensor_alone_is_for_diffusers_which_has_to_be_told_the_word(tmp_path):
     torch.save(L, tmp_path / "cat.bin")
     assert read_word(tmp_path / "cat.bin").word is None
