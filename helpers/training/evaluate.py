@@ -78,6 +78,9 @@ class FixedLoss:
 
 # The score that says which checkpoint is best, from crops and prompts that training does not use.
 CLOSER = 0.85
+# More pictures than these take twice the samples. Of nine of one toy, 32 samples chose step 50, at which the
+# feet were right in 39% of the pictures drawn; 64 choose step 200, at which they were right in all.
+_FEW_PICTURES = 5
 _SURROUNDINGS = (" on a beach", " in the snow", " in a forest", " in a city", " at night", " in a room")
 _PLAIN = {"object": "a photo of a {}", "style": "a painting in the style of {}"}
 
@@ -97,7 +100,8 @@ class HeldOutScore:
         templates, captions = with_captions(concept, held_out_templates(concept))
         ids = token_ids(model.components.tokenizers, with_word(concept, templates), model.device)
         pictures, seed = len(latents) // 2, settings.seed + 2
-        self.loss = FixedLoss(latents, ids, captions, pictures, settings, seed, 2 * SAMPLES)
+        samples = 2 * SAMPLES if pictures <= _FEW_PICTURES else 4 * SAMPLES
+        self.loss = FixedLoss(latents, ids, captions, pictures, settings, seed, samples)
         self.start = self.loss(model)
         self.editability = Editability(concept, model, latents[:1])
 

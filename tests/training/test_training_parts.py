@@ -3,6 +3,7 @@
 import copy
 import errno
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -26,9 +27,22 @@ from helpers.model.tokens import CAPTION_WORDS
 from helpers.training import forecast
 from helpers.training import step as loss_weights
 from helpers.training.batches import Draws, EndlessBatches
-from helpers.training.evaluate import fixed_loss, is_learned, print_proposals, try_initializers
+from helpers.training.evaluate import (
+    HeldOutScore,
+    fixed_loss,
+    is_learned,
+    print_proposals,
+    try_initializers,
+)
 from helpers.training.figures import plot_curves
-from helpers.training.learner import Learner, keep_norm, learning_rate, make_optimizer, make_schedule
+from helpers.training.learner import (
+    Learner,
+    keep_norm,
+    learning_rate,
+    make_optimizer,
+    make_schedule,
+    open_learner,
+)
 from helpers.training.model import load_model, quantize_linears
 from helpers.training.processes import FreeCores, Processes
 from helpers.training.records import (
@@ -151,6 +165,16 @@ def test_it_is_learned_when_the_fixed_loss_rests():
     assert not is_learned([*falling, *[0.2 - 0.1 * step for step in range(8)]])
     assert is_learned([*falling, *[0.2, 0.21] * 4])
     assert not is_learned([0.2, 0.21] * 8)  # it has never moved: nothing was learned
+
+
+def test_a_checkpoint_is_judged_as_closely_by_nine_pictures_as_by_five(grooty):
+    model, _ = open_learner(grooty)
+    few = HeldOutScore(grooty, model).loss
+    for number in range(1, 5):
+        shutil.copy(grooty.images_folder / f"grooty-{number}.png", grooty.images_folder / f"x{number}.png")
+    many = HeldOutScore(grooty, model).loss
+    assert len(few.latents) / 5 <= len(many.latents) / 9 + 0.5
+    assert len(many.latents.unique(dim=0)) == 2 * 5, "each as it is and closer; four are there twice"
 
 
 def test_no_template_is_both_trained_on_and_kept_back(grooty):
