@@ -114,7 +114,6 @@ REPORTED: dict[str, Trainer] = {
 TRIED: dict[str, Trainer] = {
     "ours": ours,
     "without captions": train_many,
-    "one vector": with_other(vectors=1),
     "four vectors": with_other(vectors=4),
     "norm left free": with_other(training={"norm": "free"}),
     "diffusers 5e-3 with captions": described(rival(DiffusersLoop, 5e-3)),
