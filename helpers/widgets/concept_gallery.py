@@ -154,7 +154,7 @@ def _facts(shown: overview.Overview) -> str:
         overview.scores_in_words(shown.scores),
         f"{overview.in_bytes(shown.size)}, {shown.changed:%Y-%m-%d %H:%M}",
     ]
-    return f"<b>{html.escape(shown.name)}</b>{kit.lines(*facts)}"
+    return f"<div><b>{html.escape(shown.name)}</b></div>{kit.lines(*facts)}"
 
 
 class DrawingPage(VBox):
